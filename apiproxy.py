@@ -1,0 +1,3011 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kubernetes clusters through a Headlamp server: one file, standard library only.
+
+    import apiproxy
+    apiproxy.configure("http://localhost:4466", cluster="minikube")
+    cancel = apiproxy.stream_results("/api/v1/pods", print, print, {"limit": 50})
+
+Contents. Each part uses only the parts above it.
+
+    1. Types and errors    option dicts, callbacks, ApiError          pure
+    2. Addresses           paths, names and query strings             pure
+    3. Frames              RFC 6455 bytes to values and back          pure
+    4. Connections         deadlines, cancelling, TCP, TLS, proxies   blocks
+    5. HTTP                urllib with kept connections               blocks
+    6. WebSocket           connect, recv, send, close, keepalive      blocks
+    7. Streams             a thread that calls back until cancelled   threads
+    8. Watches             a list kept current, one object, metrics   threads
+    9. Resources           API clients from factories, apply
+   10. Client              settings, credentials, every call
+   11. Module functions    the same calls on one default client
+
+Times are seconds; only RequestParams["timeout"] is milliseconds, as documented.
+Callbacks run on their stream's thread, one at a time, under no lock that other calls need.
+A call that fails raises ApiError; what fails after it returned goes to err_cb.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import codecs
+import functools
+import hashlib
+import heapq
+import http.client
+import io
+import json
+import logging
+import os
+import random
+import re
+import select
+import socket
+import ssl
+import sys
+import threading
+import time
+import urllib.parse
+import urllib.request
+import zlib
+from typing import (
+    TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Protocol,
+    Sequence, Tuple, TypedDict, TypeVar, Union, cast,
+)
+
+if TYPE_CHECKING:
+    from typing_extensions import Concatenate, ParamSpec
+
+    P = ParamSpec("P")
+
+__all__ = [
+    # 1. Types and errors
+    "StreamResultsCb", "StreamErrCb", "QueryParameters", "RequestParams", "ClusterRequestParams",
+    "ClusterRequest", "StreamArgs", "StreamResultsParams", "ApiInfo", "ApiError", "WebSocketError",
+    "HandshakeError", "ProtocolError", "ConnectionClosed", "Settings",
+    # 5 to 10
+    "Response", "WebSocket", "Stream", "ApiClient", "NamespacedApiClient", "ScaleApi", "Endpoint", "Client",
+    # 11. Module functions
+    "configure", "default_client", "close", "set_token", "get_token",
+    "api_factory", "api_factory_with_namespace", "apply", "cluster_request", "delete_cluster",
+    "delete_plugin", "drain_node", "drain_node_status", "list_port_forward", "metrics", "patch",
+    "post", "put", "remove", "request", "set_cluster", "start_port_forward",
+    "stop_or_delete_port_forward", "stream", "stream_result", "stream_results",
+    "stream_results_for_cluster", "test_auth", "test_cluster_health",
+]
+
+__version__ = "0.1.0"
+
+log = logging.getLogger(__name__)
+
+R = TypeVar("R")
+MiB = 1 << 20
+
+# ------------------------------------------------------------------------------
+# 1. Types and errors
+#
+# The documented interfaces, with the documented spelling of their keys, and the
+# one family of errors. No behaviour beyond checking what a caller passed.
+# ------------------------------------------------------------------------------
+
+StreamResultsCb = Callable[..., None]
+StreamErrCb = Callable[..., None]  # (error, cancel): error.status where there is one
+Params = Optional[Mapping[str, Any]]  # QueryParameters, or any other mapping that goes out as a query
+Token = Union[str, Callable[[], Optional[str]], None]
+Json = Any  # what json.loads gives; here mostly a Kubernetes object
+
+QueryParameters = TypedDict("QueryParameters", {
+    "continue": str, "dryRun": str, "fieldSelector": str, "labelSelector": str, "limit": Union[str, int],
+    "resourceVersion": str, "allowWatchBookmarks": Union[str, bool], "sendInitialEvents": Union[str, bool],
+    "resourceVersionMatch": str, "pretty": Union[str, bool], "watch": Union[str, bool],
+}, total=False)
+
+
+class RequestParams(TypedDict, total=False):
+    """Options of one request; `timeout` in milliseconds, None for no limit."""
+
+    timeout: Optional[float]
+    isJSON: bool
+    cluster: Optional[str]
+    autoLogoutOnAuthError: bool
+    method: str
+    headers: Mapping[str, str]
+    body: Union[str, bytes]
+
+
+class ClusterRequestParams(RequestParams, total=False):
+    """RequestParams under the name that clusterRequest documents."""
+
+
+class ClusterRequest(TypedDict, total=False):
+    """A cluster to add: by `name` and `server`, or by `kubeconfig` (base64)."""
+
+    name: str
+    server: str
+    insecureTLSVerify: bool
+    certificateAuthorityData: str
+    kubeconfig: str
+
+
+class StreamArgs(TypedDict, total=False):
+    """Options of `stream`; tty, stdin, stdout, stderr are accepted, but belong in an exec's address."""
+
+    isJson: bool
+    additionalProtocols: Sequence[str]
+    connectCb: Callable[[], None]
+    reconnectOnFailure: bool
+    failCb: Callable[[], None]
+    tty: bool
+    stdin: bool
+    stdout: bool
+    stderr: bool
+    cluster: str
+
+
+class StreamResultsParams(TypedDict, total=False):
+    """`cb` and `errCb`, both needed, and the cluster."""
+
+    cb: StreamResultsCb
+    errCb: StreamErrCb
+    cluster: str
+
+
+class ApiInfo(TypedDict):
+    """One endpoint of an API client."""
+
+    group: str
+    version: str
+    resource: str
+
+
+class ApiError(Exception):
+    """The server, or the way to it, refused.
+
+    status       HTTP status; 408 time ran out, 502 nothing answered, 0 not an HTTP matter
+    message      the server's own words, else the HTTP reason phrase
+    reason       of a Kubernetes Status ("AlreadyExists"), else ""
+    details      of a Kubernetes Status, else {}
+    body         what came, as bytes (the first MiB)
+    method, url  what was asked; headers, tokens and request bodies never appear in an error
+    retry_after  seconds that the server asked us to wait, else None
+    """
+
+    def __init__(self, status: int, message: str = "", *, phrase: str = "", reason: str = "", details: Json = None,
+                 body: bytes = b"", method: str = "", url: str = "", retry_after: Optional[float] = None) -> None:
+        super().__init__(status, message)  # what pickle calls us with; the rest is in __dict__
+        self.status, self.message, self.phrase = status, message or phrase, phrase
+        self.reason, self.details = reason, details if isinstance(details, dict) else {}
+        self.body, self.method, self.url, self.retry_after = body, method, url, retry_after
+
+    def __str__(self) -> str:
+        return " - ".join(dict.fromkeys(filter(None, (self.phrase, self.message)))) or str(self.status)
+
+
+class WebSocketError(ApiError):
+    """A WebSocket conversation failed."""
+
+
+class HandshakeError(WebSocketError):
+    """The upgrade to a WebSocket was refused, with `status` and `body`, or its answer was not legal."""
+
+
+class ProtocolError(WebSocketError):
+    """The peer broke RFC 6455; `code` is the close code that it was told."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(0, message, phrase="WebSocket protocol error")
+        self.code = code
+
+
+class ConnectionClosed(WebSocketError):
+    """The WebSocket is closed: `code` and `reason`; 1005 without a code, 1006 without a close frame."""
+
+    def __init__(self, code: int, reason: str = "") -> None:
+        super().__init__(0, "%d %s" % (code, reason) if reason else str(code), phrase="WebSocket closed")
+        self.code, self.reason = code, reason
+
+
+class Settings:
+    """What a Client can be told, as keywords of its constructor and as attributes. Times are seconds."""
+
+    cluster: str = ""  # the current cluster: where calls go that name none; "" is the server itself
+    backend_token: str = ""  # for adding and removing clusters and plugins, and for helm
+    ssl_context: Optional[ssl.SSLContext] = None  # None: the system's certificates, host names checked
+    default_namespaces: Mapping[str, str] = {}  # by cluster, for `apply`
+    on_logout: Optional[Callable[[str], None]] = None  # (cluster): its token was refused and forgotten
+    on_reload: Optional[Callable[[], None]] = None  # the server's plugins, or the stored clusters, changed
+    user_id: str = ""  # X-HEADLAMP-USER-ID beside a stored kubeconfig; made at random when needed
+    token_protocol: bool = False  # WebSockets carry the token as a subprotocol, not as a header
+    gzip: bool = True  # ask for compressed answers
+    request_timeout: Optional[float] = 120.0  # of a call that says no other
+    connect_timeout: float = 10.0  # of a WebSocket, from look-up to 101
+    keep_alive: float = 30.0  # an idle connection is not used after this: its path may have forgotten it (NAT)
+    max_body: int = 256 * MiB  # of an answer, also after decoding
+    max_message: int = 64 * MiB  # of a WebSocket
+    ping_interval: Optional[float] = 10.0  # silence before a ping
+    ping_timeout: float = 20.0  # silence after it until the connection is given up
+    close_timeout: float = 1.0  # for the closing handshake of a WebSocket
+    list_idle: float = 30.0  # silence within a list
+    watch_timeout: Tuple[float, float] = (240.0, 300.0)  # timeoutSeconds of a watch is between these
+    watch_grace: float = 10.0  # a watch still open this long after it is hung up: it may be dead but for pongs
+    short_watch: float = 2.0  # one that ended sooner without an event: list again
+    resync: float = 600.0  # list again this often, give or take a fifth, in case an event was lost
+    retry_base: float = 0.8  # the second retry waits half to all of this, later ones twice as long
+    retry_cap: float = 30.0
+    retry_reset: float = 30.0  # a stream that lasted this long counts as healthy
+    max_retry_after: float = 60.0  # how much of a Retry-After is honoured
+    burst: int = 12  # requests that a list and its watch may send at once
+    rate: float = 0.5  # and how many a second after that
+    token_window: float = 10.0  # a service account's token that ends sooner is renewed first
+    discovery_ttl: float = 60.0  # how long `apply` remembers which resources there are
+    metrics_period: float = 10.0
+
+
+class Requester(Protocol):
+    """What parts 8 and 9 need of the Client below them."""
+
+    tasks: Dict[Any, None]
+
+    @property
+    def settings(self) -> Settings: ...
+
+    def fetch(self, cluster: str, path: str, params: Params, cancel: Any, auto_logout: bool) -> Json: ...
+
+    def connect(self, cluster: str, path: str, params: Params, cancel: Any) -> Any: ...
+
+    def send_json(self, method: str, path: str, body: Json, params: Params, cluster: str, content_type: str = "") -> Json: ...
+
+
+def check_options(kind: Any, options: Optional[Mapping[str, Any]], what: str = "") -> Dict[str, Any]:
+    """`options` as a dict of its own; TypeError for a key that `kind` does not have, naming the nearest."""
+    what = what or kind.__name__
+    if options is not None and not isinstance(options, Mapping):
+        raise TypeError("%s is a mapping, not %s" % (what, type(options).__name__))
+    known = [key for base in reversed(kind.__mro__) for key in getattr(base, "__annotations__", ())]
+    for key in options or ():
+        if key not in known:
+            import difflib  # only here: it is slow to import
+
+            near = difflib.get_close_matches(str(key), known, 1, 0.3) or [", ".join(known)]
+            raise TypeError("%s has no %r; did you mean %r?" % (what, key, near[0]))
+    return dict(options or {})
+
+
+def check_callable(what: str, value: Any) -> None:
+    """TypeError unless `value` can be called."""
+    if not callable(value):
+        raise TypeError("%s is a function, not %s" % (what, type(value).__name__))
+
+
+# ------------------------------------------------------------------------------
+# 2. Addresses
+#
+# Names become one path segment each; what a caller wrote as a path stays as it
+# is. Everything that could change where a request goes is refused here.
+# ------------------------------------------------------------------------------
+
+_UNPRINTABLE = re.compile("[\x00-\x20\x7f-\xa0\u2028\u2029]")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 5.6.2
+
+
+def segment(name: str, what: str = "name") -> str:
+    """`name` percent-encoded as one path segment; ValueError for what can't be one."""
+    if not isinstance(name, str):
+        raise TypeError("%s is a str, not %s" % (what, type(name).__name__))
+    if name in ("", ".", "..") or "/" in name or _CONTROL.search(name):
+        raise ValueError("%s can't be %r: empty, '.', '..', a slash or a control character" % (what, name))
+    return urllib.parse.quote(name, safe="")
+
+
+def check_path(path: str) -> str:
+    """`path` as the caller wrote it, non-ASCII percent-encoded; ValueError for what would not arrive as written."""
+    if not isinstance(path, str):
+        raise TypeError("a path is a str, not %s" % type(path).__name__)
+    found = _UNPRINTABLE.search(path)
+    if found or "#" in path:
+        raise ValueError("a path can't hold %r: percent-encode it" % (found.group() if found else "#"))
+    if not {".", ".."}.isdisjoint(path.partition("?")[0].split("/")):
+        raise ValueError("a path can't have '.' or '..' as a segment: servers resolve them")
+    return urllib.parse.quote(path, safe="".join(map(chr, range(33, 127))))
+
+
+def combine_path(base: str, path: str) -> str:
+    """Both with one slash between."""
+    return (base[:-1] if base.endswith("/") else base) + "/" + (path[1:] if path.startswith("/") else path)
+
+
+def with_query(path: str, params: Params) -> str:
+    """`path` with `params` in its query: they replace those of the same name; None is dropped.
+
+    True and False are "true" and "false", a list or tuple repeats its key.
+    """
+    new = {key: value for key, value in (params or {}).items() if value is not None}
+    if not new:
+        return path
+    path, _, query = path.partition("?")
+    kept = [part for part in query.split("&") if part and urllib.parse.unquote_plus(part.partition("=")[0]) not in new]
+    pairs = [(key, str(one).lower() if isinstance(one, bool) else str(one))
+             for key, value in new.items() for one in (value if isinstance(value, (list, tuple)) else (value,))]
+    return path + "?" + "&".join(kept + [urllib.parse.urlencode(pairs)])
+
+
+def api_root(group: str, version: str) -> str:
+    """/api/v1 or /apis/<group>/<version>."""
+    if group:
+        return "/apis/%s/%s" % (segment(group, "group"), segment(version, "version"))
+    return "/api/" + segment(version, "version")
+
+
+def split_api_version(api_version: str) -> Tuple[str, str]:
+    """("apps", "v1") of "apps/v1"; ("", "v1") of "v1"."""
+    group, slash, version = api_version.rpartition("/")
+    if not version or (slash and not group) or "/" in group:
+        raise ValueError("apiVersion can't be %r" % api_version)
+    return group, version
+
+
+class Address(NamedTuple):
+    """Where a URL leads: `target` is path and query, `authority` what Host says (no default port)."""
+
+    secure: bool
+    host: str
+    port: int
+    authority: str
+    target: str
+
+
+def split_url(url: str, schemes: Tuple[str, str]) -> Address:
+    """The Address of `url`, whose scheme is one of (plain, secure); ValueError for anything else in it."""
+    if not isinstance(url, str):
+        raise TypeError("an address is a str, not %s" % type(url).__name__)
+    if _UNPRINTABLE.search(url) or not url.isascii():
+        raise ValueError("an address can't hold spaces, control characters or non-ASCII ones")
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme not in schemes or not parts.hostname:
+        raise ValueError("an address starts with %s:// or %s:// and a host" % schemes)
+    if "@" in parts.netloc or "#" in url:
+        raise ValueError("an address can't hold a user name, a password or a fragment")
+    secure = parts.scheme == schemes[1]
+    port = parts.port or (443 if secure else 80)
+    host = parts.hostname
+    bracketed = "[%s]" % host.partition("%")[0] if ":" in host else host  # RFC 6874: a zone is never sent
+    authority = bracketed if port == (443 if secure else 80) else "%s:%d" % (bracketed, port)
+    return Address(secure, host, port, authority, (parts.path or "/") + ("?" + parts.query if parts.query else ""))
+
+
+def check_headers(headers: Optional[Mapping[str, str]]) -> Dict[str, str]:
+    """A copy; ValueError for what could end a header line. Values are never repeated: they may be secret."""
+    for name, value in (headers or {}).items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise TypeError("header names and values are str")
+        if not _TOKEN.fullmatch(name) or _CONTROL.sub("", value.replace("\t", "")) != value.replace("\t", ""):
+            raise ValueError("header %r has a character that is not allowed" % name)
+        try:
+            value.encode("latin-1")
+        except UnicodeEncodeError:
+            raise ValueError("header %r is not Latin-1" % name) from None
+    return dict(headers or {})
+
+
+# ------------------------------------------------------------------------------
+# 3. Frames
+#
+# RFC 6455 sections 4, 5 and 7. Bytes in, values out: no socket, no thread, no
+# clock. Too few bytes give None; bytes that can never become legal raise.
+# ------------------------------------------------------------------------------
+
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
+NORMAL, GOING_AWAY, PROTOCOL_ERROR, NO_CODE, ABNORMAL, BAD_DATA, TOO_BIG, RESTART = (
+    1000, 1001, 1002, 1005, 1006, 1007, 1009, 1012)
+MAX_HEAD = 64 * 1024  # octets of an answer's status line and headers
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+
+@functools.lru_cache(maxsize=256)
+def _mask_table(octet: int) -> bytes:
+    return bytes(value ^ octet for value in range(256))
+
+
+def apply_mask(data: bytes, key: bytes) -> Union[bytes, bytearray]:
+    """`data` XOR the four octets of `key` (5.3)."""
+    size = len(data)
+    if size < 450:  # measured: one big integer is faster below 400 to 520 octets, translate above (1 MB: 0.8 ms to 2.3)
+        return (int.from_bytes(data, "little") ^ int.from_bytes((key * (size // 4 + 1))[:size], "little")).to_bytes(
+            size, "little")
+    out = bytearray(data)
+    for offset in range(4):
+        out[offset::4] = out[offset::4].translate(_mask_table(key[offset]))
+    return out
+
+
+def encode_frame(opcode: int, payload: bytes, key: bytes, fin: bool = True) -> bytes:
+    """A client's frame, masked with `key` (5.2): an argument, so that tests are exact."""
+    first, size = (0x80 if fin else 0) | opcode, len(payload)
+    if size < 126:
+        head = bytes((first, 0x80 | size))
+    elif size < 1 << 16:
+        head = bytes((first, 0xFE)) + size.to_bytes(2, "big")
+    else:
+        head = bytes((first, 0xFF)) + size.to_bytes(8, "big")
+    return b"".join((head, key, apply_mask(payload, key)))
+
+
+def _legal_close_code(code: int) -> bool:
+    return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999  # 7.4
+
+
+def encode_close(code: int, reason: str = "") -> bytes:
+    """The payload of a close frame: at most 125 octets, the reason cut at a character."""
+    if not _legal_close_code(code):
+        raise ValueError("close code %r can't be sent" % (code,))
+    return code.to_bytes(2, "big") + reason.encode()[:123].decode("utf-8", "ignore").encode()
+
+
+def parse_close(payload: bytes) -> Tuple[int, str]:
+    """(code, reason) of a close frame; ProtocolError for one that is not legal."""
+    if not payload:
+        return NO_CODE, ""
+    code = int.from_bytes(payload[:2], "big")
+    if len(payload) < 2 or not _legal_close_code(code):
+        raise ProtocolError(PROTOCOL_ERROR, "close frame with %s" % ("one octet" if len(payload) < 2 else "code %d" % code))
+    try:
+        return code, payload[2:].decode()
+    except UnicodeDecodeError:
+        raise ProtocolError(BAD_DATA, "close reason is not UTF-8") from None
+
+
+class MessageReader:
+    """Octets in, messages and control frames out, in order and no further than asked for.
+
+    The octets lie in one buffer, [_start:_end], which the caller receives into. Text is
+    decoded as it comes, so what is not UTF-8 is refused at once and nothing is read twice.
+    """
+
+    def __init__(self, max_size: int) -> None:
+        self._max_size = max_size  # octets of one message
+        self._buffer = memoryview(bytearray(4096))  # small: an idle watch keeps it; grows to 256 KiB under load
+        self._start = self._end = 0
+        self._opcode = 0  # of the message that is being assembled, 0 when there is none
+        self._fin = False  # the frame at hand is its last
+        self._left = -1  # octets of the frame at hand still to come, -1 between frames
+        self._size = 0  # octets of the message so far, announced ones included
+        self._tail = b""  # of a character that was cut
+        self._text = io.StringIO()
+        self._octets = bytearray()
+
+    def space(self) -> memoryview:
+        """Where to receive the next octets."""
+        kept = self._end - self._start
+        if not kept:
+            self._start = self._end = 0
+        elif self._end == len(self._buffer):  # `next` leaves less than one control frame
+            self._buffer[:kept] = bytes(self._buffer[self._start:self._end])
+            self._start, self._end = 0, kept
+        return self._buffer[self._end:]
+
+    def received(self, count: int) -> None:
+        """`count` octets now lie in `space`."""
+        self._end += count
+        if self._end == len(self._buffer) < 256 * 1024:
+            self._buffer, old = memoryview(bytearray(4 * self._end)), self._buffer
+            self._buffer[:self._end] = old
+
+    def next(self) -> Optional[Tuple[int, Union[str, bytes]]]:
+        """(TEXT, str), (BINARY, bytes) or (CLOSE | PING | PONG, bytes); None when octets are missing."""
+        while True:
+            if self._left >= 0 and not self._take():
+                return None
+            if self._left < 0 and self._opcode and self._fin:
+                return self._whole()
+            found = self._head()
+            if found is None or found[0]:
+                return found
+
+    def _head(self) -> Optional[Tuple[int, Union[str, bytes]]]:
+        """The next frame if it lies here whole and needs no assembling, else (0, b"") once its head was taken."""
+        buffer, start = self._buffer, self._start
+        have = self._end - start
+        if have < 2:
+            return None
+        first, size = buffer[start], buffer[start + 1]
+        opcode, body = first & 15, start + 2
+        if first & 0x70 or size & 0x80 or opcode not in (0, 1, 2, 8, 9, 10):
+            raise ProtocolError(PROTOCOL_ERROR, "frame with %s" % (
+                "a reserved bit" if first & 0x70 else "a mask" if size & 0x80 else "opcode %d" % opcode))
+        if opcode >= 8:
+            if size > 125 or not first & 0x80:
+                raise ProtocolError(PROTOCOL_ERROR, "control frame too long or fragmented")  # 5.5
+            if have < 2 + size:
+                return None
+            self._start = body + size
+            return opcode, bytes(buffer[body:self._start])
+        if size > 125:
+            width = 2 if size == 126 else 8
+            if have < 2 + width:
+                return None
+            body += width
+            size = int.from_bytes(buffer[start + 2:body], "big")
+            if size < (126 if width == 2 else 1 << 16) or size >> 63:
+                raise ProtocolError(PROTOCOL_ERROR, "frame length %d in %d octets" % (size, width))  # 5.2: minimal
+        if bool(opcode) == bool(self._opcode):  # 5.4
+            raise ProtocolError(PROTOCOL_ERROR, "a new message in a fragmented one" if opcode else
+                                "continuation of nothing")
+        self._size += size
+        if self._size > self._max_size:
+            raise ProtocolError(TOO_BIG, "message of more than %d octets" % self._max_size)
+        if opcode and first & 0x80 and start + have >= body + size:  # whole and alone: the usual case, no copies kept
+            self._start, self._size = body + size, 0
+            if opcode == BINARY:
+                return opcode, bytes(buffer[body:body + size])
+            try:
+                return opcode, str(buffer[body:body + size], "utf-8")
+            except UnicodeDecodeError:
+                raise ProtocolError(BAD_DATA, "text is not UTF-8") from None
+        self._start, self._left, self._fin = body, size, bool(first & 0x80)
+        self._opcode = opcode or self._opcode
+        return 0, b""
+
+    def _take(self) -> bool:
+        """Move what is here of the frame at hand to its message; True when it is complete."""
+        count = min(self._left, self._end - self._start)
+        piece = self._buffer[self._start:self._start + count]
+        self._start += count
+        self._left -= count
+        done = not self._left
+        if self._opcode == BINARY:
+            self._octets += piece
+        else:
+            data = self._tail + bytes(piece) if self._tail else piece
+            try:
+                text, used = codecs.utf_8_decode(data, "strict", done and self._fin)
+            except UnicodeDecodeError:
+                raise ProtocolError(BAD_DATA, "text is not UTF-8") from None
+            self._text.write(text)
+            self._tail = bytes(data[used:])
+        if done:
+            self._left = -1
+        return done
+
+    def _whole(self) -> Tuple[int, Union[str, bytes]]:
+        opcode, self._opcode, self._size = self._opcode, 0, 0
+        if opcode == TEXT:
+            text, self._text = self._text.getvalue(), io.StringIO()
+            return opcode, text
+        octets, self._octets = bytes(self._octets), bytearray()
+        return opcode, octets
+
+
+def handshake_request(address: Address, key: str, headers: Mapping[str, str], protocols: Sequence[str]) -> bytes:
+    """The upgrade request (4.1). Lower-case "websocket": Headlamp compares it exactly."""
+    lines = ["GET %s HTTP/1.1" % address.target, "Host: " + address.authority, "Upgrade: websocket",
+             "Connection: Upgrade", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: " + key]
+    if protocols:  # on one line, ", " between: Headlamp strips its own only then
+        lines.append("Sec-WebSocket-Protocol: " + ", ".join(protocols))
+    lines += ["%s: %s" % pair for pair in headers.items()]
+    return "\r\n".join(lines + ["", ""]).encode("latin-1")
+
+
+class Head(NamedTuple):
+    """An HTTP answer's status line and headers, names in lower case, in order."""
+
+    status: int
+    reason: str
+    headers: List[Tuple[str, str]]
+
+    def values(self, name: str) -> List[str]:
+        """Every value of one header."""
+        return [value for key, value in self.headers if key == name]
+
+    def tokens(self, name: str) -> List[str]:
+        """The comma-separated elements of one header, in lower case."""
+        return [part.strip().lower() for value in self.values(name) for part in value.split(",")]
+
+
+def parse_head(data: bytes) -> Head:
+    """The Head of `data`, which ends with the empty line; HandshakeError for what HTTP/1.1 does not allow."""
+    lines = data.decode("latin-1").split("\r\n")[:-2]
+    found = re.fullmatch(r"HTTP/1\.([01]) ([1-5]\d\d)(?: ([^\x00-\x08\x0a-\x1f]*))?", lines[0] if lines else "")
+    if not found or found.group(1, 2) == ("0", "101"):
+        raise HandshakeError(0, "answer is not HTTP/1.1", phrase="Handshake failed")
+    headers = []
+    for line in lines[1:]:
+        name, colon, value = line.partition(":")
+        if not colon or not _TOKEN.fullmatch(name) or re.search(r"[\x00-\x08\x0a-\x1f]", value):  # folded ones too
+            raise HandshakeError(0, "answer has a header line that is not one", phrase="Handshake failed")
+        headers.append((name.lower(), value.strip(" \t")))
+    return Head(int(found.group(2)), found.group(3) or "", headers)
+
+
+def check_handshake(head: Head, key: str, protocols: Sequence[str]) -> str:
+    """The subprotocol that a 101 chose, or ""; HandshakeError for what 4.1 tells a client to refuse."""
+    accept = base64.b64encode(hashlib.sha1(key.encode() + _GUID).digest()).decode()
+    chosen = head.values("sec-websocket-protocol")
+    for wrong, ok in (
+        ("Upgrade", head.tokens("upgrade") == ["websocket"]),
+        ("Connection", "upgrade" in head.tokens("connection")),
+        ("Sec-WebSocket-Accept", head.values("sec-websocket-accept") == [accept]),
+        ("Sec-WebSocket-Extensions", not any(head.tokens("sec-websocket-extensions"))),  # we offer none
+        ("Sec-WebSocket-Protocol", not chosen or (len(chosen) == 1 and chosen[0] in protocols)),
+    ):
+        if not ok:
+            raise HandshakeError(head.status, "answer has a wrong %s" % wrong, phrase="Handshake failed")
+    return chosen[0] if chosen else ""
+
+
+# ------------------------------------------------------------------------------
+# 4. Connections
+#
+# TCP, TLS and CONNECT under one deadline. Any thread may end a wait by closing
+# what is waited on; nothing here sleeps, and no lock is held while waiting.
+# ------------------------------------------------------------------------------
+
+class Deadline:
+    """One time budget across several steps; `idle` also bounds each single wait."""
+
+    def __init__(self, seconds: Optional[float] = None, idle: Optional[float] = None) -> None:
+        self._end = None if seconds is None else time.monotonic() + seconds
+        self._idle = idle
+
+    def left(self) -> Optional[float]:
+        """Seconds for the next wait, None for no limit; TimeoutError when there are none."""
+        if self._end is None:
+            return self._idle
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("no time left")
+        return left if self._idle is None else min(left, self._idle)
+
+
+class Cancel:
+    """A flag that, when set, also closes what its thread may be blocked on.
+
+    `_lock` promises: whatever is held when, or after, the flag is set gets closed.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._flag = threading.Event()
+        self._held: Any = None  # something with close(); guarded by _lock
+
+    def set(self) -> None:
+        with self._lock:
+            self._flag.set()
+            held = self._held
+        if held is not None:
+            held.close()
+
+    def is_set(self) -> bool:
+        return self._flag.is_set()
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep; True, at once, when set."""
+        return self._flag.wait(seconds)
+
+    def hold(self, held: Any) -> None:
+        """From now on `held` is what `set` closes."""
+        with self._lock:
+            self._held = held
+            late = self._flag.is_set()
+        if late and held is not None:
+            held.close()
+
+
+class _LookUp:
+    """A name look-up in a thread of its own: the system's can't be interrupted, so it is left behind."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._done = threading.Event()
+        self._found: Any = ConnectionAbortedError("cancelled")
+
+        def look_up() -> None:
+            try:
+                self._found = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
+            except (OSError, UnicodeError) as error:
+                self._found = error
+            self._done.set()
+
+        threading.Thread(target=look_up, name="apiproxy-lookup", daemon=True).start()
+
+    def close(self) -> None:
+        self._done.set()
+
+    def wait(self, deadline: Deadline) -> Any:
+        if not self._done.wait(deadline.left()):
+            raise TimeoutError("name look-up")
+        if isinstance(self._found, UnicodeError):
+            raise OSError("not a host name") from self._found
+        if isinstance(self._found, OSError):
+            raise self._found
+        return self._found
+
+
+@functools.lru_cache(maxsize=1)
+def default_context() -> ssl.SSLContext:
+    """The TLS settings where none are given: one for all, for each costs 23 ms and 0.9 MB (measured)."""
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])  # over h2 there would be no upgrade
+    return context
+
+
+class Proxy(NamedTuple):
+    """An HTTP proxy; `headers` carries its Proxy-Authorization, which nobody else gets."""
+
+    host: str
+    port: int
+    headers: Mapping[str, str]
+
+
+def find_proxy(address: Address, setting: Optional[str] = None) -> Optional[Proxy]:
+    """The proxy for an address: `setting`, else http_proxy, https_proxy and no_proxy as urllib reads them."""
+    url = setting
+    if url is None:
+        url = urllib.request.getproxies().get("https" if address.secure else "http")
+        if not url or urllib.request.proxy_bypass("%s:%d" % (address.host, address.port)):
+            return None
+    if not url:
+        return None
+    try:
+        parts = urllib.parse.urlsplit(url if "://" in url else "http://" + url)
+        port = parts.port or 80
+    except ValueError:
+        parts, port = urllib.parse.urlsplit(""), 0
+    if parts.scheme != "http" or not parts.hostname:
+        raise ConnectionError("the proxy's address is not http://host:port")
+    headers = {}
+    if parts.username is not None:
+        pair = "%s:%s" % (urllib.parse.unquote(parts.username), urllib.parse.unquote(parts.password or ""))
+        headers["Proxy-Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
+    return Proxy(parts.hostname, port, headers)
+
+
+_SLICE = None if sys.platform == "linux" else 0.5  # elsewhere shutdown() may not wake a wait (cpython#91913, #154224)
+
+
+def _ready(fd: int, reading: bool, writing: bool, seconds: Optional[float]) -> bool:
+    if hasattr(select, "poll"):  # select.select fails for descriptors of 1024 and more
+        poll = select.poll()
+        poll.register(fd, (select.POLLIN if reading else 0) | (select.POLLOUT if writing else 0))
+        return bool(poll.poll(None if seconds is None else max(0, int(seconds * 1000) + 1)))
+    ready = select.select([fd] if reading else [], [fd] if writing else [], [fd], seconds)
+    return any(ready)
+
+
+class _Socket(socket.socket):
+    """A socket that a forgotten client's connections may leave behind without a ResourceWarning."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class Wire:
+    """A TCP connection, perhaps with TLS in it, that any thread may write to or close.
+
+    TLS goes through memory BIOs: reading and writing one SSLSocket from two threads is not safe
+    (cpython#77271). `_lock` promises: records leave in the order in which they were sealed, and
+    nobody touches a descriptor after it was freed. It is never held while waiting.
+    """
+
+    def __init__(self, family: int) -> None:
+        self._sock = _Socket(family, socket.SOCK_STREAM)
+        self._sock.setblocking(False)
+        self._lock = threading.Lock()
+        self._closed = False  # guarded by _lock, as all below
+        self._waiting = 0  # threads inside poll(); the last one out frees the descriptor
+        self._out = bytearray()  # sealed octets that the kernel would not take yet
+        self._tls: Optional[ssl.SSLObject] = None
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+
+    @classmethod
+    def open(cls, address: Address, deadline: Deadline, cancel: Cancel, context: Optional[ssl.SSLContext] = None,
+             proxy: Optional[Proxy] = None, tunnel: bool = False) -> Wire:
+        """Connect, through `proxy` if there is one (with CONNECT for TLS or when `tunnel`), with TLS if `context`."""
+        host, port = (proxy.host, proxy.port) if proxy else (address.host, address.port)
+        wire = cls._connect(host, port, deadline, cancel)
+        try:
+            if proxy and (tunnel or context):
+                wire._connect_through(proxy, address, deadline)
+            if context:
+                wire._start_tls(context, address.host.partition("%")[0], deadline)
+        except BaseException:
+            wire.close()
+            raise
+        return wire
+
+    @classmethod
+    def _connect(cls, host: str, port: int, deadline: Deadline, cancel: Cancel) -> Wire:
+        try:
+            found = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
+        except (socket.gaierror, UnicodeError):
+            look_up = _LookUp(host, port)
+            cancel.hold(look_up)
+            found = look_up.wait(deadline)
+        failure: Exception = OSError("no address for this host")
+        for index, (family, _, _, _, address) in enumerate(found):
+            left = deadline.left()
+            share = None if left is None else left / (len(found) - index)  # a black hole must not use up the others' time
+            wire = cls(family)
+            cancel.hold(wire)
+            try:
+                wire._connect_to(address, Deadline(share))
+                return wire
+            except OSError as error:
+                wire.close()
+                if cancel.is_set():
+                    raise ConnectionAbortedError("cancelled") from None
+                failure = error
+        raise failure
+
+    def _connect_to(self, address: Any, deadline: Deadline) -> None:
+        try:
+            self._sock.connect(address)
+        except (BlockingIOError, InterruptedError):
+            self._wait(deadline, write=True)
+            error = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if error:
+                raise OSError(error, os.strerror(error)) from None
+        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+    def _connect_through(self, proxy: Proxy, address: Address, deadline: Deadline) -> None:
+        target = "%s:%d" % ("[%s]" % address.host if ":" in address.host else address.host, address.port)
+        lines = ["CONNECT %s HTTP/1.1" % target, "Host: " + target] + ["%s: %s" % pair for pair in proxy.headers.items()]
+        self.send("\r\n".join(lines + ["", ""]).encode(), deadline)
+        data, rest = self.read_head(deadline, 1)  # one octet at a time: what follows belongs to the tunnel
+        found = re.match(rb"HTTP/1\.[01] (\d\d\d)(?: ([^\r\n]*))?\r\n", data)
+        if not found or found.group(1)[:1] != b"2" or rest:
+            said = found.group(0).decode("latin-1").strip() if found else "no HTTP"
+            raise ConnectionError("proxy %s:%d refused the tunnel: %s" % (proxy.host, proxy.port, said))
+
+    def _start_tls(self, context: ssl.SSLContext, name: str, deadline: Deadline) -> None:
+        try:
+            self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name)
+        except ValueError as error:
+            raise OSError("not a host name for TLS") from error
+        while True:
+            try:
+                self._tls.do_handshake()
+            except ssl.SSLWantReadError:
+                self._feed(deadline)
+                continue
+            finally:
+                self.send(b"", deadline)  # also the alert that says why we refuse
+            return
+
+    def _feed(self, deadline: Deadline) -> None:
+        """Wait for TLS records of the handshake."""
+        self.send(b"", deadline)
+        while True:
+            with self._lock:
+                if self._pull():
+                    return
+            self._wait(deadline)
+
+    def _pull(self) -> bool:
+        """Move what came to the TLS side, or its end; False when nothing did. Needs the lock."""
+        self._check_open()
+        try:
+            data = self._sock.recv(64 * 1024)
+        except BlockingIOError:
+            return False
+        if data:
+            self._incoming.write(data)
+        else:
+            self._incoming.write_eof()
+        return True
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ConnectionAbortedError("closed here")
+
+    # -- used by one reading and any number of writing threads -------------------
+
+    def read(self, space: memoryview) -> Optional[int]:
+        """Octets received into `space`, 0 at the end, None when there are none yet; never waits."""
+        with self._lock:
+            self._check_open()
+            if self._tls is None:
+                try:
+                    return self._sock.recv_into(space)
+                except BlockingIOError:
+                    return None
+            while True:
+                try:
+                    count = cast(int, self._tls.read(len(space), cast(bytearray, space)))
+                    self._seal(b"")  # TLS 1.3 answers key updates inside a read
+                    return count
+                except ssl.SSLWantReadError:
+                    self._seal(b"")
+                    if not self._pull():
+                        return None
+                except ssl.SSLZeroReturnError:
+                    return 0
+                except ssl.SSLEOFError:
+                    raise ConnectionResetError("TLS ended without close_notify") from None
+
+    def receive(self, space: memoryview, deadline: Deadline) -> int:
+        """As `read`, but waits."""
+        while True:
+            count = self.read(space)
+            if count is not None:
+                return count
+            self._wait(deadline)
+
+    def read_head(self, deadline: Deadline, step: int = 4096, data: bytes = b"") -> Tuple[bytes, bytes]:
+        """An HTTP answer's head, with its empty line, and what came along after it; `data` was read before."""
+        space = memoryview(bytearray(step))
+        while True:
+            end = data.find(b"\r\n\r\n")
+            if end >= 0:
+                return data[:end + 4], data[end + 4:]
+            if len(data) > MAX_HEAD:
+                raise ConnectionError("an answer's head of more than %d octets" % MAX_HEAD)
+            count = self.receive(space, deadline)
+            if not count:
+                raise ConnectionResetError("closed before an answer" if not data else "closed inside an answer's head")
+            data += bytes(space[:count])
+
+    def write(self, data: Union[bytes, memoryview]) -> bool:
+        """Seal and send what goes without waiting, keep the rest; True when nothing is kept."""
+        with self._lock:
+            self._check_open()
+            self._seal(data)
+            return not self._out
+
+    def send(self, data: bytes, deadline: Deadline) -> None:
+        """All of `data`, in pieces: sealing all of a big one at once would double it."""
+        view = memoryview(data)
+        for start in range(0, max(1, len(data)), 256 * 1024):
+            done = self.write(view[start:start + 256 * 1024])
+            while not done:
+                self._wait(deadline, write=True)
+                done = self.write(b"")
+
+    def _seal(self, data: Union[bytes, memoryview]) -> None:
+        if self._tls is not None:
+            if data:
+                self._tls.write(data)
+            data = self._outgoing.read() if self._outgoing.pending else b""
+        try:
+            if self._out:
+                self._out += data
+                del self._out[:self._sock.send(self._out)]
+            elif data:
+                self._out += data[self._sock.send(data):]
+        except BlockingIOError:
+            if not self._out:
+                self._out += data
+
+    def wait(self, seconds: Optional[float], write: bool = False) -> bool:
+        """Wait until a read, or a write, may get on; False when the time is over first."""
+        step = seconds if _SLICE is None else _SLICE if seconds is None else min(seconds, _SLICE)
+        with self._lock:
+            self._check_open()
+            self._waiting += 1
+            writing = write or bool(self._out)
+            fd = self._sock.fileno()
+        try:
+            return _ready(fd, not write, writing, step) or step != seconds
+        finally:
+            with self._lock:
+                self._waiting -= 1
+                if self._closed and not self._waiting:
+                    self._sock.close()
+            self._check_open()
+
+    def _wait(self, deadline: Deadline, write: bool = False) -> None:
+        if not self.wait(deadline.left(), write):
+            raise TimeoutError("no answer in time")
+
+    def end_writing(self) -> None:
+        """Tell the peer that no more octets come."""
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+    def close(self) -> None:
+        """End it now and wake whoever waits. shutdown() wakes a poll(), close() alone does not (measured)."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            try:
+                self._sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+            if not self._waiting:
+                self._sock.close()
+
+
+# ------------------------------------------------------------------------------
+# 5. HTTP
+#
+# urllib.request with a handler of ours: connections are kept, redirects are not
+# followed, one deadline bounds the whole call. 408 and 502 are made here.
+# ------------------------------------------------------------------------------
+
+def encode_json(value: Any) -> bytes:
+    """`value` as the body of a request; ValueError for NaN, which is not JSON."""
+    return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
+
+
+IDEMPOTENT = ("GET", "HEAD", "OPTIONS", "PUT", "DELETE")  # RFC 9110 9.2.2
+
+
+class Response:
+    """An answer, read whole: status, reason, headers (any case), body (bytes)."""
+
+    def __init__(self, status: int, reason: str, headers: Any, body: bytes, method: str = "", url: str = "") -> None:
+        self.status, self.reason, self.headers, self.body = status, reason, headers, body
+        self._method, self._url = method, url
+
+    def __repr__(self) -> str:
+        return "<Response %d %s, %d bytes>" % (self.status, self.reason, len(self.body))
+
+    @property
+    def ok(self) -> bool:
+        """Whether the status is 2xx."""
+        return 200 <= self.status < 300
+
+    def text(self) -> str:
+        """The body as UTF-8; what is not becomes U+FFFD."""
+        return self.body.decode("utf-8", "replace")
+
+    def json(self) -> Json:
+        """The parsed body; None when there is none; ApiError when it is not JSON."""
+        if not self.body.strip():
+            return None
+        try:
+            return json.loads(self.body)
+        except (ValueError, RecursionError):
+            page = self.body.lstrip()[:1] == b"<"
+            raise self.error("the server sent a web page instead of JSON: this route is not enabled on it" if page else
+                             "the server sent %s instead of JSON: %.80r" % (
+                                 self.headers.get("Content-Type", "something"), self.text())) from None
+
+    def error(self, message: str = "") -> ApiError:
+        """The ApiError that this answer is, in the server's own words or in `message`."""
+        status: Json = None
+        if not message:
+            try:
+                status = json.loads(self.body)
+            except (ValueError, RecursionError):
+                message = self.text().strip()[:1000]
+        status = status if isinstance(status, dict) else {}
+        details = status["details"] if isinstance(status.get("details"), dict) else {}
+        return ApiError(
+            self.status, message or str(status.get("message") or ""), phrase=self.reason,
+            reason=str(status.get("reason") or ""), details=details, body=self.body[:MiB],
+            method=self._method, url=self._url,
+            retry_after=_retry_after(self.headers.get("Retry-After") or details.get("retryAfterSeconds")))
+
+
+def _retry_after(value: Any) -> Optional[float]:
+    """Seconds of a Retry-After: a number or a date (RFC 9110 10.2.3); None for anything else."""
+    try:
+        return max(0.0, float(int(value)))
+    except (TypeError, ValueError, OverflowError):
+        pass
+    try:
+        import email.utils  # http.client has it already
+
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except (TypeError, ValueError, IndexError, AttributeError, OverflowError):
+        return None
+
+
+class _KeptReader(io.BufferedReader):
+    """One reader for all answers of a connection: http.client may close it, its octets stay."""
+
+    def close(self) -> None:
+        pass
+
+
+class _HttpSocket(io.RawIOBase):
+    """What http.client takes for a socket: a Wire under the deadline of the call at hand."""
+
+    def __init__(self, wire: Wire, deadline: Deadline, data: bytes = b"") -> None:
+        self.wire, self.deadline, self._data = wire, deadline, data  # data: what was read before
+        self.reader = _KeptReader(self, 16 * 1024)
+        self.used = 0.0  # when it was last of use, monotonic
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if self._data:
+            count = min(len(buffer), len(self._data))
+            buffer[:count], self._data = self._data[:count], self._data[count:]
+            return count
+        return self.wire.receive(memoryview(buffer), self.deadline)
+
+    def is_quiet(self) -> bool:
+        """Nothing came after the last answer, not even the end: fit for another request."""
+        self.deadline = Deadline(0)
+        try:
+            self.reader.peek(1)
+        except TimeoutError:
+            return True
+        except OSError:
+            pass
+        return False
+
+    def sendall(self, data: bytes) -> None:
+        self.wire.send(data, self.deadline)
+
+    def makefile(self, mode: str) -> _KeptReader:
+        return self.reader
+
+    def close(self) -> None:
+        pass  # http.client closes when the server won't keep the connection; `HttpHandler` decides
+
+
+class _HttpRequest(urllib.request.Request):
+    """A request with what our handler needs beside it."""
+
+    def __init__(self, method: str, url: str, headers: Mapping[str, str], body: Optional[bytes], deadline: Deadline,
+                 cancel: Cancel, address: Address, context: Optional[ssl.SSLContext], proxy: Optional[str]) -> None:
+        super().__init__(url, body, method=method)
+        self.lines, self.deadline, self.cancel = headers, deadline, cancel
+        self.address, self.context, self.proxy = address, context, proxy
+
+
+class HttpHandler(urllib.request.BaseHandler):
+    """The urllib handler that keeps connections. `_lock` guards `_idle`, which holds none that is in use.
+
+    A POST or PATCH gets a connection of its own: the server may close a kept one while the request
+    is on its way, and nothing tells then whether it was carried out. Others are sent once more.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._idle: Dict[Any, List[Any]] = {}
+
+    def close(self) -> None:
+        """Close the connections that nobody is using."""
+        with self._lock:
+            idle, self._idle = self._idle, {}
+        for connection in sum(idle.values(), []):
+            connection.sock.wire.close()
+
+    def http_open(self, request: _HttpRequest) -> Response:
+        """What urllib calls for a request."""
+        key = (request.type, request.host, id(request.context), request.proxy)
+        connection = self._kept(key) if request.get_method() in IDEMPOTENT else None
+        if connection:
+            try:
+                return self._exchange(connection, key, request)
+            except _Stale:
+                log.debug("the connection was closed meanwhile: %s", request.full_url)
+        proxy = find_proxy(request.address, request.proxy)
+        wire = Wire.open(request.address, request.deadline, request.cancel, request.context, proxy)
+        connection = http.client.HTTPConnection(request.address.host)
+        connection.sock = _HttpSocket(wire, request.deadline)
+        connection.via = proxy if proxy and not request.context else None  # type: ignore[attr-defined]
+        try:
+            return self._exchange(connection, key, request)
+        except _Stale as stale:
+            raise cast(OSError, stale.__cause__) from None
+
+    https_open = http_open
+
+    def _kept(self, key: Any) -> Any:
+        while True:
+            with self._lock:
+                idle = self._idle.get(key)
+                if not idle:
+                    return None
+                connection = idle.pop()  # the one used last
+            if time.monotonic() - connection.sock.used < self._settings.keep_alive and connection.sock.is_quiet():
+                return connection
+            connection.sock.wire.close()
+
+    def _exchange(self, connection: Any, key: Any, request: _HttpRequest) -> Response:
+        sock, method = connection.sock, request.get_method()
+        sock.deadline = request.deadline
+        request.cancel.hold(sock.wire)
+        kept = False
+        try:
+            lines, target = {"Host": request.address.authority, **request.lines}, request.selector
+            if connection.via:  # plain HTTP through a proxy: the whole address in the request line
+                lines, target = {**lines, **connection.via.headers}, request.full_url
+            try:
+                connection.request(method, target, request.data, lines)
+                answer = connection.getresponse()
+            except ConnectionError as error:  # nothing was answered
+                raise _Stale() from error
+            body = self._decoded(answer, self._body(answer))
+            kept = not answer.will_close and answer.isclosed()
+            return Response(answer.status, answer.reason, answer.headers, body, method, request.full_url)
+        finally:
+            request.cancel.hold(None)
+            sock.used = time.monotonic()
+            with self._lock:
+                idle = self._idle.setdefault(key, [])
+                kept = kept and len(idle) < 32
+                if kept:
+                    idle.append(connection)
+            if not kept:
+                sock.wire.close()
+
+    def _limit(self, answer: http.client.HTTPResponse) -> int:
+        return self._settings.max_body if answer.status < 400 else MiB  # of an error the first MiB will do
+
+    def _too_large(self, answer: http.client.HTTPResponse) -> ApiError:
+        return ApiError(answer.status, "the body is larger than the limit of %d bytes" % self._settings.max_body,
+                        phrase=answer.reason)
+
+    def _body(self, answer: http.client.HTTPResponse) -> bytes:
+        limit = self._limit(answer)
+        if answer.length is not None and answer.length <= limit:
+            return answer.read()  # raises IncompleteRead when it is shorter than announced
+        if answer.status < 400 and answer.length is not None:
+            raise self._too_large(answer)
+        pieces: List[bytes] = []
+        size = 0
+        while size <= limit:
+            # not read1() when there is a length: up to 3.11 it does not count down
+            piece = answer.read(limit) if answer.length else answer.read1(256 * 1024)
+            if not piece:
+                return b"".join(pieces)
+            pieces.append(piece)
+            size += len(piece)
+        if answer.status < 400:
+            raise self._too_large(answer)
+        return b"".join(pieces)[:limit]
+
+    def _decoded(self, answer: http.client.HTTPResponse, body: bytes) -> bytes:
+        if not body or answer.headers.get("Content-Encoding", "").lower() not in ("gzip", "x-gzip"):
+            return body
+        limit, unzip = self._limit(answer), zlib.decompressobj(31)
+        try:
+            body = unzip.decompress(body, limit + 1)
+        except zlib.error as error:
+            raise http.client.HTTPException("the body is not gzip") from error
+        if answer.status < 400 and len(body) > limit:
+            raise self._too_large(answer)
+        if answer.status < 400 and not unzip.eof:
+            raise http.client.HTTPException("the gzip body ends too early")
+        return body[:limit]
+
+
+class _Stale(Exception):
+    """The connection ended before anything was answered; the cause says how."""
+
+
+def unanswered(error: Exception, method: str, url: str) -> ApiError:
+    """The ApiError for a request that got no answer: 408 when time ran out, else 502."""
+    if isinstance(error, ApiError):
+        error.method, error.url = method, url
+        return error
+    late = isinstance(error, TimeoutError)
+    return ApiError(408 if late else 502, str(error) or type(error).__name__, method=method, url=url,
+                    phrase="Request timed-out" if late else "Unreachable")
+
+
+def exchange(opener: urllib.request.OpenerDirector, request: _HttpRequest) -> Response:
+    """Send `request`, give the whole answer whatever its status; ApiError when there is none."""
+    method, url = request.get_method(), request.full_url
+    log.debug("> %s %s", method, url)
+    try:
+        response = cast(Response, opener.open(request))
+    except ApiError as error:
+        raise unanswered(error, method, url)
+    except (OSError, http.client.HTTPException) as error:
+        raise unanswered(error, method, url) from error
+    log.debug("< %d %s", response.status, url)
+    return response
+
+
+# ------------------------------------------------------------------------------
+# 6. WebSocket
+#
+# A blocking RFC 6455 client. One thread reads at a time, any may send, close or
+# abort. The reader never waits to write: answers to pings go when there is room.
+# ------------------------------------------------------------------------------
+
+
+class WebSocket:
+    """A WebSocket connection: `connect`, then `recv` or iterate, `send`, `close`.
+
+    `_recv_lock`  one reader at a time
+    `_send_lock`  frames leave whole, and none after a close frame; held by a sender that waits
+                  for room, so the reader only tries it
+    A peer that is gone is noticed while a thread is in `recv`, which is what sends the pings.
+    """
+
+    def __init__(self, wire: Wire, protocol: str, rest: bytes, max_message_size: int, ping_interval: Optional[float],
+                 ping_timeout: float, close_timeout: float) -> None:
+        self.protocol = protocol  # the subprotocol that the server chose, or ""
+        self._wire = wire
+        self._ping_interval, self._ping_timeout, self._close_timeout = ping_interval, ping_timeout, close_timeout
+        self._recv_lock = threading.Lock()
+        self._send_lock = threading.Lock()
+        self._reader = MessageReader(max_message_size)  # guarded by _recv_lock
+        while rest:  # frames that came with the 101
+            space = self._reader.space()[:len(rest)]
+            space[:], rest = rest[:len(space)], rest[len(space):]
+            self._reader.received(len(space))
+        self._pinged = False  # since anything was heard; guarded by _recv_lock
+        self._pending: Optional[bytes] = None  # one control frame for which there was no room; replaced, never queued
+        self._close_sent = False  # guarded by _send_lock
+        self._ended: Optional[ConnectionClosed] = None  # set once
+
+    @classmethod
+    def connect(cls, url: str, *, protocols: Sequence[str] = (), headers: Optional[Mapping[str, str]] = None,
+                timeout: Optional[float] = 10.0, ssl_context: Optional[ssl.SSLContext] = None,
+                max_message_size: int = 64 * MiB, ping_interval: Optional[float] = 10.0, ping_timeout: float = 20.0,
+                close_timeout: float = 1.0, proxy: Optional[str] = None, cancel: Optional[Cancel] = None) -> WebSocket:
+        """Connect to a ws:// or wss:// `url` within `timeout` seconds, look-up, proxy and TLS included.
+
+        headers          more request headers; Origin is the address itself unless given
+        proxy            its address, "" for none, None for what the environment says
+        ping_interval    seconds of silence before a ping, None for no pings
+        ping_timeout     seconds of silence after it until the connection counts as lost
+
+        HandshakeError when the server refuses, with its status and body; ApiError 408 when time runs
+        out, 502 when nothing answers; ValueError for an argument that can't be sent.
+        """
+        address = split_url(url, ("ws", "wss"))
+        if isinstance(protocols, str) or not all(isinstance(one, str) and _TOKEN.fullmatch(one) for one in protocols):
+            raise ValueError("protocols is a sequence of RFC 9110 tokens")
+        lines = check_headers(headers)
+        if not any(name.lower() == "origin" for name in lines):  # the API server refuses a watch without it
+            lines["Origin"] = "%s://%s" % ("https" if address.secure else "http", address.authority)
+        key = base64.b64encode(os.urandom(16)).decode()
+        request = handshake_request(address, key, lines, protocols)
+        context = (ssl_context or default_context()) if address.secure else None
+        cancel = cancel or Cancel()
+        deadline = Deadline(timeout)
+        wire = None
+        log.debug("> %s", url)
+        try:
+            wire = Wire.open(address, deadline, cancel, context, find_proxy(address, proxy), tunnel=True)
+            wire.send(request, deadline)
+            head, rest = Head(100, "", []), b""
+            for _ in range(6):  # 100 and 103 may come before the answer
+                if head.status == 101 or head.status >= 200:
+                    break
+                data, rest = wire.read_head(deadline, data=rest)
+                head = parse_head(data)
+            if head.status != 101:
+                raise _refusal(wire, data + rest, deadline)
+            protocol = check_handshake(head, key, protocols)
+        except (OSError, http.client.HTTPException, ApiError) as error:
+            cancel.hold(None)
+            if wire is not None:
+                wire.close()
+            if isinstance(error, ApiError):
+                raise unanswered(error, "GET", url)
+            raise unanswered(error, "GET", url) from error
+        log.debug("= open %s %s", url, protocol)
+        return cls(wire, protocol, rest, max_message_size, ping_interval, ping_timeout, close_timeout)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection has ended, from either side."""
+        return self._ended is not None
+
+    def __iter__(self) -> Iterator[Union[str, bytes]]:
+        """Messages until a clean close; ConnectionClosed at any other end."""
+        while True:
+            try:
+                yield self.recv()
+            except ConnectionClosed as error:
+                if error.code in (NORMAL, GOING_AWAY, NO_CODE):
+                    return
+                raise
+
+    def recv(self, timeout: Optional[float] = None) -> Union[str, bytes]:
+        """The next message: str for text, bytes for binary.
+
+        TimeoutError after `timeout` seconds; the next call goes on, in mid-frame too. ConnectionClosed
+        (code, reason) at the end, ProtocolError (code) when the peer broke the protocol.
+        """
+        with self._recv_lock:
+            end = None if timeout is None else time.monotonic() + timeout
+            heard = time.monotonic()  # silence counts from here: while nobody reads, nothing can be heard
+            while True:
+                if self._ended:
+                    raise ConnectionClosed(self._ended.code, self._ended.reason) from self._ended.__cause__
+                try:
+                    found = self._reader.next()
+                    if found is None:
+                        heard = self._receive(heard, end)
+                        continue
+                    if found[0] in (TEXT, BINARY):
+                        return found[1]
+                    self._control(found[0], cast(bytes, found[1]))
+                except ProtocolError as error:
+                    self._finish(error.code, str(error), encode_close(error.code, error.message))
+                    raise
+                except TimeoutError:
+                    raise
+                except OSError as error:
+                    raise self._end(ABNORMAL, str(error)) from error
+
+    def send(self, message: Union[str, bytes, bytearray, memoryview]) -> None:
+        """Send one message, text for a str; returns when the system has taken all of it."""
+        if isinstance(message, str):
+            self._send(TEXT, message.encode())  # a lone surrogate raises before anything leaves
+        elif isinstance(message, (bytes, bytearray, memoryview)):
+            self._send(BINARY, bytes(message))
+        else:
+            raise TypeError("a message is str or bytes, not %s" % type(message).__name__)
+
+    def ping(self, payload: bytes = b"") -> None:
+        """Send a ping of at most 125 octets; the answer counts as a sign of life."""
+        if len(payload) > 125:
+            raise ValueError("a ping carries at most 125 octets")
+        self._send(PING, payload)
+
+    def close(self, code: int = NORMAL, reason: str = "") -> None:
+        """Close politely, within `close_timeout`: send a close frame, wait for the peer's."""
+        self._finish(code, reason, encode_close(code, reason), reading=False)
+
+    def abort(self) -> None:
+        """End it at once: whoever is in recv or send gets ConnectionClosed."""
+        self._end(ABNORMAL, "aborted here")
+        self._wire.close()
+
+    # -- the reading thread, with _recv_lock -------------------------------------
+
+    def _receive(self, heard: float, end: Optional[float]) -> float:
+        """Wait for octets until `end`, ping when it is silent; when something was heard last."""
+        while True:
+            count = self._wire.read(self._reader.space())
+            if count:
+                self._reader.received(count)
+                self._pinged = False
+                return time.monotonic()
+            if count == 0:
+                raise self._end(ABNORMAL, "the connection ended without a close frame")
+            now = time.monotonic()
+            if end is not None and now >= end:
+                raise TimeoutError("no message in time")
+            limit = None  # of silence
+            if self._ping_interval is not None:
+                limit = heard + self._ping_interval + (self._ping_timeout if self._pinged else 0)
+                if now >= limit:
+                    if self._pinged:
+                        raise self._end(ABNORMAL, "the peer did not answer a ping") from TimeoutError("silence")
+                    self._pinged = True
+                    self._control_frame(PING, b"")
+                    continue
+            waits = [at - now for at in (end, limit) if at is not None]
+            self._wire.wait(min(waits) if waits else None)
+            self._write_pending()
+
+    def _control(self, opcode: int, payload: bytes) -> None:
+        if opcode == PING:
+            self._control_frame(PONG, payload)  # 5.5.2; only the latest when there is no room (5.5.3)
+        elif opcode == CLOSE:
+            code, reason = parse_close(payload)
+            self._finish(code, reason, payload[:2])
+
+    def _control_frame(self, opcode: int, payload: bytes) -> None:
+        """Send it when there is room; never waits."""
+        self._pending = encode_frame(opcode, payload, os.urandom(4))
+        self._write_pending()
+
+    def _write_pending(self) -> None:
+        # A sender that holds the lock comes here itself after releasing it, so nothing is left lying.
+        while self._pending is not None and self._send_lock.acquire(blocking=False):
+            try:
+                if self._close_sent:
+                    self._pending = None
+                elif self._wire.write(b""):  # nothing waits in front of it
+                    frame, self._pending = self._pending, None
+                    self._wire.write(frame or b"")
+                else:
+                    return
+            finally:
+                self._send_lock.release()
+
+    # -- any thread ---------------------------------------------------------------
+
+    def _send(self, opcode: int, payload: bytes) -> None:
+        frame = encode_frame(opcode, payload, os.urandom(4))
+        with self._send_lock:
+            if self._close_sent or self._ended:
+                ended = self._ended or ConnectionClosed(NORMAL, "closed here")
+                raise ConnectionClosed(ended.code, ended.reason)
+            try:
+                self._wire.send(frame, Deadline())
+            except OSError as error:  # the frame may be torn: nothing can follow it
+                self._wire.close()
+                raise self._end(ABNORMAL, str(error)) from error
+        try:
+            self._write_pending()
+        except OSError:
+            pass  # the next call will say so
+
+    def _end(self, code: int, reason: str) -> ConnectionClosed:
+        """Settle how it ended, once; free the connection unless a close handshake still needs it."""
+        if self._ended is None:
+            self._ended = ConnectionClosed(code, reason)
+            if code == ABNORMAL:
+                self._wire.close()
+        return self._ended
+
+    def _finish(self, code: int, reason: str, payload: bytes, reading: bool = True) -> None:
+        """Send our close frame, read to the end, close: all within `close_timeout`.
+
+        Closing with octets unread would send RST, which may eat our close frame on its way.
+        """
+        deadline = Deadline(self._close_timeout)
+        try:
+            if self._send_lock.acquire(timeout=self._close_timeout):
+                try:
+                    if not self._close_sent:
+                        self._close_sent = True
+                        self._wire.send(encode_frame(CLOSE, payload, os.urandom(4)), deadline)
+                finally:
+                    self._send_lock.release()
+                self._wire.end_writing()
+                # another reader meets the end itself; we only wait for it
+                if reading or self._recv_lock.acquire(timeout=deadline.left() or 0):
+                    try:
+                        space = memoryview(bytearray(64 * 1024))
+                        while self._ended is None and self._wire.receive(space, deadline):
+                            pass
+                    finally:
+                        if not reading:
+                            self._recv_lock.release()
+        except OSError:
+            pass  # late or torn: closing is all that is left to do
+        finally:
+            self._end(code, reason)
+            self._wire.close()
+
+
+def _refusal(wire: Wire, data: bytes, deadline: Deadline) -> HandshakeError:
+    """The HandshakeError for an answer that is not 101: with or without a length, kept open or closed."""
+    answer = http.client.HTTPResponse(cast(socket.socket, _HttpSocket(wire, deadline, data)))
+    answer.begin()
+    try:
+        body = answer.read(MAX_HEAD)
+    except (OSError, http.client.HTTPException):
+        body = b""  # the status says enough
+    plain = Response(answer.status, answer.reason, answer.headers, body).error()
+    error = HandshakeError(plain.status, plain.message)
+    error.__dict__.update(plain.__dict__)
+    return error
+
+
+# ------------------------------------------------------------------------------
+# 7. Streams
+#
+# One thread each, which alone works and calls back. What cancel promises is
+# kept here, once, for every kind of stream.
+# ------------------------------------------------------------------------------
+
+
+class Backoff:
+    """How long to wait before each retry: next to nothing, then doubling, with jitter."""
+
+    def __init__(self, base: float, cap: float) -> None:
+        self._base, self._cap, self._count = base, cap, 0
+
+    def next(self) -> float:
+        self._count += 1
+        if self._count == 1:
+            return random.random() * self._base / 8
+        return min(self._cap, self._base * 2.0 ** min(self._count - 2, 60)) * random.uniform(0.5, 1)
+
+    def reset(self) -> None:
+        self._count = 0
+
+
+class Rate:
+    """A token bucket; `take` tells how long to wait for one."""
+
+    def __init__(self, burst: int, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._burst, self._rate, self._clock = burst, rate, clock
+        self._tokens, self._at = float(burst), clock()
+
+    def take(self) -> float:
+        now = self._clock()
+        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate) - 1
+        self._at = now
+        return max(0.0, -self._tokens / self._rate)
+
+
+class Task:
+    """A thread that works and calls back until it is done or cancelled.
+
+    `_gate` promises: a callback runs only while it is held, and starts only if the cancelled flag
+    was not set. So whoever has set the flag and then had the gate knows that none will run.
+    """
+
+    def __init__(self, name: str, tasks: Dict[Task, None]) -> None:
+        self._cancel = Cancel()
+        self._gate = threading.Lock()
+        self._tasks = tasks  # the client's; this one is in it while its thread lives
+        self._thread = threading.Thread(target=self._main, name="apiproxy-" + name, daemon=True)
+
+    def start(self: R) -> R:
+        """Begin; not done by the constructor, so that the thread meets a finished object."""
+        task = cast(Task, self)
+        task._tasks[task] = None
+        try:
+            task._thread.start()
+        except RuntimeError:  # no more threads
+            task._tasks.pop(task, None)
+            raise
+        return self
+
+    def cancel(self) -> None:
+        """Stop for good: from any thread, any number of times, also inside a callback.
+
+        No callback starts after it has returned. One that is running is waited for, up to a second,
+        unless this is called from inside it.
+        """
+        self._cancel.set()
+        if threading.current_thread() is self._thread:
+            return
+        end = time.monotonic() + 0.9
+        if self._gate.acquire(timeout=0.9):
+            self._gate.release()
+            self._thread.join(max(0.0, end - time.monotonic()))
+
+    # -- the stream's thread ------------------------------------------------------
+
+    def _main(self) -> None:
+        try:
+            self._run()
+        finally:
+            self._tasks.pop(self, None)
+
+    def _run(self) -> None:
+        raise NotImplementedError
+
+    def _call(self, callback: Optional[Callable[..., Any]], *args: Any) -> None:
+        """The one door into the user's code."""
+        if callback is None:
+            return
+        with self._gate:
+            if not self._cancel.is_set():
+                try:
+                    callback(*args)
+                except BaseException:  # SystemExit too: it would end the stream without a word
+                    log.exception("a callback failed; the stream goes on")
+
+
+class Stream(Task):
+    """Messages of one address, reconnecting until cancelled; what `stream` returns.
+
+    error   the ApiError of the last failed attempt or unexpected end, None before there was one
+    """
+
+    def __init__(self, connect: Callable[[Cancel], WebSocket], cb: StreamResultsCb, args: StreamArgs,
+                 settings: Settings, tasks: Dict[Task, None]) -> None:
+        super().__init__("stream", tasks)
+        self.error: Optional[ApiError] = None
+        self._connect, self._cb, self._args, self._settings = connect, cb, args, settings
+        self._socket: Optional[WebSocket] = None
+
+    def get_socket(self) -> Optional[WebSocket]:
+        """The WebSocket while one is open, else None."""
+        return self._socket
+
+    def _run(self) -> None:
+        settings, args = self._settings, self._args
+        reconnect = args.get("reconnectOnFailure", args.get("failCb") is None)
+        backoff = Backoff(settings.retry_base, settings.retry_cap)
+        while not self._cancel.is_set():
+            try:
+                self._once(backoff)
+            except ApiError as error:
+                self.error = error
+            if self._cancel.is_set():
+                return
+            log.info("stream ended: %s", self.error)
+            self._call(args.get("failCb"))
+            if not reconnect:
+                return
+            asked = min(self.error.retry_after or 0, settings.max_retry_after) if self.error else 0
+            self._cancel.wait(max(backoff.next(), asked))
+
+    def _once(self, backoff: Backoff) -> None:
+        socket = self._connect(self._cancel)
+        opened = time.monotonic()
+        try:
+            self._socket = socket
+            self._call(self._args.get("connectCb"))
+            while True:
+                message: Any = socket.recv()
+                backoff.reset()
+                if self._args.get("isJson"):
+                    try:
+                        message = json.loads(message)
+                    except ValueError:
+                        raise WebSocketError(0, "a message is not JSON") from None
+                self._call(self._cb, message)
+        finally:
+            self._socket = None
+            socket.abort()
+            self._cancel.hold(None)
+            if time.monotonic() - opened >= self._settings.retry_reset:
+                backoff.reset()
+
+
+# ------------------------------------------------------------------------------
+# 8. Watches
+#
+# List, then watch from the version of the list, then from the last one seen:
+# every view was the server's at one moment, and they only go forward. A version
+# that is gone, or an answer that can't be trusted, lists again.
+# ------------------------------------------------------------------------------
+
+LIST_ONLY = frozenset(("limit", "continue", "resourceVersionMatch", "resourceVersion", "sendInitialEvents"))
+WATCH_ONLY = frozenset(("watch", "allowWatchBookmarks", "timeoutSeconds", "sendInitialEvents"))
+FINAL = frozenset((400, 401, 403, 404, 405, 406, 422))  # before the first list: it would not get better
+ROUTINE = frozenset((NORMAL, GOING_AWAY, NO_CODE, ABNORMAL, RESTART))  # ABNORMAL without a cause: just the end
+
+
+def api_is_missing(error: ApiError) -> bool:
+    """Whether a 404 says that the API or resource is not there, rather than an object or its namespace."""
+    return error.status == 404 and not error.details.get("name")
+
+
+def is_older(version: Any, than: Any) -> bool:
+    """Whether one resourceVersion precedes another; False when they can't be compared (they are opaque)."""
+    try:
+        return version != than and version.isdecimal() and than.isdecimal() and int(version) < int(than)
+    except AttributeError:
+        return False
+
+
+def object_key(item: Json) -> Any:
+    """What tells one object from all others: its uid, else apiVersion, kind, namespace and name."""
+    metadata = item["metadata"]
+    return metadata.get("uid") or (item.get("apiVersion"), item.get("kind"), metadata.get("namespace"), metadata.get("name"))
+
+
+def newest_first(item: Json) -> str:
+    """The time by which `limit` chooses, as text that sorts; "" when there is none."""
+    when = item.get("lastTimestamp") or item["metadata"].get("creationTimestamp")
+    return when.rstrip("Z") if isinstance(when, str) else ""  # "...00Z" would sort after "...00.5Z"
+
+
+class Collection:
+    """The view of a list: pure, objects go in and lists come out."""
+
+    def __init__(self, limit: Optional[int] = None) -> None:
+        self._limit = limit
+        self._items: Dict[Any, Json] = {}  # in order of arrival
+        self._deleted: Dict[Any, str] = {}  # versions of deletions since the last list, against replays
+
+    def replace(self, items: Iterable[Json]) -> bool:
+        """Take a fresh list; whether it differs. What stayed keeps its place."""
+        fresh = {object_key(item): item for item in items}
+        self._deleted.clear()
+        old = self._items
+        if len(fresh) == len(old) and all(
+                key in old and old[key]["metadata"].get("resourceVersion") == item["metadata"].get("resourceVersion")
+                and (item["metadata"].get("resourceVersion") or old[key] == item) for key, item in fresh.items()):
+            return False
+        self._items = {key: fresh[key] for key in old if key in fresh}
+        self._items.update(fresh)
+        return True
+
+    def apply(self, action: str, item: Json) -> bool:
+        """Take one event (ADDED, MODIFIED or DELETED); whether the view changed."""
+        key, version = object_key(item), item["metadata"]["resourceVersion"]
+        known = self._items.get(key)
+        last = known["metadata"].get("resourceVersion") if known is not None else self._deleted.get(key)
+        if is_older(version, last):
+            return False  # a replay
+        if action == "DELETED":
+            self._deleted[key] = version
+            if len(self._deleted) > 10000:  # bounded: replays are of the last moments
+                del self._deleted[next(iter(self._deleted))]
+            return self._items.pop(key, None) is not None
+        if version == last:
+            return False
+        self._items[key] = item  # replaced, never merged: a field that is gone is gone
+        return True
+
+    def items(self) -> List[Json]:
+        """A new list: all in order of arrival, or the newest `limit`, newest first."""
+        if self._limit is None:
+            return list(self._items.values())
+        return heapq.nlargest(self._limit, self._items.values(), key=newest_first)
+
+
+def parse_events(text: Union[str, bytes]) -> List[Json]:
+    """The events in one message, mostly one; ValueError for anything that is not a whole one."""
+    if isinstance(text, bytes):
+        raise ValueError("a binary message in a watch")
+    try:
+        events = [json.loads(text)]
+    except ValueError:
+        events, position, decoder = [], 0, json.JSONDecoder()
+        while text[position:].strip():  # several in one message: a proxy may join them
+            position += len(text[position:]) - len(text[position:].lstrip())
+            event, position = decoder.raw_decode(text, position)
+            events.append(event)
+    for event in events:
+        item = event["object"] if isinstance(event, dict) else None
+        if not isinstance(item, dict) or event.get("type") not in ("ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"):
+            raise ValueError("not a watch event")
+        if event["type"] != "ERROR":
+            version = item["metadata"]["resourceVersion"]
+            if not isinstance(version, str) or not version:
+                raise ValueError("an event without a resourceVersion")
+    return events
+
+
+class _Gone(Exception):
+    """The version to go on from is no longer there."""
+
+
+class Watch(Task):
+    """One list, kept current. Its thread lists and watches in turn until cancelled."""
+
+    def __init__(self, client: Requester, cluster: str, paths: Sequence[str], cb: StreamResultsCb, err_cb: StreamErrCb,
+                 params: Params, found: Optional[Callable[[str], None]] = None) -> None:
+        super().__init__("watch", client.tasks)
+        check_callable("cb", cb)
+        check_callable("err_cb", err_cb)
+        self._client, self._cluster, self._cb, self._err_cb = client, cluster, cb, err_cb
+        self._settings = settings = client.settings
+        self._paths = list(paths)  # of endpoints that may have it; the first is the one in use
+        self._found = found  # called with the path that answered
+        params = {key: value for key, value in (params or {}).items() if value is not None}
+        self._list_params = {key: value for key, value in params.items() if key not in WATCH_ONLY}
+        self._watch_params = {"allowWatchBookmarks": True, **{
+            key: value for key, value in params.items() if key not in LIST_ONLY}, "watch": True}
+        self._watch_params.setdefault("timeoutSeconds", None)
+        limit = int(params.get("limit") or 0)
+        self._collection = Collection(limit if limit > 0 else None)
+        self._listed = False  # a list has succeeded
+        self._version: Optional[str] = None  # to go on from; None: list first
+        self._resync_at = 0.0  # monotonic
+        self._failures = 0  # watches refused or broken in a row, at one version
+        self._backoff = Backoff(settings.retry_base, settings.retry_cap)
+        self._rate = Rate(settings.burst, settings.rate)
+
+    def _run(self) -> None:
+        while not self._cancel.is_set():
+            asked = 0.0
+            try:
+                if self._version is None or time.monotonic() >= self._resync_at:
+                    self._list()
+                self._follow()
+            except _Gone:
+                self._version = None
+            except ApiError as error:
+                if self._cancel.is_set():
+                    return
+                if not self._listed and api_is_missing(error) and len(self._paths) > 1:
+                    del self._paths[0]
+                    continue
+                self._call(self._err_cb, error, self.cancel)
+                if not self._listed and error.status in FINAL:
+                    return
+                log.info("watch failed, again soon: %s", error)
+                asked = min(error.retry_after or 0.0, self._settings.max_retry_after)
+            self._cancel.wait(max(self._backoff.next(), asked))
+
+    def _pace(self) -> None:
+        """Every list and watch passes here: one rate for all of it, whatever goes wrong."""
+        self._cancel.wait(self._rate.take())
+
+    # -- listing
+
+    def _fetch(self, path: str, params: Params) -> Json:
+        self._pace()
+        return self._client.fetch(self._cluster, path, params, self._cancel, auto_logout=not self._listed)
+
+    def _list(self) -> None:
+        items, version = self._fetch_all()
+        changed = self._replace(items) or not self._listed
+        if not self._listed and self._found:
+            self._found(self._paths[0])
+        self._version, self._listed, self._failures = version, True, 0
+        self._resync_at = time.monotonic() + self._settings.resync * random.uniform(0.8, 1.2)
+        if changed:
+            self._show()
+
+    def _fetch_all(self) -> Tuple[List[Json], str]:
+        """Every item and the version of the first page; later pages are of the same version."""
+        params = dict(self._list_params)
+        items: List[Json] = []
+        version = ""
+        try:
+            while True:
+                page = self._fetch(self._paths[0], params)
+                version = version or self._take_page(page, items)
+                token = page["metadata"].get("continue")
+                if not token:
+                    break
+                if token == params.get("continue"):
+                    raise ApiError(200, "the list goes on with the same continue token", url=self._paths[0])
+                # the rest in one go: with `limit` the view would lack what the watch then reports on
+                params = {key: value for key, value in params.items() if key not in LIST_ONLY}
+                params["continue"] = token
+        except ApiError as error:
+            if error.status == 410:
+                raise _Gone() from error  # its token for an inconsistent rest is not used
+            raise
+        for key in ("resourceVersion", "resourceVersionMatch"):
+            self._list_params.pop(key, None)  # the caller's are for the first list; a relist reads the present
+        return items, version
+
+    def _take_page(self, page: Json, items: List[Json]) -> str:
+        """Add a page's items, each with kind and apiVersion; its version. ApiError for what is not a list."""
+        try:
+            found, kind, version = page.get("items") or [], page["kind"], page["metadata"]["resourceVersion"]
+            if kind in ("Status", "Table") or not isinstance(version, str) or not version:
+                raise TypeError
+            kind = kind[:-4] if kind.endswith("List") else kind
+            for item in found:
+                item["metadata"].get("uid")
+                item.setdefault("kind", kind)
+                item.setdefault("apiVersion", page.get("apiVersion", "v1"))
+        except (AttributeError, KeyError, TypeError):
+            what = page.get("kind") if isinstance(page, dict) else type(page).__name__
+            raise ApiError(200, "the server sent no list but %.80r" % (what,), url=self._paths[0]) from None
+        items += found
+        return version
+
+    # -- watching
+
+    def _follow(self) -> None:
+        """Watch once, from the last version, to whatever end; raises unless it is a routine one."""
+        settings, params = self._settings, dict(self._watch_params, resourceVersion=self._version)
+        if params["timeoutSeconds"] is None:
+            params["timeoutSeconds"] = max(1, int(random.uniform(*settings.watch_timeout)))
+        seconds = float(params["timeoutSeconds"])
+        self._pace()
+        if self._cancel.is_set():
+            return
+        try:
+            socket = self._client.connect(self._cluster, self._paths[0], params, self._cancel)
+        except HandshakeError as error:
+            if error.status == 410:
+                raise _Gone() from error
+            self._failed()
+            raise
+        opened = time.monotonic()
+        end = min(opened + seconds + settings.watch_grace, self._resync_at)
+        heard = False
+        closed: Optional[ConnectionClosed] = None
+        try:
+            while True:
+                for event in parse_events(socket.recv(end - time.monotonic())):
+                    self._event(event)
+                    if not heard:  # not before the first event: a broken server answers 101 too
+                        heard = True
+                        self._failures = 0
+                        self._backoff.reset()
+        except TimeoutError:
+            pass  # a watch that outlives its timeout may be dead though it answers pings (k8s#102464)
+        except ConnectionClosed as error:
+            closed = error
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            self._version = None  # never skip what can't be read: it may have been any change
+            raise ApiError(0, "an event that can't be read: %s" % error) from error
+        except ProtocolError:
+            self._version = None
+            raise
+        finally:
+            socket.abort()
+            self._cancel.hold(None)
+        lasted = time.monotonic() - opened
+        if lasted >= min(settings.retry_reset, 0.8 * seconds):
+            self._failures = 0
+            self._backoff.reset()
+        early = not heard and lasted < settings.short_watch
+        if early:
+            self._version = None  # some servers end a watch from a lost version without a word (k8s#104171)
+        if closed and (early or closed.code not in ROUTINE or closed.__cause__):
+            if not early and not heard:
+                self._failed()
+            raise closed
+
+    def _failed(self) -> None:
+        """A version at which three watches in a row failed is not worth a fourth."""
+        self._failures += 1
+        if self._failures >= 3:
+            self._failures, self._version = 0, None
+
+    def _event(self, event: Json) -> None:
+        action, item = event["type"], event["object"]
+        if action == "ERROR":
+            code, reason = item.get("code"), item.get("reason")
+            if code == 410 or reason in ("Expired", "Gone"):
+                raise _Gone()
+            self._failed()
+            details = item.get("details")
+            after = details.get("retryAfterSeconds") if isinstance(details, dict) else None
+            raise ApiError(code if isinstance(code, int) else 0, str(item.get("message") or ""), reason=str(reason or ""),
+                           details=details, phrase="Watch failed", retry_after=_retry_after(after))
+        version = item["metadata"]["resourceVersion"]
+        if action != "BOOKMARK":
+            item["actionType"] = action
+            if self._apply(action, item):
+                self._show()
+        if not is_older(version, self._version):
+            self._version = version
+
+    # -- what is kept and shown
+
+    def _replace(self, items: List[Json]) -> bool:
+        return self._collection.replace(items)
+
+    def _apply(self, action: str, item: Json) -> bool:
+        return self._collection.apply(action, item)
+
+    def _show(self) -> None:
+        self._call(self._cb, self._collection.items())
+
+
+class ItemWatch(Watch):
+    """One object: at first, and every later state of it, its deletion included."""
+
+    def __init__(self, client: Requester, cluster: str, paths: Sequence[str], name: str, cb: StreamResultsCb,
+                 err_cb: StreamErrCb, params: Params, found: Optional[Callable[[str], None]] = None) -> None:
+        segment(name)
+        own = "metadata.name=" + name
+        theirs = (params or {}).get("fieldSelector")
+        super().__init__(client, cluster, paths, cb, err_cb,
+                         {**(params or {}), "fieldSelector": "%s,%s" % (theirs, own) if theirs else own}, found)
+        self._name = name
+        self._item: Json = None  # the last state shown
+
+    def _fetch_all(self) -> Tuple[List[Json], str]:
+        # At first a GET, as documented: its 404 has the server's words, and `get` is all that some users may do.
+        # Later a list: an object that did not change for long has a version too old to watch from.
+        if self._listed:
+            return super()._fetch_all()
+        params = {key: value for key, value in self._list_params.items()
+                  if key not in LIST_ONLY and not key.endswith("Selector")}
+        item = self._fetch(combine_path(self._paths[0], segment(self._name)), params)
+        try:
+            if item["kind"] not in ("Status", "Table") and item["metadata"]["resourceVersion"]:
+                return [item], item["metadata"]["resourceVersion"]
+        except (KeyError, TypeError):
+            pass
+        raise ApiError(200, "the server sent no object", url=self._paths[0])
+
+    def _replace(self, items: List[Json]) -> bool:
+        if items:
+            return self._apply("", items[0])
+        if self._item is None or self._item.get("actionType") == "DELETED":
+            return False
+        self._item = {**self._item, "actionType": "DELETED"}  # it went while nobody watched
+        return True
+
+    def _apply(self, action: str, item: Json) -> bool:
+        version, last = item["metadata"]["resourceVersion"], self._item
+        if last is not None:
+            seen = last["metadata"]["resourceVersion"]
+            gone = last.get("actionType") == "DELETED"
+            if (version == seen and gone == (action == "DELETED")) or (action and is_older(version, seen)):
+                return False
+        self._item = item
+        return True
+
+    def _show(self) -> None:
+        self._call(self._cb, self._item)
+
+
+class Poller(Task):
+    """Calls `fetch` every `period` seconds, the next only after the last has ended, slower while it fails."""
+
+    def __init__(self, fetch: Callable[[Cancel], Json], on_result: Callable[[Any], None],
+                 on_error: Optional[Callable[[ApiError], None]], settings: Settings, tasks: Dict[Task, None]) -> None:
+        super().__init__("metrics", tasks)
+        self._fetch, self._on_result, self._on_error, self._settings = fetch, on_result, on_error, settings
+
+    def _run(self) -> None:
+        period, failures = self._settings.metrics_period, 0
+        while not self._cancel.is_set():
+            try:
+                result = self._fetch(self._cancel)
+                failures = 0
+                self._call(self._on_result, result)
+            except ApiError as error:
+                failures += 1
+                self._call(self._on_error, error)
+            self._cancel.wait(period * min(2 ** max(0, failures - 1), 6))
+
+
+# ------------------------------------------------------------------------------
+# 9. Resources
+#
+# API clients for one resource or for several endpoints that may have it, and
+# apply. They know paths and bodies; credentials are the Client's business.
+# ------------------------------------------------------------------------------
+
+
+class ScaleApi:
+    """The scale subresource of a namespaced resource."""
+
+    def __init__(self, client: NamespacedApiClient) -> None:
+        self._client = client
+
+    def get(self, namespace: str, name: str, cluster_name: Optional[str] = None) -> Json:
+        """The Scale of one object."""
+        return self._client._send("GET", namespace, name, None, None, cluster_name, "/scale")
+
+    def put(self, body: Json, cluster_name: Optional[str] = None) -> Json:
+        """Set `spec.replicas` of the object that `body["metadata"]` names."""
+        namespace, name = _names(body)
+        return self._client._send("PUT", namespace, name, body, None, cluster_name, "/scale")
+
+
+def _names(body: Json, name_needed: bool = True) -> Tuple[str, str]:
+    """(namespace, name) in an object's metadata, "" where there is none."""
+    metadata = body.get("metadata") if isinstance(body, Mapping) else None
+    if not isinstance(metadata, Mapping):
+        raise ValueError("the body has no metadata")
+    if name_needed and not metadata.get("name"):
+        raise ValueError("the body's metadata has no name")
+    return metadata.get("namespace") or "", metadata.get("name") or ""
+
+
+class _Endpoints:
+    """One or several (group, version, resource), of which the server has one."""
+
+    def __init__(self, client: Requester, endpoints: Sequence[Sequence[str]]) -> None:
+        self.api_info: List[ApiInfo] = []
+        for endpoint in endpoints:
+            if isinstance(endpoint, str) or len(endpoint) != 3:
+                raise TypeError("an endpoint is (group, version, resource)")
+            group, version, resource = endpoint
+            api_root(group, version), segment(resource, "resource")
+            self.api_info.append({"group": group, "version": version, "resource": resource})
+        if not self.api_info:
+            raise ValueError("no endpoint given")
+        self._requester = client
+        self._best: Dict[str, str] = {}  # by cluster: the root of the endpoint that answered last
+
+    def _paths(self, cluster: str, namespace: str) -> List[str]:
+        """The collection's address at every endpoint, the one that answered last first."""
+        middle = "/namespaces/%s/" % segment(namespace, "namespace") if namespace else "/"
+        roots = {api_root(info["group"], info["version"]): info["resource"] for info in self.api_info}
+        order = sorted(roots, key=lambda root: root != self._best.get(cluster))
+        return [root + middle + segment(roots[root]) for root in order]
+
+    def _worked(self, cluster: str, path: str) -> None:
+        self._best[cluster] = "/".join(path.split("/")[:3 if path.startswith("/api/") else 4])
+
+    def _cluster(self, cluster: Optional[str]) -> str:
+        return cluster or self._requester.settings.cluster
+
+    def _send(self, method: str, namespace: str, name: str, body: Json, params: Params, cluster: Optional[str],
+              subresource: str = "", content_type: str = "") -> Json:
+        cluster = self._cluster(cluster)
+        paths = self._paths(cluster, namespace)
+        item = ("/" + segment(name) if name or method != "POST" else "") + subresource
+        for path in paths:
+            try:
+                answer = self._requester.send_json(method, path + item, body, params, cluster, content_type)
+            except ApiError as error:
+                if path is paths[-1] or not api_is_missing(error):
+                    raise
+            else:
+                self._worked(cluster, path)
+                return answer
+        raise AssertionError("there is at least one path")
+
+    def _watch(self, namespace: str, name: Optional[str], cb: StreamResultsCb, err_cb: StreamErrCb, params: Params,
+               cluster: Optional[str]) -> Callable[[], None]:
+        cluster = self._cluster(cluster)
+        paths, found = self._paths(cluster, namespace), functools.partial(self._worked, cluster)
+        if name is None:
+            return Watch(self._requester, cluster, paths, cb, err_cb, params, found).start().cancel
+        return ItemWatch(self._requester, cluster, paths, name, cb, err_cb, params, found).start().cancel
+
+    def _patch(self, body: Json, namespace: str, name: str, params: Params, cluster: Optional[str]) -> Json:
+        return self._send("PATCH", namespace, name, body, {**(params or {}), "pretty": True}, cluster,
+                          content_type=patch_type(body))
+
+
+def patch_type(body: Json) -> str:
+    """JSON patch (RFC 6902) for a list of operations, merge patch (RFC 7386) for a mapping."""
+    if isinstance(body, Mapping):
+        return "application/merge-patch+json"
+    if isinstance(body, (list, tuple)):
+        return "application/json-patch+json"
+    raise TypeError("a patch is a list of operations or a mapping, not %s" % type(body).__name__)
+
+
+class ApiClient(_Endpoints):
+    """Calls for a cluster-scoped resource; made by `api_factory`. `api_info` lists its endpoints."""
+
+    is_namespaced = False
+
+    def list(self, cb: StreamResultsCb, err_cb: StreamErrCb, query_params: Params = None,
+             cluster: Optional[str] = None) -> Callable[[], None]:
+        """As Client.stream_results; gives the function that cancels."""
+        return self._watch("", None, cb, err_cb, query_params, cluster)
+
+    def get(self, name: str, cb: StreamResultsCb, err_cb: StreamErrCb, query_params: Params = None,
+            cluster: Optional[str] = None) -> Callable[[], None]:
+        """As Client.stream_result; gives the function that cancels."""
+        return self._watch("", name, cb, err_cb, query_params, cluster)
+
+    def post(self, body: Json, query_params: Params = None, cluster: Optional[str] = None) -> Json:
+        """Create `body`; the object as the server made it."""
+        _names(body, name_needed=False)
+        return self._send("POST", "", "", body, query_params, cluster)
+
+    def put(self, body: Json, query_params: Params = None, cluster: Optional[str] = None) -> Json:
+        """Replace the object that `body` names; with a resourceVersion, only if it is still that one."""
+        return self._send("PUT", "", _names(body)[1], body, query_params, cluster)
+
+    def patch(self, body: Json, name: str, query_params: Params = None, cluster: Optional[str] = None) -> Json:
+        """Change one object: a list is a JSON patch, a mapping a merge patch."""
+        return self._patch(body, "", name, query_params, cluster)
+
+    def delete(self, name: str, query_params: Params = None, cluster: Optional[str] = None) -> Json:
+        """Delete one object; the server's Status, or the object while it is going."""
+        return self._send("DELETE", "", name, None, query_params, cluster)
+
+
+class NamespacedApiClient(_Endpoints):
+    """Calls for a namespaced resource; made by `api_factory_with_namespace`. "" is all namespaces, where that can be."""
+
+    is_namespaced = True
+
+    def __init__(self, client: Requester, endpoints: Sequence[Sequence[Any]]) -> None:
+        super().__init__(client, [endpoint if isinstance(endpoint, str) else endpoint[:3] for endpoint in endpoints])
+        scaled = any(len(endpoint) > 3 and endpoint[3] for endpoint in endpoints)
+        self.scale: Optional[ScaleApi] = ScaleApi(self) if scaled else None
+
+    def list(self, namespace: str, cb: StreamResultsCb, err_cb: StreamErrCb, query_params: Params = None,
+             cluster: Optional[str] = None) -> Callable[[], None]:
+        """As Client.stream_results; gives the function that cancels."""
+        return self._watch(namespace, None, cb, err_cb, query_params, cluster)
+
+    def get(self, namespace: str, name: str, cb: StreamResultsCb, err_cb: StreamErrCb, query_params: Params = None,
+            cluster: Optional[str] = None) -> Callable[[], None]:
+        """As Client.stream_result; gives the function that cancels."""
+        return self._watch(namespace, name, cb, err_cb, query_params, cluster)
+
+    def post(self, body: Json, query_params: Params = None, cluster: Optional[str] = None) -> Json:
+        """Create `body` in the namespace that it names; the object as the server made it."""
+        return self._send("POST", _names(body, name_needed=False)[0], "", body, query_params, cluster)
+
+    def put(self, body: Json, query_params: Params = None, cluster: Optional[str] = None) -> Json:
+        """Replace the object that `body` names; with a resourceVersion, only if it is still that one."""
+        namespace, name = _names(body)
+        return self._send("PUT", namespace, name, body, query_params, cluster)
+
+    def patch(self, body: Json, namespace: str, name: str, query_params: Params = None,
+              cluster: Optional[str] = None) -> Json:
+        """Change one object: a list is a JSON patch, a mapping a merge patch."""
+        return self._patch(body, namespace, name, query_params, cluster)
+
+    def delete(self, namespace: str, name: str, query_params: Params = None, cluster: Optional[str] = None) -> Json:
+        """Delete one object; the server's Status, or the object while it is going."""
+        return self._send("DELETE", namespace, name, None, query_params, cluster)
+
+
+def check_applicable(body: Json) -> Tuple[str, str]:
+    """(group, version) of an object that can be applied; ValueError for one that can't."""
+    if not isinstance(body, Mapping):
+        raise TypeError("an object to apply is a mapping, not %s" % type(body).__name__)
+    for key in ("apiVersion", "kind"):
+        if not isinstance(body.get(key), str) or not body[key]:
+            raise ValueError("the object to apply has no %s" % key)
+    if body["kind"] == "List" or "items" in body and body["kind"].endswith("List"):
+        raise ValueError("apply takes one object: apply each of the %s's items" % body["kind"])
+    namespace, name = _names(body, name_needed=False)
+    if not name:
+        raise ValueError("the object to apply has no metadata.name%s" % (
+            ": generateName can't be applied, post it" if body["metadata"].get("generateName") else ""))
+    segment(name)
+    if namespace:
+        segment(namespace, "namespace")
+    return split_api_version(body["apiVersion"])
+
+
+def apply_object(client: Requester, cluster: str, body: Json, path: str) -> Json:
+    """POST `body` to the collection at `path`; PUT where it exists, onto the live version unless it names one."""
+    item = combine_path(path, segment(body["metadata"]["name"]))
+    own = body["metadata"].get("resourceVersion")
+    new = {**body, "metadata": {key: value for key, value in body["metadata"].items() if key != "resourceVersion"}}
+    for attempt in range(5):  # each turn means that somebody else changed or removed it in between
+        try:
+            return client.send_json("POST", path, new, None, cluster)
+        except ApiError as error:
+            if error.status != 409 or error.reason != "AlreadyExists":  # a quota's conflict is one too
+                raise
+            conflict = error
+        try:
+            version = own or client.send_json("GET", item, None, None, cluster)["metadata"]["resourceVersion"]
+            return client.send_json("PUT", item, {**new, "metadata": {**new["metadata"], "resourceVersion": version}},
+                                    None, cluster)
+        except ApiError as error:
+            if own or error.status not in (404, 409):
+                raise
+            conflict = error
+    raise conflict
+
+
+# ------------------------------------------------------------------------------
+# 10. Client
+#
+# Where a call goes and with whose credentials; then every call, in the order of
+# the documentation. `_lock` promises: a cluster's token is read and replaced whole.
+# ------------------------------------------------------------------------------
+
+
+class Endpoint(NamedTuple):
+    """An API server reached without Headlamp: its address, TLS and proxy (None: as the environment says)."""
+
+    server: str
+    ssl_context: Optional[ssl.SSLContext] = None
+    proxy: Optional[str] = None
+
+
+class _Credential:
+    """A cluster's token; `account` is (namespace, name, expiry) where it is a service account's that ends."""
+
+    def __init__(self, value: Token) -> None:
+        self.value = value
+        self.account = self._parse(value) if isinstance(value, str) else None
+        self.renewing = threading.Lock()  # one renewal at a time
+        self.retry_at = 0.0  # monotonic: after a renewal failed
+
+    @staticmethod
+    def _parse(token: str) -> Optional[Tuple[str, str, float]]:
+        try:
+            payload = token.split(".")[1]
+            claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+            about = claims["kubernetes.io"]
+            return str(about["namespace"]), str(about["serviceaccount"]["name"]), float(claims["exp"])
+        except (IndexError, KeyError, TypeError, ValueError):
+            return None  # opaque: left alone
+
+
+def check_token(token: Any) -> str:
+    """`token`, "" for None; ValueError, which does not repeat it, for what a header can't carry."""
+    if token is not None and not isinstance(token, str):
+        raise TypeError("a token is a str or a function that returns one")
+    if token and re.search("[^\x21-\x7e]", token):
+        raise ValueError("a token can't hold spaces, line ends or non-ASCII characters")
+    return token or ""
+
+
+class Client(Settings):
+    """Every call of this module, with settings, tokens and connections of its own.
+
+    base_url  the Headlamp server, or `kubectl proxy --api-prefix=/clusters/<name>`
+    settings  see Settings; each is a keyword here and an attribute afterwards
+
+    It starts nothing before the first call. `close`, or leaving its `with` block, ends all that it started.
+    """
+
+    def __init__(self, base_url: str = "http://localhost:4466", **settings: Any) -> None:
+        for name, value in check_options(Settings, settings, "Client").items():
+            setattr(self, name, value)
+        address = split_url(base_url, ("http", "https"))
+        if "?" in address.target:
+            raise ValueError("base_url can't have a query")
+        check_path(address.target)
+        if self.cluster:
+            segment(self.cluster, "cluster")
+        self.base_url = base_url
+        self.endpoints: Dict[str, Endpoint] = {}  # clusters that are reached without Headlamp
+        self.tasks: Dict[Any, None] = {}  # streams that run
+        self._lock = threading.Lock()
+        self._tokens: Dict[str, _Credential] = {}  # guarded by _lock, as the next
+        self._kubeconfigs: Dict[str, str] = {}  # base64, by cluster
+        self._resources: Dict[Tuple[str, str], Tuple[float, Json]] = {}  # discovery, by cluster and API
+        self._handler = HttpHandler(self)
+        self._opener = urllib.request.OpenerDirector()
+        self._opener.add_handler(self._handler)
+
+    def __repr__(self) -> str:
+        return "<Client %s%s>" % (self.base_url, " cluster=%s" % self.cluster if self.cluster else "")
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Cancel every stream and close idle connections. The client can be used again."""
+        tasks = list(self.tasks)
+        for task in tasks:
+            task._cancel.set()  # all first, so that their ends do not add up
+        end = time.monotonic() + 0.9
+        for task in tasks:
+            if task._thread is not threading.current_thread():
+                task._thread.join(max(0.0, end - time.monotonic()))
+        self._handler.close()
+
+    def set_token(self, cluster: str, token: Token) -> None:
+        """Use `token` for `cluster`: a str, a function that returns one (called for each request), or None to forget it."""
+        segment(cluster, "cluster")
+        credential = _Credential(token if callable(token) else check_token(token))
+        with self._lock:
+            if credential.value:
+                self._tokens[cluster] = credential
+            else:
+                self._tokens.pop(cluster, None)
+
+    def get_token(self, cluster: str) -> Optional[str]:
+        """The token of `cluster` as the next request would send it, but for a renewal; None without one."""
+        credential = self._tokens.get(cluster)
+        return self._value(credential) or None if credential else None
+
+    # -- where to, and with what ---------------------------------------------------
+
+    @property
+    def settings(self) -> Settings:
+        return self
+
+    def _value(self, credential: _Credential) -> str:
+        if not callable(credential.value):
+            return credential.value or ""
+        try:
+            return check_token(credential.value())
+        except ApiError:
+            raise
+        except Exception as error:
+            raise ApiError(0, "the function that gives the token failed: %s" % type(error).__name__) from error
+
+    def _token(self, cluster: str, deadline: Deadline, cancel: Cancel) -> str:
+        """The token to send, renewed first when it is a service account's that is about to end."""
+        credential = self._tokens.get(cluster)
+        if credential is None:
+            return ""
+        if self._ends_soon(credential):
+            left = deadline.left()
+            if not credential.renewing.acquire(timeout=-1 if left is None else left):
+                raise TimeoutError("waiting for a token to be renewed")
+            try:
+                if self._tokens.get(cluster) is credential and self._ends_soon(credential):
+                    self._renew(cluster, credential, deadline, cancel)
+            finally:
+                credential.renewing.release()
+            credential = self._tokens.get(cluster, credential)
+        return self._value(credential)
+
+    def _ends_soon(self, credential: _Credential) -> bool:
+        return (credential.account is not None and credential.account[2] - time.time() <= self.token_window
+                and time.monotonic() >= credential.retry_at)
+
+    def _renew(self, cluster: str, credential: _Credential, deadline: Deadline, cancel: Cancel) -> None:
+        namespace, name, _ = credential.account or ("", "", 0.0)
+        try:
+            answer = self._send(
+                "POST", "/api/v1/namespaces/%s/serviceaccounts/%s/token" % (segment(namespace), segment(name)), cluster,
+                deadline=deadline, cancel=cancel, token=cast(str, credential.value), auto_logout=False,
+                body=encode_json({"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1",
+                                  "metadata": {"creationTimestamp": None}, "spec": {"expirationSeconds": 86400}}))
+            self._swap_token(cluster, credential, check_token(_checked(answer).json()["status"]["token"]))
+        except (ApiError, KeyError, TypeError, ValueError) as error:
+            credential.retry_at = time.monotonic() + self.token_window
+            log.warning("the token of cluster %s was not renewed: %s", cluster,
+                        error if isinstance(error, ApiError) else "no token in the answer")
+
+    def _swap_token(self, cluster: str, old: Optional[_Credential], new: str) -> bool:
+        """Replace, or with "" forget, a token if it is still the one that was sent; a function stays."""
+        with self._lock:
+            if old is None or callable(old.value) or self._tokens.get(cluster) is not old:
+                return False
+            if new:
+                self._tokens[cluster] = _Credential(new)
+            else:
+                del self._tokens[cluster]
+            return True
+
+    def _base(self, cluster: str) -> Tuple[str, Optional[ssl.SSLContext], Optional[str]]:
+        """(address, TLS settings, proxy) of the API server of `cluster`."""
+        endpoint = self.endpoints.get(cluster)
+        if endpoint:
+            return endpoint
+        base = combine_path(self.base_url, "/clusters/" + segment(cluster, "cluster")) if cluster else self.base_url
+        return base, self.ssl_context, None
+
+    def _credentials(self, cluster: str, token: str) -> Dict[str, str]:
+        """Headers that say who we are to `cluster`, made afresh each time."""
+        lines = {"Authorization": "Bearer " + token} if token else {}
+        kubeconfig = self._kubeconfigs.get(cluster)
+        if kubeconfig:
+            lines.update({"KUBECONFIG": kubeconfig, "X-HEADLAMP-USER-ID": self._user()})
+        return lines
+
+    def _user(self) -> str:
+        with self._lock:
+            self.user_id = self.user_id or os.urandom(8).hex()
+        return self.user_id
+
+    def _send(self, method: str, path: str, cluster: str = "", *, body: Optional[bytes] = None, params: Params = None,
+              headers: Optional[Mapping[str, str]] = None, deadline: Optional[Deadline] = None,
+              cancel: Optional[Cancel] = None, token: Optional[str] = None, auto_logout: bool = True,
+              backend: bool = False, credentials_of: str = "") -> Response:
+        """One request and its answer, whatever its status.
+
+        credentials_of  for routes of Headlamp itself: the cluster whose credentials go along
+        backend         whether the route wants the backend token
+        """
+        own = {name.lower(): (name, value) for name, value in check_headers(headers).items()}
+        path = with_query(check_path(path), params)
+        base, context, proxy = self._base(cluster)
+        url = combine_path(base, path)
+        address = split_url(url, ("http", "https"))
+        cancel = cancel or Cancel()
+        deadline = deadline or Deadline(self.request_timeout)
+        who = cluster or credentials_of
+        credential = self._tokens.get(who)
+        if token is None:
+            try:
+                token = self._token(who, deadline, cancel)
+            except TimeoutError as error:
+                raise unanswered(error, method, url) from error
+            credential = self._tokens.get(who)
+        lines = {"Accept": "application/json", "User-Agent": "apiproxy/" + __version__}
+        if self.gzip:
+            lines["Accept-Encoding"] = "gzip"
+        if body is not None:
+            lines["Content-Type"] = "application/json"
+        lines.update(self._credentials(who, token))
+        if self.backend_token and (backend or cluster and path.lstrip("/").startswith("helm/")):
+            lines["X-HEADLAMP_BACKEND-TOKEN"] = check_token(self.backend_token)
+        lines = {name: value for name, value in lines.items() if name.lower() not in own}
+        lines.update(own.values())
+        response = exchange(self._opener, _HttpRequest(
+            method, url, lines, body, deadline, cancel, address,
+            (context or default_context()) if address.secure else None, proxy))
+        self._notice(response, who, credential, auto_logout and any(name.lower() == "authorization" for name in lines))
+        return response
+
+    def _notice(self, response: Response, cluster: str, sent: Optional[_Credential], logout: bool) -> None:
+        """What an answer says beside its body: a fresh token, a token refused, a reload."""
+        fresh = response.headers.get("X-Authorization")
+        if fresh and cluster and not re.search("[^\x21-\x7e]", fresh):
+            self._swap_token(cluster, sent, fresh)
+        if response.status == 401 and logout and cluster:
+            if self._swap_token(cluster, sent, "") or sent is None or callable(sent.value):
+                self._hook(self.on_logout, cluster)
+        if "reload" in response.headers.get("X-Reload", ""):
+            self._hook(self.on_reload)
+
+    def _hook(self, hook: Optional[Callable[..., None]], *args: Any) -> None:
+        if hook is not None:
+            try:
+                hook(*args)
+            except Exception:
+                log.exception("a hook failed")
+
+    # -- what streams and resources are handed -------------------------------------
+
+    def fetch(self, cluster: str, path: str, params: Params, cancel: Cancel, auto_logout: bool) -> Json:
+        """GET for a stream: ended by its cancel, and by silence."""
+        return _checked(self._send("GET", path, cluster, params=params, cancel=cancel, auto_logout=auto_logout,
+                                   deadline=Deadline(self.request_timeout, self.list_idle))).json()
+
+    def connect(self, cluster: str, path: str, params: Params, cancel: Cancel, protocols: Sequence[str] = ()) -> WebSocket:
+        """The WebSocket of a stream, with the token of this moment."""
+        base, context, proxy = self._base(cluster)
+        url = "ws" + with_query(combine_path(base, check_path(path)), params)[4:]
+        try:
+            token = self._token(cluster, Deadline(self.connect_timeout), cancel)
+        except TimeoutError as error:
+            raise unanswered(error, "GET", url) from error
+        lines = {"Accept": "application/json", "User-Agent": "apiproxy/" + __version__, **self._credentials(cluster, token)}
+        offered = ["base64.binary.k8s.io"] + [one for one in protocols if one != "base64.binary.k8s.io"]
+        if token and self.token_protocol:
+            del lines["Authorization"]  # both together are refused
+            offered.append("base64url.bearer.authorization.k8s.io."
+                           + base64.urlsafe_b64encode(token.encode()).decode().rstrip("="))
+        if "KUBECONFIG" in lines:
+            offered.append("base64url.headlamp.authorization.k8s.io." + self._user())
+        return WebSocket.connect(
+            url, protocols=offered, headers=lines, timeout=self.connect_timeout, ssl_context=context, proxy=proxy,
+            max_message_size=self.max_message, ping_interval=self.ping_interval, ping_timeout=self.ping_timeout,
+            close_timeout=self.close_timeout, cancel=cancel)
+
+    def send_json(self, method: str, path: str, body: Json, params: Params, cluster: str, content_type: str = "") -> Json:
+        """A request of an API client, with its body as JSON."""
+        return _checked(self._send(method, path, cluster, params=params, body=None if body is None else encode_json(body),
+                                   headers={"Content-Type": content_type} if content_type else None)).json()
+
+    # -- the documented calls --------------------------------------------------------
+
+    def api_factory(self, *args: Any) -> ApiClient:
+        """An ApiClient for a cluster-scoped resource: (group, version, resource), or several such tuples.
+
+        Of several endpoints the first that the server has is used: the next is tried when a 404 says
+        that the API or the resource is not there. Documented as apiFactory.
+        """
+        return ApiClient(self, [args] if args and isinstance(args[0], str) else args)
+
+    def api_factory_with_namespace(self, *args: Any) -> NamespacedApiClient:
+        """A NamespacedApiClient: (group, version, resource, include_scale=False), or several such tuples.
+
+        Documented as apiFactoryWithNamespace.
+        """
+        return NamespacedApiClient(self, [args] if args and isinstance(args[0], str) else args)
+
+    def apply(self, body: Json, cluster_name: Optional[str] = None) -> Json:
+        """Create `body`, a Kubernetes object, or replace it where it exists; the server's answer.
+
+        Without a resourceVersion it replaces whatever is live; with one, only that version: ApiError 409
+        otherwise. A missing namespace is the cluster's default. ValueError for a body that can't be
+        applied. Documented as apply.
+        """
+        group, version = check_applicable(body)
+        cluster = cluster_name or self.cluster
+        root = api_root(group, version)
+        resource = self._resource(cluster, root, body["kind"])
+        path = combine_path(root, segment(resource["name"], "resource"))
+        if resource.get("namespaced"):
+            namespace = body["metadata"].get("namespace") or self.default_namespaces.get(cluster) or "default"
+            body = {**body, "metadata": {**body["metadata"], "namespace": namespace}}
+            path = "%s/namespaces/%s/%s" % (root, segment(namespace, "namespace"), segment(resource["name"], "resource"))
+        return apply_object(self, cluster, body, path)
+
+    def _resource(self, cluster: str, root: str, kind: str) -> Json:
+        """What discovery says of a kind; remembered a while, but asked again before saying no."""
+        for again in (False, True):
+            at, found = self._resources.get((cluster, root), (0.0, None))
+            if again or found is None or time.monotonic() - at > self.discovery_ttl:
+                answer = _checked(self._send("GET", root, cluster, auto_logout=False)).json()
+                found = answer.get("resources") or [] if isinstance(answer, dict) else []
+                self._resources[cluster, root] = time.monotonic(), found
+                again = True
+            for resource in found:
+                if resource.get("kind") == kind and "/" not in resource.get("name", "/"):  # not pods/eviction
+                    return resource
+            if again:
+                break
+        raise ApiError(404, "the server has no kind %s in %s" % (kind, root), phrase="Not Found")
+
+    def cluster_request(self, path: str, params: Optional[ClusterRequestParams] = None, query_params: Params = None) -> Json:
+        """Send a request to the cluster that params["cluster"] names, without one to the server itself.
+
+        Gives the parsed JSON, None for an empty body; a Response when params["isJSON"] is False.
+        Documented as clusterRequest.
+        """
+        options = check_options(ClusterRequestParams, params)
+        body, method, timeout = options.get("body"), options.get("method", "GET"), options.get("timeout", _UNSET)
+        if body is not None and not isinstance(body, (str, bytes)):
+            raise TypeError("body is str or bytes, not %s: post() takes objects" % type(body).__name__)
+        if not isinstance(method, str) or not _TOKEN.fullmatch(method):
+            raise ValueError("method can't be %r" % (method,))
+        if timeout is not None and timeout is not _UNSET and (
+                isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0):
+            raise ValueError("timeout is milliseconds or None, not %r" % (timeout,))
+        seconds = self.request_timeout if timeout is _UNSET else None if timeout is None else timeout / 1000
+        response = _checked(self._send(
+            method.upper(), path, options.get("cluster") or "", params=query_params, headers=options.get("headers"),
+            body=body.encode() if isinstance(body, str) else body, deadline=Deadline(seconds),
+            auto_logout=options.get("autoLogoutOnAuthError", True)))
+        return response.json() if options.get("isJSON", True) else response
+
+    def delete_cluster(self, cluster: str) -> Json:
+        """Forget a stored kubeconfig (None), or remove a dynamic cluster from the server (its configuration).
+
+        Documented as deleteCluster.
+        """
+        quoted = segment(cluster, "cluster")
+        with self._lock:
+            stored = self._kubeconfigs.pop(cluster, None)
+        answer = None
+        if stored is None:
+            answer = _checked(self._send("DELETE", "/cluster/" + quoted, backend=True)).json()
+        self.set_token(cluster, None)
+        if stored is not None:
+            self._hook(self.on_reload)
+        return answer
+
+    def delete_plugin(self, name: str) -> Json:
+        """Remove a plugin from the server; mostly None. Documented as deletePlugin."""
+        return _checked(self._send("DELETE", "/plugins/" + segment(name, "plugin"), backend=True)).json()
+
+    def drain_node(self, cluster: str, node_name: str) -> Json:
+        """Have the server cordon a node and delete its pods; its word that it begins. Documented as drainNode."""
+        segment(node_name, "node name")
+        return self._backend("POST", "/drain-node", cluster, {"cluster": cluster, "nodeName": node_name})
+
+    def drain_node_status(self, cluster: str, node_name: str) -> Json:
+        """How a drain goes: {"id": "success" | "error: ..." | "" while it runs, "cluster": cluster}.
+
+        The server answers 404 while a drain runs, and also when none was begun; and it keeps the result
+        of an earlier drain of the same node for 20 minutes. Documented as drainNodeStatus.
+        """
+        segment(node_name, "node name")
+        try:
+            return self._backend("GET", "/drain-node-status", cluster, None, {"cluster": cluster, "nodeName": node_name})
+        except ApiError as error:
+            if error.status == 404 and not error.body.strip():
+                return {"id": "", "cluster": cluster}
+            raise
+
+    def list_port_forward(self, cluster: str) -> Json:
+        """The port forwards of a cluster, each with id, pod, port, targetPort, status. Documented as listPortForward."""
+        found = self._backend("GET", "/portforward/list", cluster, None, {"cluster": cluster})
+        return [one for one in found or [] if one.get("cluster") == cluster]  # "foo" lists "foobar"'s too
+
+    def metrics(self, url: str, on_metrics: Callable[[Any], None], on_error: Optional[Callable[[ApiError], None]] = None,
+                cluster: Optional[str] = None) -> Callable[[], None]:
+        """GET `url` now and every `metrics_period` seconds; on_metrics(items, or the whole answer).
+
+        on_error(error) gets what fails; polling goes on, up to six times slower while it does.
+        Gives the function that cancels. Documented as metrics.
+        """
+        check_path(url)
+        check_callable("on_metrics", on_metrics)
+        chosen = cluster or self.cluster
+
+        def fetch(cancel: Cancel) -> Json:
+            answer = self.fetch(chosen, url, None, cancel, auto_logout=True)
+            return (answer.get("items") or answer) if isinstance(answer, dict) else answer
+
+        return Poller(fetch, on_metrics, on_error, self, self.tasks).start().cancel
+
+    def patch(self, url: str, json: Any, auto_logout_on_auth_error: bool = True,
+              options: Optional[ClusterRequestParams] = None) -> Json:
+        """PATCH `url`: a list is a JSON patch, a mapping a merge patch, unless a Content-Type says otherwise.
+
+        Documented as patch.
+        """
+        return self._with_body("PATCH", url, json, auto_logout_on_auth_error, options, patch_type(json))
+
+    def post(self, url: str, json: Any, auto_logout_on_auth_error: bool = True,
+             options: Optional[ClusterRequestParams] = None) -> Json:
+        """POST `json` to `url`; the parsed answer. Documented as post."""
+        return self._with_body("POST", url, json, auto_logout_on_auth_error, options)
+
+    def put(self, url: str, json: Any, auto_logout_on_auth_error: bool = True,
+            request_options: Optional[ClusterRequestParams] = None) -> Json:
+        """PUT `json` to `url`; the parsed answer. Documented as put."""
+        return self._with_body("PUT", url, json, auto_logout_on_auth_error, request_options)
+
+    def _with_body(self, method: str, url: str, value: Any, auto_logout: bool, options: Optional[ClusterRequestParams],
+                   content_type: str = "application/json") -> Json:
+        given = check_options(ClusterRequestParams, options)
+        headers = dict(given.get("headers") or {})
+        if not any(name.lower() == "content-type" for name in headers if isinstance(name, str)):
+            headers["Content-Type"] = content_type
+        defaults = {"method": method, "body": encode_json(value), "autoLogoutOnAuthError": auto_logout}
+        return self.cluster_request(url, cast(ClusterRequestParams, {
+            **defaults, **given, "headers": headers, "cluster": given.get("cluster") or self.cluster}))
+
+    def remove(self, url: str, request_options: Optional[ClusterRequestParams] = None) -> Json:
+        """DELETE `url`; the parsed answer. Documented as remove."""
+        given = check_options(ClusterRequestParams, request_options)
+        return self.cluster_request(url, cast(ClusterRequestParams, {
+            "method": "DELETE", **given, "cluster": given.get("cluster") or self.cluster}))
+
+    def request(self, path: str, params: Optional[RequestParams] = None, auto_logout_on_auth_error: bool = True,
+                use_cluster: bool = True, query_params: Params = None) -> Json:
+        """Send a request to the current cluster, or with use_cluster=False to the server itself.
+
+        params: timeout (ms), isJSON, cluster, method, headers, body. Gives the parsed JSON, None for an
+        empty body, a Response when params["isJSON"] is False. Documented as request.
+        """
+        return self.cluster_request(path, cast(ClusterRequestParams, {
+            "cluster": self.cluster if use_cluster else "", "autoLogoutOnAuthError": auto_logout_on_auth_error,
+            **check_options(RequestParams, params)}), query_params)
+
+    def set_cluster(self, cluster_req: ClusterRequest) -> Json:
+        """Add a cluster: by `kubeconfig` (base64), kept here and sent with each request, or by `name` and `server`.
+
+        Gives the server's answer, its `clusters` among it. Documented as setCluster.
+        """
+        given = check_options(ClusterRequest, cluster_req)
+        kubeconfig = given.get("kubeconfig")
+        if kubeconfig:
+            try:
+                base64.b64decode(kubeconfig, validate=True)
+            except (binascii.Error, ValueError, TypeError):
+                raise ValueError("kubeconfig is not base64") from None
+            answer = _checked(self._send("POST", "/parseKubeConfig", auto_logout=False, body=encode_json(
+                {**given, "kubeconfigs": [kubeconfig]}))).json()
+            clusters = answer.get("clusters") if isinstance(answer, dict) else None
+            names = [one["name"] for one in clusters or [] if isinstance(one, dict) and one.get("name")]
+            if not names:
+                raise ApiError(200, "the server found no cluster in the kubeconfig", url=self.base_url)
+            with self._lock:
+                self._kubeconfigs.update(dict.fromkeys(names, kubeconfig))
+            return answer
+        if not given.get("name") or not given.get("server"):
+            raise ValueError("a cluster needs a kubeconfig, or a name and a server")
+        segment(given["name"], "cluster")
+        split_url(given["server"], ("http", "https"))
+        for ours, theirs in (("insecureTLSVerify", "insecure-skip-tls-verify"),
+                             ("certificateAuthorityData", "certificate-authority-data")):  # what the server decodes
+            if ours in given:
+                given[theirs] = given[ours]
+        return _checked(self._send("POST", "/cluster", auto_logout=False, body=encode_json(given), backend=True)).json()
+
+    def start_port_forward(self, cluster: str, namespace: str, podname: str, container_port: Union[str, int], service: str,
+                           service_namespace: str, port: Union[str, int, None] = None, address: str = "",
+                           id: str = "") -> Json:
+        """Have the server forward one of its ports to a pod's; what it made, `id` and `port` among it.
+
+        `port` None takes any free one. The server never answers when the pod can't be reached: ApiError
+        408 after `request_timeout`. Documented as startPortForward.
+        """
+        for what, value in (("cluster", cluster), ("namespace", namespace), ("podname", podname)):
+            segment(value, what)
+        body = {"cluster": cluster, "namespace": namespace, "pod": podname, "service": service,
+                "targetPort": str(container_port), "serviceNamespace": service_namespace, "id": id, "address": address}
+        if port is not None:
+            body["port"] = str(port)  # a number is refused
+        return self._backend("POST", "/portforward", cluster, body)
+
+    def stop_or_delete_port_forward(self, cluster: str, id: str, stop_or_delete: bool = True) -> str:
+        """Stop a port forward (True), or delete its record (False: it does not stop it); what the server said.
+
+        Documented as stopOrDeletePortForward.
+        """
+        segment(cluster, "cluster")
+        return _checked(self._send("DELETE", "/portforward", credentials_of=cluster, auto_logout=False, body=encode_json(
+            {"cluster": cluster, "id": id, "stopOrDelete": stop_or_delete}))).text().strip()
+
+    def _backend(self, method: str, path: str, cluster: str, body: Json = None, params: Params = None) -> Json:
+        """A route of Headlamp's own that acts on `cluster` with its credentials."""
+        segment(cluster, "cluster")
+        return _checked(self._send(method, path, credentials_of=cluster, params=params, auto_logout=False,
+                                   body=None if body is None else encode_json(body))).json()
+
+    def stream(self, url: str, cb: StreamResultsCb, args: Optional[StreamArgs] = None) -> Stream:
+        """Pass every message of the WebSocket at `url` to cb(message): str, bytes, or parsed with "isJson".
+
+        connectCb()  when a connection is open;  failCb()  at every failed attempt or unexpected end
+        It reconnects, with growing waits, if "reconnectOnFailure", by default if there is no failCb.
+        Gives an object with cancel() and get_socket(). Documented as stream.
+        """
+        given = cast(StreamArgs, check_options(StreamArgs, args))
+        check_path(url)
+        check_callable("cb", cb)
+        protocols = list(given.get("additionalProtocols") or ())
+        if not all(isinstance(one, str) and _TOKEN.fullmatch(one) for one in protocols):
+            raise ValueError("additionalProtocols are RFC 9110 tokens")
+        cluster = given.get("cluster") or self.cluster
+        if cluster:
+            segment(cluster, "cluster")
+        return Stream(lambda cancel: self.connect(cluster, url, None, cancel, protocols), cb, given, self, self.tasks).start()
+
+    def stream_result(self, url: str, name: str, cb: StreamResultsCb, err_cb: StreamErrCb, query_params: Params = None,
+                      cluster: Optional[str] = None) -> Callable[[], None]:
+        """Keep `cb` supplied with one object: cb(object) at first and for every later state.
+
+        url, name   of the collection, and of the object in it
+        err_cb      err_cb(error, cancel), on the same thread
+        An object that came through the watch has "actionType": "ADDED", "MODIFIED" or "DELETED".
+        Gives the function that cancels. Documented as streamResult.
+        """
+        return ItemWatch(self, self._checked_cluster(cluster), [check_path(url)], name, cb, err_cb, query_params).start().cancel
+
+    def stream_results(self, url: str, cb: StreamResultsCb, err_cb: StreamErrCb, query_params: Params = None) -> Callable[[], None]:
+        """Keep `cb` supplied with the whole collection at `url` of the current cluster.
+
+        Lists once, then watches: cb(items) gets a new list, yours to keep, at first and after each change.
+
+        url           path on the API server: "/api/v1/pods"
+        cb            cb(items), on the stream's thread
+        err_cb        err_cb(error, cancel), same thread. Before the first list a 400, 401, 403, 404, 405,
+                      406 or 422 ends the stream; all else is retried until cancelled
+        query_params  selectors and the like; "limit" bounds what `cb` gets to the newest ones
+
+        Gives the function that cancels. ValueError for a bad `url`. Documented as streamResults.
+        """
+        return self.stream_results_for_cluster(url, {"cb": cb, "errCb": err_cb}, query_params)
+
+    def stream_results_for_cluster(self, url: str, params: StreamResultsParams, query_params: Params = None) -> Callable[[], None]:
+        """As `stream_results`, with params "cb" and "errCb" (both needed) and "cluster".
+
+        Documented as streamResultsForCluster.
+        """
+        given = check_options(StreamResultsParams, params)
+        return Watch(self, self._checked_cluster(given.get("cluster")), [check_path(url)], cast(Any, given.get("cb")),
+                     cast(Any, given.get("errCb")), query_params).start().cancel
+
+    def _checked_cluster(self, cluster: Optional[str]) -> str:
+        cluster = cluster or self.cluster
+        if cluster:
+            segment(cluster, "cluster")
+        return cluster
+
+    def test_auth(self, cluster: str = "") -> Json:
+        """Ask the cluster what the token may do: a SelfSubjectRulesReview. ApiError 401 or 403 for a bad token.
+
+        Documented as testAuth.
+        """
+        return self.post("/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", {"spec": {"namespace": "default"}}, False,
+                         {"timeout": 5000, "cluster": cluster or self.cluster})
+
+    def test_cluster_health(self, cluster: Optional[str] = None) -> Response:
+        """GET /healthz of the cluster; ApiError unless it is well. Documented as testClusterHealth."""
+        return cast(Response, self.cluster_request("/healthz", {"isJSON": False, "cluster": cluster or self.cluster}))
+
+    test_auth.__test__ = False  # type: ignore[attr-defined]  # or pytest collects them
+    test_cluster_health.__test__ = False  # type: ignore[attr-defined]
+
+
+_UNSET: Any = object()
+
+
+def _checked(response: Response) -> Response:
+    """`response` if it is a 2xx, else its ApiError: a redirect too, which is never followed."""
+    if not response.ok:
+        raise response.error()
+    return response
+
+
+# ------------------------------------------------------------------------------
+# 11. Module functions
+#
+# The methods of one default client, looked up at call time, so that `configure`
+# reaches functions that were imported by name.
+# ------------------------------------------------------------------------------
+
+_default = Client()  # does nothing until asked
+
+
+def configure(base_url: str = "http://localhost:4466", **settings: Any) -> None:
+    """Replace the default client's settings by these, which are Client's; what ran with the old ones is cancelled.
+
+    Tokens and stored kubeconfigs stay if the address does: another server never gets them.
+    """
+    global _default
+    old, new = _default, Client(base_url, **settings)
+    if new.base_url == old.base_url:
+        with old._lock:
+            new._tokens, new._kubeconfigs = dict(old._tokens), dict(old._kubeconfigs)
+            new.user_id = new.user_id or old.user_id
+    _default = new
+    old.close()
+
+
+def default_client() -> Client:
+    """The client behind the module functions."""
+    return _default
+
+
+def _on_default(method: Callable[Concatenate[Client, P], R]) -> Callable[P, R]:
+    """The module function for `method`: same help and signature, the default client."""
+
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        return method(_default, *args, **kwargs)
+
+    functools.update_wrapper(call, method)
+    call.__wrapped__ = functools.partial(method, cast(Client, None))  # type: ignore[attr-defined]  # a signature without self
+    return call
+
+
+close = _on_default(Client.close)
+set_token = _on_default(Client.set_token)
+get_token = _on_default(Client.get_token)
+
+api_factory = _on_default(Client.api_factory)
+api_factory_with_namespace = _on_default(Client.api_factory_with_namespace)
+apply = _on_default(Client.apply)
+cluster_request = _on_default(Client.cluster_request)
+delete_cluster = _on_default(Client.delete_cluster)
+delete_plugin = _on_default(Client.delete_plugin)
+drain_node = _on_default(Client.drain_node)
+drain_node_status = _on_default(Client.drain_node_status)
+list_port_forward = _on_default(Client.list_port_forward)
+metrics = _on_default(Client.metrics)
+patch = _on_default(Client.patch)
+post = _on_default(Client.post)
+put = _on_default(Client.put)
+remove = _on_default(Client.remove)
+request = _on_default(Client.request)
+set_cluster = _on_default(Client.set_cluster)
+start_port_forward = _on_default(Client.start_port_forward)
+stop_or_delete_port_forward = _on_default(Client.stop_or_delete_port_forward)
+stream = _on_default(Client.stream)
+stream_result = _on_default(Client.stream_result)
+stream_results = _on_default(Client.stream_results)
+stream_results_for_cluster = _on_default(Client.stream_results_for_cluster)
+test_auth = _on_default(Client.test_auth)
+test_cluster_health = _on_default(Client.test_cluster_health)
