@@ -2317,18 +2317,26 @@ def apply_object(client: Requester, cluster: str, body: Json, path: str) -> Json
         try:
             return client.send_json("POST", path, new, None, cluster)
         except ApiError as error:
-            if error.status != 409 or error.reason != "AlreadyExists":  # a quota's conflict is one too
+            # 409 alone may be a quota's. Some kinds are checked before it is seen that they exist: what was read
+            # from the server and changed gets 422 (a Service with its clusterIP, a Job; seen on 1.20).
+            if error.reason != "AlreadyExists" and error.status != 422:
                 raise
-            conflict = error
+            refused = error
         try:
-            version = own or client.send_json("GET", item, None, None, cluster)["metadata"]["resourceVersion"]
-            return client.send_json("PUT", item, {**new, "metadata": {**new["metadata"], "resourceVersion": version}},
-                                    None, cluster)
+            live = client.send_json("GET", item, None, None, cluster)
+            put = {**new, "metadata": {**new["metadata"], "resourceVersion": own or live["metadata"]["resourceVersion"]}}
+            spec, kept = put.get("spec") or {}, live.get("spec") or {}
+            if (body["apiVersion"], body["kind"]) == ("v1", "Service") and spec.get("type") != "ExternalName":
+                put["spec"] = {**{key: kept[key] for key in ("clusterIP", "clusterIPs")  # 1.20 refuses a PUT without
+                                  if key in kept and "clusterIP" not in spec}, **spec}
+            return client.send_json("PUT", item, put, None, cluster)
         except ApiError as error:
+            if error.status == 404 and refused.status == 422:
+                raise refused
             if own or error.status not in (404, 409):
                 raise
-            conflict = error
-    raise conflict
+            refused = error
+    raise refused
 
 
 # ------------------------------------------------------------------------------

@@ -7,13 +7,19 @@ a real API server when APIPROXY_TEST_URL is set. Nothing here depends on how lon
 tests wait for conditions, and every time in the module is a setting.
 """
 
+import ast
 import base64
 import hashlib
+import inspect
 import json
 import os
+import random
+import re
+import shutil
 import socket
 import ssl
 import struct
+import subprocess
 import sys
 import tempfile
 import threading
@@ -21,9 +27,11 @@ import time
 
 import pytest
 
-import apiproxy
-
 HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [HERE, os.path.join(HERE, "examples")]
+
+import apiproxy  # noqa: E402
+from demo_cluster import DemoCluster  # noqa: E402
 
 # ------------------------------------------------------------------------------
 # Tools
@@ -34,10 +42,17 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 def no_thread_outlives_its_test():
     before = set(threading.enumerate())
     yield
-    apiproxy.close()
     for thread in set(threading.enumerate()) - before:
         thread.join(3)
         assert not thread.is_alive(), thread.name
+
+
+@pytest.fixture(autouse=True)
+def no_secret_is_logged(caplog):
+    """Every token and kubeconfig in these tests has SECRET in it; nothing that the module logs may."""
+    caplog.set_level("DEBUG", "apiproxy")
+    yield
+    assert "SECRET" not in "".join(map(caplog.handler.format, caplog.get_records("call")))
 
 
 def eventually(condition, timeout=10.0):

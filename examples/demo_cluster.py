@@ -11,10 +11,11 @@ For trying things out without a cluster, and for tests that want one in a millis
         urllib.request.urlopen(demo.url + "/clusters/demo/api/v1/pods")
 
 It answers as kube-apiserver 1.20 behind Headlamp (May 2024) does: status codes, bodies, watches,
-their awkward corners included. What it leaves out: finalizers, admission, quotas, server-side
-apply, protobuf; YAML is understood only where it is JSON.
+their awkward corners included. What it leaves out: most defaults and checks of specs, finalizers,
+admission, server-side apply, protobuf (which `kubectl create deployment` and its like send;
+`kubectl create -f` and `apply -f` do not). YAML is understood only where it is JSON.
 
-Contents. Each part uses only the parts above it.
+Contents. Each part uses only the parts above it, except that 8 hands what goes on to 9 and 10.
 
      1. Resources      which kinds there are, and what a kind needs
      2. Refusals       the Status objects that a refused request gets
@@ -201,10 +202,18 @@ def dumps(value: Any) -> str:
 class Refused(Exception):
     """The request is answered with this Status."""
 
-    def __init__(self, code: int, reason: str, message: str, details: Optional[Object] = None, metadata: Optional[Object] = None):
+    def __init__(
+        self, code: int, reason: str, message: str, details: Optional[Object] = None, metadata: Optional[Object] = None
+    ):
         super().__init__(code, message)
         self.code = code
-        self.status: Object = {"kind": "Status", "apiVersion": "v1", "metadata": metadata or {}, "status": "Failure", "message": message}
+        self.status: Object = {
+            "kind": "Status",
+            "apiVersion": "v1",
+            "metadata": metadata or {},
+            "status": "Failure",
+            "message": message,
+        }
         if reason:
             self.status["reason"] = reason
         if details is not None:
@@ -240,7 +249,9 @@ def not_found(resource: Resource, name: str, subresource: str = "") -> Refused:
 
 
 def already_exists(resource: Resource, name: str) -> Refused:
-    return Refused(409, "AlreadyExists", '%s "%s" already exists' % (resource.qualified, name), _details(resource, name))
+    return Refused(
+        409, "AlreadyExists", '%s "%s" already exists' % (resource.qualified, name), _details(resource, name)
+    )
 
 
 def conflict(resource: Resource, name: str, why: str) -> Refused:
@@ -281,7 +292,9 @@ def invalid(group: str, kind: str, name: str, causes: List[Cause]) -> Refused:
     details["causes"] = [{"reason": cause.reason, "message": cause.message, "field": cause.field} for cause in causes]
     texts = list(dict.fromkeys("%s: %s" % (cause.field, cause.message) for cause in causes))
     text = texts[0] if len(texts) == 1 else "[%s]" % ", ".join(texts)
-    return Refused(422, "Invalid", '%s "%s" is invalid: %s' % (kind + "." + group if group else kind, name, text), details)
+    return Refused(
+        422, "Invalid", '%s "%s" is invalid: %s' % (kind + "." + group if group else kind, name, text), details
+    )
 
 
 def expired(message: str, metadata: Optional[Object] = None) -> Refused:
@@ -327,7 +340,8 @@ def label_selector(text: str) -> Selector:
             raise bad_request(
                 "unable to parse requirement: invalid label key %s: name part must consist of alphanumeric characters, '-',"
                 " '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or"
-                " '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')" % json.dumps(token)
+                " '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
+                % json.dumps(token)
             )
         return token
 
@@ -397,7 +411,10 @@ def label_selector(text: str) -> Selector:
 
 # The fields beyond metadata.name and metadata.namespace that can be selected on.
 FIELDS = {
-    ("", "pods"): "spec.nodeName spec.restartPolicy spec.schedulerName spec.serviceAccountName status.phase status.podIP",
+    (
+        "",
+        "pods",
+    ): "spec.nodeName spec.restartPolicy spec.schedulerName spec.serviceAccountName status.phase status.podIP",
     ("", "events"): "involvedObject.kind involvedObject.namespace involvedObject.name involvedObject.uid"
     " involvedObject.fieldPath reason reportingComponent source type",
     ("", "nodes"): "spec.unschedulable",
@@ -673,7 +690,9 @@ class Store:
     def get(self, resource: Resource, key: Key) -> Optional[Entry]:
         return self._objects[resource.storage].get(key)
 
-    def entries(self, resource: Resource, namespace: str = "", version: Optional[int] = None) -> List[Tuple[Key, Entry]]:
+    def entries(
+        self, resource: Resource, namespace: str = "", version: Optional[int] = None
+    ) -> List[Tuple[Key, Entry]]:
         """All of a resource in the order of their keys, now or as of `version`."""
         with self.lock:
             objects = self._objects[resource.storage]
@@ -809,9 +828,17 @@ EMPTY: Tuple[Any, ...] = (None, "", {}, [])  # not kept in metadata
 
 def new_body(resource: Resource, namespace: str, body: Object) -> Object:
     """A new object as it is first stored: its body with name, uid, times and the usual defaults."""
-    body = {name: value for name, value in copy.deepcopy(body).items() if name not in ("kind", "apiVersion") and value is not None}
+    body = {
+        name: value
+        for name, value in copy.deepcopy(body).items()
+        if name not in ("kind", "apiVersion") and value is not None
+    }
     metadata = body.pop("metadata", None) or {}
-    metadata = {name: value for name, value in metadata.items() if value not in EMPTY and name not in ("selfLink", "resourceVersion")}
+    metadata = {
+        name: value
+        for name, value in metadata.items()
+        if value not in EMPTY and name not in ("selfLink", "resourceVersion")
+    }
     if not metadata.get("name") and metadata.get("generateName"):
         metadata["name"] = metadata["generateName"] + suffix()
     if namespace:
@@ -924,7 +951,13 @@ class Controllers:
         for node in sorted(set(nodes) - {pod.body["spec"].get("nodeName") for _, pod in pods}):
             self._make_pod(DAEMONSETS, daemons, {}, node)
         count = len(nodes)
-        names = ("desiredNumberScheduled", "currentNumberScheduled", "numberReady", "updatedNumberScheduled", "numberAvailable")
+        names = (
+            "desiredNumberScheduled",
+            "currentNumberScheduled",
+            "numberReady",
+            "updatedNumberScheduled",
+            "numberAvailable",
+        )
         status: Object = dict.fromkeys(names, count)
         status.update(numberMisscheduled=0, observedGeneration=daemons.body["metadata"]["generation"])
         self._store.edit(DAEMONSETS, key, lambda body: body.update(status=status))
@@ -953,7 +986,9 @@ class Controllers:
         def start(body: Object) -> None:
             body["spec"]["nodeName"] = node
             address = "10.1.%d.%d" % (ready.index(node), random.randrange(2, 255))
-            body["status"].update(phase="Running", hostIP="192.168.0.%d" % (10 + ready.index(node)), podIP=address, startTime=now)
+            body["status"].update(
+                phase="Running", hostIP="192.168.0.%d" % (10 + ready.index(node)), podIP=address, startTime=now
+            )
             body["status"]["conditions"] = [
                 {"type": name, "status": "True", "lastProbeTime": None, "lastTransitionTime": now}
                 for name in ("Initialized", "Ready", "ContainersReady", "PodScheduled")
@@ -996,7 +1031,10 @@ class Controllers:
         return [
             (key, pod)
             for key, pod in self._store.entries(PODS, metadata["namespace"])
-            if any(reference.get("uid") == metadata["uid"] for reference in pod.body["metadata"].get("ownerReferences") or [])
+            if any(
+                reference.get("uid") == metadata["uid"]
+                for reference in pod.body["metadata"].get("ownerReferences") or []
+            )
         ]
 
     def _make_pod(self, resource: Resource, owner: Entry, labels: Dict[str, str], node: str = "") -> None:
@@ -1037,7 +1075,10 @@ def fill(store: Store, seed: bool) -> None:
     with store.changing():
         for name in ("default", "kube-node-lease", "kube-public", "kube-system"):
             store.add(NAMESPACES, "", {"metadata": {"name": name}})
-        api = {"metadata": {"name": "kubernetes"}, "spec": {"clusterIP": "10.0.0.1", "ports": [{"name": "https", "port": 443}]}}
+        api = {
+            "metadata": {"name": "kubernetes"},
+            "spec": {"clusterIP": "10.0.0.1", "ports": [{"name": "https", "port": 443}]},
+        }
         store.add(core("services"), "default", api)
         if not seed:
             return
@@ -1048,7 +1089,9 @@ def fill(store: Store, seed: bool) -> None:
             status = {
                 "capacity": capacity,
                 "allocatable": capacity,
-                "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady", "lastTransitionTime": timestamp()}],
+                "conditions": [
+                    {"type": "Ready", "status": "True", "reason": "KubeletReady", "lastTransitionTime": timestamp()}
+                ],
                 "addresses": [{"type": "InternalIP", "address": "192.168.0.%d" % (10 + number)}],
                 "nodeInfo": {"kubeletVersion": "v1.20.2", "osImage": "Memory", "containerRuntimeVersion": "demo://1"},
             }
@@ -1062,12 +1105,21 @@ def fill(store: Store, seed: bool) -> None:
             ("demo-shop", "payments", "shop-payments:3.0", 1),
         ):
             store.add(DEPLOYMENTS, namespace, app(name, image, replicas))
-            service = {"metadata": {"name": name}, "spec": {"selector": {"app": name}, "ports": [{"port": 80, "targetPort": 8080}]}}
+            service = {
+                "metadata": {"name": name},
+                "spec": {"selector": {"app": name}, "ports": [{"port": 80, "targetPort": 8080}]},
+            }
             store.add(core("services"), namespace, service)
         store.add(DAEMONSETS, "kube-system", app("kube-proxy", "kube-proxy:1.20"))
-        store.add(core("configmaps"), "default", {"metadata": {"name": "settings"}, "data": {"colour": "blue", "size": "10"}})
-        store.add(core("configmaps"), "demo-shop", {"metadata": {"name": "prices"}, "data": {"apple": "3", "pear": "4"}})
-        store.add(core("secrets"), "demo-shop", {"metadata": {"name": "payments"}, "stringData": {"key": "not so secret"}})
+        store.add(
+            core("configmaps"), "default", {"metadata": {"name": "settings"}, "data": {"colour": "blue", "size": "10"}}
+        )
+        store.add(
+            core("configmaps"), "demo-shop", {"metadata": {"name": "prices"}, "data": {"apple": "3", "pear": "4"}}
+        )
+        store.add(
+            core("secrets"), "demo-shop", {"metadata": {"name": "payments"}, "stringData": {"key": "not so secret"}}
+        )
 
 
 # ------------------------------------------------------------------------------
@@ -1137,7 +1189,12 @@ REASONS = {
     **{101: "Switching Protocols", 200: "OK", 201: "Created", 204: "No Content", 301: "Moved Permanently"},
     **{400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed"},
     **{406: "Not Acceptable", 409: "Conflict", 410: "Gone", 415: "Unsupported Media Type", 422: "Unprocessable Entity"},
-    **{429: "Too Many Requests", 431: "Request Header Fields Too Large", 500: "Internal Server Error", 504: "Gateway Timeout"},
+    **{
+        429: "Too Many Requests",
+        431: "Request Header Fields Too Large",
+        500: "Internal Server Error",
+        504: "Gateway Timeout",
+    },
 }
 MAX_HEADERS = 1 << 20  # bytes; Go's default
 STALLED = 20.0  # a client that takes nothing for this long is dropped
@@ -1219,17 +1276,21 @@ class Connection:
         while b"\r\n\r\n" not in self.buffer[searched:]:
             searched = max(0, len(self.buffer) - 3)
             if searched > MAX_HEADERS:
-                self.send(b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n")
+                self.send(self._head(431, [("Content-Type", "text/plain; charset=utf-8"), ("Connection", "close")]))
                 raise Gone()
             if not self.buffer:
                 self.wait(None)  # between two requests there is no hurry
             self.fill()
         head = self._take(self.buffer.index(b"\r\n\r\n") + 4).decode("latin-1").split("\r\n")
         try:
-            method, target, _ = head[0].split(" ")
+            return self._parse(head)
         except ValueError:
-            self.send(b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n400 Bad Request")
+            headers = [("Content-Type", "text/plain; charset=utf-8"), ("Connection", "close")]
+            self.send(self._head(400, headers) + b"400 Bad Request")
             raise Gone() from None
+
+    def _parse(self, head: List[str]) -> Request:
+        method, target, _ = head[0].split(" ")
         headers: Dict[str, str] = {}
         repeated: Set[str] = set()
         for line in head[1:-2]:
@@ -1258,6 +1319,7 @@ class Connection:
                 return body
 
     def send_head(self, code: int, headers: Iterable[Tuple[str, str]]) -> None:
+        """Begin a response that goes on."""
         self.send(self._head(code, headers))
 
     def _head(self, code: int, headers: Iterable[Tuple[str, str]]) -> bytes:
@@ -1333,7 +1395,11 @@ class ServerSocket:
         if not key:
             connection.send_raw_refusal(400, "mismatch challenge/response")
         digest = hashlib.sha1((key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode()).digest()
-        headers = [("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Accept", base64.b64encode(digest).decode())]
+        headers = [
+            ("Upgrade", "websocket"),
+            ("Connection", "Upgrade"),
+            ("Sec-WebSocket-Accept", base64.b64encode(digest).decode()),
+        ]
         if protocol:
             headers.append(("Sec-WebSocket-Protocol", protocol))
         connection.send_head(101, headers)
@@ -1470,8 +1536,9 @@ class Kubernetes:
                 user, protocols = self._authenticate(store, tokens, request)
                 with store.lock if request.method == "GET" else store.changing():
                     return self._route(store, user, protocols, request)
-            except RecursionError as error:
-                raise bad_request("the object is nested too deeply") from error
+            except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+                # A body of a shape that nothing here expected. The API server, too, survives its panics.
+                raise Refused(500, "InternalError", "Internal error occurred: %r" % error) from error
         except Refused as refused:
             retry = dig(refused.status, "details", "retryAfterSeconds")
             headers = (("Retry-After", str(retry)),) if retry else ()
@@ -1522,7 +1589,9 @@ class Kubernetes:
         resource, subresource = target.resource, target.subresource and "/" + target.subresource
         where = 'in the namespace "%s"' % target.namespace if target.namespace else "at the cluster scope"
         what = 'User "%s" cannot %s resource "%s" in API group "%s" %s'
-        raise forbidden(resource, target.name, what % (user, verb, resource.plural + subresource, resource.group, where))
+        raise forbidden(
+            resource, target.name, what % (user, verb, resource.plural + subresource, resource.group, where)
+        )
 
     # Where it goes
 
@@ -1588,16 +1657,26 @@ class Kubernetes:
         if parts[0] in ("healthz", "livez", "readyz"):
             return Answer(200, b"ok", "text/plain; charset=utf-8", (("X-Content-Type-Options", "nosniff"),))
         if parts == ["version"]:
-            version = {"major": "1", "minor": "20", "gitVersion": "v1.20.2", "gitCommit": "demo", "gitTreeState": "clean"}
+            version = {
+                "major": "1",
+                "minor": "20",
+                "gitVersion": "v1.20.2",
+                "gitCommit": "demo",
+                "gitTreeState": "clean",
+            }
             version.update(buildDate="1970-01-01T00:00:00Z", goVersion="none", compiler="none", platform="memory")
             return self._render(request, dumps(version))
         if parts == ["openapi", "v2"] and "protobuf" in request.headers.get("accept", ""):
             # An empty document, which knows no kind and so objects to none: `kubectl apply` asks for it.
-            return Answer(200, b"", "", (("Content-Type", "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"),))
+            return Answer(
+                200, b"", "", (("Content-Type", "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"),)
+            )
         if parts == ["openapi", "v2"]:
             return json_answer({"swagger": "2.0", "info": {"title": "Kubernetes", "version": "v1.20.2"}, "paths": {}})
         if parts == ["api"]:
-            return self._render(request, dumps({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}))
+            return self._render(
+                request, dumps({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []})
+            )
         groups = []
         for group in sorted(filter(None, versions)):
             ways = [{"groupVersion": group + "/" + version, "version": version} for version in versions[group]]
@@ -1610,7 +1689,9 @@ class Kubernetes:
                     return self._render(request, dumps(dict({"kind": "APIGroup", "apiVersion": "v1"}, **found)))
             raise PageNotFound()
         if parts[0] in ("api", "apis"):
-            return self._render(request, dumps(self._resource_list(store, "/".join(parts[1:]), parts[0] == "apis" and parts[1] or "")))
+            return self._render(
+                request, dumps(self._resource_list(store, "/".join(parts[1:]), parts[0] == "apis" and parts[1] or ""))
+            )
         paths = ["/api", "/api/v1", "/apis"] + ["/apis/" + found["name"] for found in groups] + ["/healthz", "/version"]
         return self._render(request, dumps({"paths": paths}), 200 if parts == [""] else 404)
 
@@ -1619,7 +1700,12 @@ class Kubernetes:
         for resource in store.resources.values():
             if resource.api_version != group_version:
                 continue
-            entry = {"name": resource.plural, "singularName": "", "namespaced": resource.namespaced, "kind": resource.kind}
+            entry = {
+                "name": resource.plural,
+                "singularName": "",
+                "namespaced": resource.namespaced,
+                "kind": resource.kind,
+            }
             entry["verbs"] = resource.verbs
             if resource.short_names:
                 entry["shortNames"] = list(resource.short_names)
@@ -1630,8 +1716,14 @@ class Kubernetes:
                 parent = dict({"group": "", "version": "", "kind": resource.kind})
                 parent["group"], parent["version"], kind = SUBRESOURCE_KINDS.get(subresource, ("", "", resource.kind))
                 verbs = SUBRESOURCE_VERBS.get(subresource, ["get", "patch", "update"])
-                entry = {"name": resource.plural + "/" + subresource, "singularName": "", "namespaced": resource.namespaced}
-                listed.append(dict(entry, kind=kind, verbs=verbs, **{k: v for k, v in parent.items() if v and k != "kind"}))
+                entry = {
+                    "name": resource.plural + "/" + subresource,
+                    "singularName": "",
+                    "namespaced": resource.namespaced,
+                }
+                listed.append(
+                    dict(entry, kind=kind, verbs=verbs, **{k: v for k, v in parent.items() if v and k != "kind"})
+                )
         if not listed:
             if not any(resource.group == group for resource in store.resources.values()):
                 raise PageNotFound()
@@ -1648,7 +1740,9 @@ class Kubernetes:
     def _render(self, request: Request, text: str, code: int = 200) -> Answer:
         """JSON as this client likes it: people at a terminal get it indented."""
         agent = request.headers.get("user-agent", "")
-        if request.flag("pretty") or ("pretty" not in request.query and agent.startswith(("curl", "Wget", "Mozilla/5.0"))):
+        if request.flag("pretty") or (
+            "pretty" not in request.query and agent.startswith(("curl", "Wget", "Mozilla/5.0"))
+        ):
             text = json.dumps(json.loads(text), indent=2, ensure_ascii=False)
         yaml = request.headers.get("accept", "").startswith("application/yaml")  # of which JSON is a part
         return Answer(code, text.encode() + b"\n", "application/yaml" if yaml else "application/json")
@@ -1718,7 +1812,11 @@ class Kubernetes:
 
     def _list_text(self, resource: Resource, metadata: Object, entries: List[Entry]) -> str:
         items = ",".join(entry.text(resource if resource.custom else None) for entry in entries)
-        head = {"kind": resource.list_kind or resource.kind + "List", "apiVersion": resource.api_version, "metadata": metadata}
+        head = {
+            "kind": resource.list_kind or resource.kind + "List",
+            "apiVersion": resource.api_version,
+            "metadata": metadata,
+        }
         return '%s,"items":[%s]}' % (dumps(head)[:-1], items)
 
     def _encode_continue(self, version: int, target: Target, last: Key) -> str:
@@ -1795,9 +1893,13 @@ class Kubernetes:
         body = self._decode(request, target.resource)
         name = dig(body, "metadata", "name")
         if not name:
-            raise bad_request("the name of the object (%s based on URL) was undeterminable: name must be provided" % target.name)
+            raise bad_request(
+                "the name of the object (%s based on URL) was undeterminable: name must be provided" % target.name
+            )
         if name != target.name:
-            raise bad_request("the name of the object (%s) does not match the name on the URL (%s)" % (name, target.name))
+            raise bad_request(
+                "the name of the object (%s) does not match the name on the URL (%s)" % (name, target.name)
+            )
         old = self._existing(store, target)
         version = dig(body, "metadata", "resourceVersion")
         if not version and (target.resource.custom or target.resource == CRDS):
@@ -1820,12 +1922,18 @@ class Kubernetes:
         body = self._patched(request, target.resource, dict(head, **copy.deepcopy(old.body)))
         wrong = wrong_type(target.resource, body)
         if not wrong and (body.get("kind"), body.get("apiVersion")) != (head["kind"], head["apiVersion"]):
-            wrong = "%s in version %s cannot be handled as a %s" % (body.get("kind"), body.get("apiVersion"), head["kind"])
+            wrong = "%s in version %s cannot be handled as a %s" % (
+                body.get("kind"),
+                body.get("apiVersion"),
+                head["kind"],
+            )
         if wrong:
             raise invalid("", "", "", [Cause("patch", "Invalid value: %s: %s" % (json.dumps(dumps(body)), wrong))])
         name, uid = dig(body, "metadata", "name"), dig(body, "metadata", "uid")
         if name != target.name:
-            raise bad_request("the name of the object (%s) does not match the name on the URL (%s)" % (name, target.name))
+            raise bad_request(
+                "the name of the object (%s) does not match the name on the URL (%s)" % (name, target.name)
+            )
         if uid != old.body["metadata"]["uid"]:
             cause = Cause("metadata.uid", "Invalid value: %s: field is immutable" % json.dumps(uid))
             raise invalid(target.resource.group, target.resource.kind, name, [cause, cause])
@@ -1852,7 +1960,9 @@ class Kubernetes:
             try:
                 body = json_patch(body, patch)
             except PatchFailed as error:
-                raise Refused(422, "Invalid", "the server rejected our request due to an error in our request", {}) from error
+                raise Refused(
+                    422, "Invalid", "the server rejected our request due to an error in our request", {}
+                ) from error
         elif not isinstance(patch, dict):
             wrong = "couldn't get version/kind; json parse error: json: cannot unmarshal array into Go value"
             raise invalid("", "", "", [Cause("patch", "Invalid value: %s: %s" % (json.dumps(dumps(patch)), wrong))])
@@ -1869,14 +1979,26 @@ class Kubernetes:
         if version and not str(version).isdigit():
             raise Refused(500, "", 'strconv.ParseUint: parsing "%s": invalid syntax' % version)
         body = {name: value for name, value in body.items() if name not in ("kind", "apiVersion") and value is not None}
-        metadata = {name: value for name, value in body.pop("metadata").items() if value not in EMPTY and name != "selfLink"}
-        for name in ("name", "namespace", "uid", "creationTimestamp", "generation", "deletionTimestamp", "resourceVersion"):
+        metadata = {
+            name: value for name, value in body.pop("metadata").items() if value not in EMPTY and name != "selfLink"
+        }
+        for name in (
+            "name",
+            "namespace",
+            "uid",
+            "creationTimestamp",
+            "generation",
+            "deletionTimestamp",
+            "resourceVersion",
+        ):
             metadata.pop(name, None)
             if name in was:
                 metadata[name] = was[name]
         body = dict({"metadata": metadata}, **body)
         if "status" in resource.subresources:  # then each of the two doors changes its own half
-            keep = [name for name in set(body) | set(old.body) if (name == "status") != (target.subresource == "status")]
+            keep = [
+                name for name in set(body) | set(old.body) if (name == "status") != (target.subresource == "status")
+            ]
             keep = [name for name in keep if name != "metadata"]
             body = {name: value for name, value in body.items() if name not in keep}
             body.update({name: copy.deepcopy(old.body[name]) for name in keep if name in old.body})
@@ -1884,7 +2006,9 @@ class Kubernetes:
             raise conflict(resource, target.name, MODIFIED_MEANWHILE)
         self._validate(resource, body, old.body)
         if resource.counts_generations and target.subresource != "status":
-            if {k: v for k, v in body.items() if k != "metadata"} != {k: v for k, v in old.body.items() if k != "metadata"}:
+            if {k: v for k, v in body.items() if k != "metadata"} != {
+                k: v for k, v in old.body.items() if k != "metadata"
+            }:
                 metadata["generation"] = was["generation"] + 1
         if dry:
             return Entry(body)
@@ -1978,10 +2102,13 @@ class Kubernetes:
         handled = '%s in version "%s" cannot be handled as a %s: ' % (found, version, kind)
         if resource.custom and kind == resource.kind:
             if not found:
-                missing = '%s in version "%s" cannot be handled as a %s: unmarshalerDecoder: Object \'Kind\' is missing in \'%s\''
+                missing = "%s in version \"%s\" cannot be handled as a %s: unmarshalerDecoder: Object 'Kind' is missing in '%s'"
                 raise bad_request(missing % (kind, resource.version, kind, request.body.decode()))
             if version != group_version:
-                raise bad_request("the API version in the data (%s) does not match the expected API version (%s)" % (version, group_version))
+                raise bad_request(
+                    "the API version in the data (%s) does not match the expected API version (%s)"
+                    % (version, group_version)
+                )
             if found != kind:
                 cause = Cause("kind", 'Invalid value: "%s": must be %s' % (found, kind))
                 raise invalid(resource.group, found, dig(body, "metadata", "name") or "", [cause])
@@ -1990,13 +2117,17 @@ class Kubernetes:
                 groups = found, (resource.group or "core").split(".")[0], kind
                 raise bad_request(handled + "converting (v1.%s) to (%s.%s): unknown conversion" % groups)
             scheme = "k8s.io/kubernetes/pkg/api/legacyscheme/scheme.go:30"
-            raise bad_request(handled + 'no kind "%s" is registered for version "%s" in scheme "%s"' % (found, version, scheme))
+            raise bad_request(
+                handled + 'no kind "%s" is registered for version "%s" in scheme "%s"' % (found, version, scheme)
+            )
         elif found and found != kind:
             groups = found, (resource.group or "core").split(".")[0], kind
             raise bad_request(handled + "converting (v1.%s) to (%s.%s): unknown conversion" % groups)
         wrong = wrong_type(resource, body)
         if wrong:
-            raise bad_request('%s in version "%s" cannot be handled as a %s: %s' % (kind, resource.version, kind, wrong))
+            raise bad_request(
+                '%s in version "%s" cannot be handled as a %s: %s' % (kind, resource.version, kind, wrong)
+            )
         return body
 
     def _validate(self, resource: Resource, body: Object, old: Optional[Object]) -> None:
@@ -2009,9 +2140,13 @@ class Kubernetes:
         elif old is None and not re.fullmatch(pattern, name):
             causes.append(Cause("metadata.name", "Invalid value: %s: %s" % (json.dumps(name), rule)))
         elif old is None and len(name) > 253:
-            causes.append(Cause("metadata.name", "Invalid value: %s: must be no more than 253 characters" % json.dumps(name)))
+            causes.append(
+                Cause("metadata.name", "Invalid value: %s: must be no more than 253 characters" % json.dumps(name))
+            )
         if isinstance(spec.get("replicas"), int) and spec["replicas"] < 0 and not resource.custom:
-            causes.append(Cause("spec.replicas", "Invalid value: %d: must be greater than or equal to 0" % spec["replicas"]))
+            causes.append(
+                Cause("spec.replicas", "Invalid value: %d: must be greater than or equal to 0" % spec["replicas"])
+            )
         template = spec.get("template") if resource.group == "apps" else body if resource == PODS else None
         if resource.group == "apps":
             labels = dig(template, "metadata", "labels")
@@ -2019,17 +2154,25 @@ class Kubernetes:
             if not spec.get("selector"):
                 causes.append(Cause("spec.selector", "Required value"))
             if not wanted or not set(wanted.items()) <= set((labels or {}).items()):
-                shown = "(nil)" if labels is None else "{%s}" % ", ".join('"%s":"%s"' % label for label in sorted(labels.items()))
+                shown = (
+                    "(nil)"
+                    if labels is None
+                    else "{%s}" % ", ".join('"%s":"%s"' % label for label in sorted(labels.items()))
+                )
                 mismatch = "Invalid value: map[string]string%s: `selector` does not match template `labels`" % shown
                 causes.append(Cause("spec.template.metadata.labels", mismatch))
             if old is not None and spec.get("selector") != dig(old, "spec", "selector"):
-                causes.append(Cause("spec.selector", "Invalid value: %s: field is immutable" % dumps(spec.get("selector"))))
+                causes.append(
+                    Cause("spec.selector", "Invalid value: %s: field is immutable" % dumps(spec.get("selector")))
+                )
         if resource.group == "apps" or resource == PODS:
             if not dig(template, "spec", "containers"):
                 field = "spec.containers" if resource == PODS else "spec.template.spec.containers"
                 causes.append(Cause(field, "Required value"))
         if resource == PODS and old is not None and spec.get("nodeName") != dig(old, "spec", "nodeName"):
-            causes.append(Cause("spec", "Forbidden: pod updates may not change fields other than `spec.containers[*].image`"))
+            causes.append(
+                Cause("spec", "Forbidden: pod updates may not change fields other than `spec.containers[*].image`")
+            )
         if resource == CRDS:
             causes += self._validate_crd(name, spec)
         if causes:
@@ -2044,8 +2187,12 @@ class Kubernetes:
         for field, value in (("spec.group", spec.get("group")), ("spec.scope", spec.get("scope"))):
             if not isinstance(value, str) or not value:
                 causes.append(Cause(field, "Required value"))
-        if not isinstance(versions, list) or not all(isinstance(version, dict) and version.get("name") for version in versions or [0]):
-            causes.append(Cause("spec.versions", "Invalid value: must have exactly one version marked as storage version"))
+        if not isinstance(versions, list) or not all(
+            isinstance(version, dict) and version.get("name") for version in versions or [0]
+        ):
+            causes.append(
+                Cause("spec.versions", "Invalid value: must have exactly one version marked as storage version")
+            )
         for field in ("plural", "kind"):
             if not isinstance(names.get(field), str) or not names[field]:
                 causes.append(Cause("spec.names." + field, "Required value"))
@@ -2082,11 +2229,17 @@ class Kubernetes:
             wanted = self._patched(request, resource, copy.deepcopy(scale))
         name, replicas = dig(wanted, "metadata", "name"), dig(wanted, "spec", "replicas") or 0
         if not name:
-            raise bad_request("the name of the object (%s based on URL) was undeterminable: name must be provided" % target.name)
+            raise bad_request(
+                "the name of the object (%s based on URL) was undeterminable: name must be provided" % target.name
+            )
         if name != target.name:
-            raise bad_request("the name of the object (%s) does not match the name on the URL (%s)" % (name, target.name))
+            raise bad_request(
+                "the name of the object (%s) does not match the name on the URL (%s)" % (name, target.name)
+            )
         if not isinstance(replicas, int) or isinstance(replicas, bool):
-            raise bad_request('Scale in version "v1" cannot be handled as a Scale: v1.Scale.Spec: v1.ScaleSpec.Replicas: readUint32')
+            raise bad_request(
+                'Scale in version "v1" cannot be handled as a Scale: v1.Scale.Spec: v1.ScaleSpec.Replicas: readUint32'
+            )
         if replicas < 0:
             cause = Cause("spec.replicas", "Invalid value: %d: must be greater than or equal to 0" % replicas)
             raise invalid("autoscaling", "Scale", target.name, [cause])
@@ -2095,7 +2248,9 @@ class Kubernetes:
         body = copy.deepcopy(entry.body)
         body["spec"]["replicas"] = replicas
         parent = target._replace(subresource="")
-        return self._render(request, dumps(scale_of(self._replace(store, parent, entry, body, dry_run(request, "UpdateOptions")))))
+        return self._render(
+            request, dumps(scale_of(self._replace(store, parent, entry, body, dry_run(request, "UpdateOptions"))))
+        )
 
     def _evict(self, store: Store, target: Target, request: Request) -> Answer:
         # policy/v1, which 1.22 brought, is taken as well: newer clients send nothing else.
@@ -2120,7 +2275,11 @@ class Kubernetes:
                 raise Refused(429, "TooManyRequests", message, {"causes": causes})
         if not dry_run(request, "DeleteOptions", eviction.get("deleteOptions") or {}):
             store.remove(PODS, target.key)
-        return self._render(request, dumps({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}), 201)
+        return self._render(
+            request,
+            dumps({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}),
+            201,
+        )
 
     def _token(self, store: Store, target: Target, request: Request) -> Answer:
         wanted = self._decode(request, target.resource, "TokenRequest", "authentication.k8s.io/v1")
@@ -2128,7 +2287,9 @@ class Kubernetes:
         spec = wanted.get("spec") or {}
         seconds = spec.get("expirationSeconds") or 3600
         if seconds < self._demo.min_token_seconds:
-            cause = Cause("spec.expirationSeconds", "Invalid value: %d: may not specify a duration less than 10 minutes" % seconds)
+            cause = Cause(
+                "spec.expirationSeconds", "Invalid value: %d: may not specify a duration less than 10 minutes" % seconds
+            )
             raise invalid("authentication.k8s.io", "TokenRequest", "", [cause])
         now, audiences = time.time(), spec.get("audiences") or ["https://kubernetes.default.svc"]
         who = {"name": target.name, "uid": account.body["metadata"]["uid"]}
@@ -2139,7 +2300,11 @@ class Kubernetes:
         segments = [dumps({"alg": "none", "kid": "demo"}).encode(), dumps(claims).encode(), uuid.uuid4().bytes]
         token = ".".join(base64.urlsafe_b64encode(segment).decode().rstrip("=") for segment in segments)
         store.issued[token] = now + seconds
-        result = {"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1", "metadata": {"creationTimestamp": None}}
+        result = {
+            "kind": "TokenRequest",
+            "apiVersion": "authentication.k8s.io/v1",
+            "metadata": {"creationTimestamp": None},
+        }
         result["spec"] = {"audiences": audiences, "expirationSeconds": seconds, "boundObjectRef": None}
         result["status"] = {"token": token, "expirationTimestamp": timestamp(now + seconds)}
         return self._render(request, dumps(result), 201)
@@ -2150,7 +2315,11 @@ class Kubernetes:
         if request.method != "POST" or target.name:
             raise not_allowed()
         spec = self._decode(request, target.resource).get("spec") or {}
-        review = {"kind": target.resource.kind, "apiVersion": target.resource.api_version, "metadata": {"creationTimestamp": None}}
+        review = {
+            "kind": target.resource.kind,
+            "apiVersion": target.resource.api_version,
+            "metadata": {"creationTimestamp": None},
+        }
         if target.resource.plural == "selfsubjectaccessreviews":
             review.update(spec=spec, status={"allowed": True})
         else:
@@ -2233,8 +2402,14 @@ def wrong_type(resource: Resource, body: Object) -> str:
         return "v1.%s.ObjectMeta: v1.ObjectMeta: ReadObject: expect { or n" % resource.kind
     for name in ("name", "generateName", "namespace", "resourceVersion", "uid"):
         if not isinstance(dig(metadata, name), (str, type(None))):
-            return "v1.%s.ObjectMeta: v1.ObjectMeta.%s: ReadString: expects \" or n" % (resource.kind, name[0].upper() + name[1:])
-    maps = [("ObjectMeta: v1.ObjectMeta.Labels", dig(metadata, "labels")), ("ObjectMeta: v1.ObjectMeta.Annotations", dig(metadata, "annotations"))]
+            return 'v1.%s.ObjectMeta: v1.ObjectMeta.%s: ReadString: expects " or n' % (
+                resource.kind,
+                name[0].upper() + name[1:],
+            )
+    maps = [
+        ("ObjectMeta: v1.ObjectMeta.Labels", dig(metadata, "labels")),
+        ("ObjectMeta: v1.ObjectMeta.Annotations", dig(metadata, "annotations")),
+    ]
     if resource.storage in (("", "configmaps"), ("", "secrets")):
         maps += [("Data", body.get("data")), ("StringData", body.get("stringData"))]
     for name, value in maps:
@@ -2250,14 +2425,23 @@ def wrong_type(resource: Resource, body: Object) -> str:
         return "v1.%s.Spec: v1.%sSpec: ReadObject: expect { or n" % (resource.kind, resource.kind)
     replicas = dig(spec, "replicas")
     if replicas is not None and (not isinstance(replicas, int) or isinstance(replicas, bool)):
-        return "v1.%s.Spec: v1.%sSpec.Replicas: readUint32: unexpected character: \ufffd" % (resource.kind, resource.kind)
+        return "v1.%s.Spec: v1.%sSpec.Replicas: readUint32: unexpected character: \ufffd" % (
+            resource.kind,
+            resource.kind,
+        )
     holder = dig(spec, "template", "spec") if resource.group == "apps" else spec
     containers = dig(holder, "containers")
-    if containers is not None and not (isinstance(containers, list) and all(isinstance(item, dict) for item in containers)):
+    if containers is not None and not (
+        isinstance(containers, list) and all(isinstance(item, dict) for item in containers)
+    ):
         return "v1.PodSpec.Containers: decode slice: expect [ or n"
     for path in (("selector",), ("selector", "matchLabels"), ("template",), ("template", "metadata"), ("names",)):
         if not isinstance(dig(spec, *path), (dict, type(None))):
-            return "v1.%s.Spec: v1.%sSpec.%s: ReadObject: expect { or n" % (resource.kind, resource.kind, path[-1].capitalize())
+            return "v1.%s.Spec: v1.%sSpec.%s: ReadObject: expect { or n" % (
+                resource.kind,
+                resource.kind,
+                path[-1].capitalize(),
+            )
     return ""
 
 
@@ -2271,7 +2455,10 @@ def scale_of(entry: Entry) -> Object:
         "apiVersion": "autoscaling/v1",
         "metadata": {name: body["metadata"][name] for name in names},
         "spec": {"replicas": body["spec"]["replicas"]},
-        "status": {"replicas": dig(body, "status", "replicas") or 0, "selector": ",".join("%s=%s" % label for label in labels)},
+        "status": {
+            "replicas": dig(body, "status", "replicas") or 0,
+            "selector": ",".join("%s=%s" % label for label in labels),
+        },
     }
 
 
@@ -2291,10 +2478,16 @@ def usage(body: Object, of_pod: bool) -> Object:
     base = sum(body["metadata"]["uid"].encode()) % 50 + (5 if of_pod else 250)
     wave = 1 + 0.2 * math.sin(time.time() / 7 + base)
     used = {"cpu": "%dn" % (base * wave * 1e6), "memory": "%dKi" % (base * 4096 * (2 + wave) / 3)}
-    metadata = {name: value for name, value in body["metadata"].items() if name in ("name", "namespace", "labels", "creationTimestamp")}
+    metadata = {
+        name: value
+        for name, value in body["metadata"].items()
+        if name in ("name", "namespace", "labels", "creationTimestamp")
+    }
     item = {"metadata": metadata, "timestamp": timestamp(), "window": "30s"}
     if of_pod:
-        item["containers"] = [{"name": container["name"], "usage": used} for container in body["spec"]["containers"][:1]]
+        item["containers"] = [
+            {"name": container["name"], "usage": used} for container in body["spec"]["containers"][:1]
+        ]
     else:
         item["usage"] = used
     return item
@@ -2314,11 +2507,16 @@ def _pod_state(body: Object) -> List[Any]:
 
 
 def _ports(body: Object) -> str:
-    return ",".join("%s/%s" % (port.get("port"), port.get("protocol", "TCP")) for port in dig(body, "spec", "ports") or []) or "<none>"
+    return (
+        ",".join("%s/%s" % (port.get("port"), port.get("protocol", "TCP")) for port in dig(body, "spec", "ports") or [])
+        or "<none>"
+    )
 
 
 def _node_state(body: Object) -> List[Any]:
-    state = ("Ready" if is_ready(body) else "NotReady") + (",SchedulingDisabled" if dig(body, "spec", "unschedulable") else "")
+    state = ("Ready" if is_ready(body) else "NotReady") + (
+        ",SchedulingDisabled" if dig(body, "spec", "unschedulable") else ""
+    )
     labels = dig(body, "metadata", "labels") or {}
     roles = [label.split("/", 1)[1] for label in labels if label.startswith("node-role.kubernetes.io/")]
     return [state, ",".join(roles) or "<none>"]
@@ -2331,7 +2529,10 @@ COLUMNS: Dict[str, Tuple[str, Callable[[Object], List[Any]]]] = {
     "Namespace": ("Status", lambda body: [dig(body, "status", "phase")]),
     "ConfigMap": ("Data", lambda body: [len(body.get("data") or {})]),
     "Secret": ("Type Data", lambda body: [body.get("type"), len(body.get("data") or {})]),
-    "Service": ("Type Cluster-IP Port(s)", lambda body: [body["spec"].get("type"), body["spec"].get("clusterIP"), _ports(body)]),
+    "Service": (
+        "Type Cluster-IP Port(s)",
+        lambda body: [body["spec"].get("type"), body["spec"].get("clusterIP"), _ports(body)],
+    ),
     "Deployment": (
         "Ready Up-to-date Available",
         lambda body: [
@@ -2340,15 +2541,24 @@ COLUMNS: Dict[str, Tuple[str, Callable[[Object], List[Any]]]] = {
             dig(body, "status", "availableReplicas") or 0,
         ],
     ),
-    "DaemonSet": ("Desired Ready", lambda body: [dig(body, "status", name) or 0 for name in ("desiredNumberScheduled", "numberReady")]),
-    "Event": ("Type Reason Object Message", lambda body: [body.get("type"), body.get("reason"), dig(body, "involvedObject", "name"), body.get("message")]),
+    "DaemonSet": (
+        "Desired Ready",
+        lambda body: [dig(body, "status", name) or 0 for name in ("desiredNumberScheduled", "numberReady")],
+    ),
+    "Event": (
+        "Type Reason Object Message",
+        lambda body: [body.get("type"), body.get("reason"), dig(body, "involvedObject", "name"), body.get("message")],
+    ),
 }
 
 
 def table(resource: Resource, bodies: List[Object], metadata: Object) -> Object:
     """The meta.k8s.io/v1 Table for some objects."""
     names, cells = COLUMNS.get(resource.kind, ("", lambda body: []))
-    columns = [{"name": name, "type": "string", "format": "", "description": "", "priority": 0} for name in ["Name"] + names.split() + ["Age"]]
+    columns = [
+        {"name": name, "type": "string", "format": "", "description": "", "priority": 0}
+        for name in ["Name"] + names.split() + ["Age"]
+    ]
     columns[0]["format"] = "name"
     rows = []
     for body in bodies:
@@ -2358,8 +2568,16 @@ def table(resource: Resource, bodies: List[Object], metadata: Object) -> Object:
         shown = next(("%d%s" % (age // size, unit) for size, unit in units if age >= 2 * size), "%ds" % age)
         partial = {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": body["metadata"]}
         rows.append({"cells": [body["metadata"]["name"]] + cells(body) + [shown], "object": partial})
-    shown_metadata = {name: value for name, value in metadata.items() if name in ("resourceVersion", "continue", "remainingItemCount")}
-    return {"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": shown_metadata, "columnDefinitions": columns, "rows": rows}
+    shown_metadata = {
+        name: value for name, value in metadata.items() if name in ("resourceVersion", "continue", "remainingItemCount")
+    }
+    return {
+        "kind": "Table",
+        "apiVersion": "meta.k8s.io/v1",
+        "metadata": shown_metadata,
+        "columnDefinitions": columns,
+        "rows": rows,
+    }
 
 
 # ------------------------------------------------------------------------------
@@ -2373,7 +2591,9 @@ def table(resource: Resource, bodies: List[Object], metadata: Object) -> Object:
 class Watch:
     """One watch: made under the store's lock, then run by its connection's thread."""
 
-    def __init__(self, demo: "DemoCluster", store: Store, target: Target, protocols: List[str], request: Request) -> None:
+    def __init__(
+        self, demo: "DemoCluster", store: Store, target: Target, protocols: List[str], request: Request
+    ) -> None:
         if "watch" not in target.resource.verbs:
             raise not_allowed()
         self._demo, self._store, self._request, self._protocols = demo, store, request, protocols
@@ -2384,7 +2604,7 @@ class Watch:
         seconds = parse_int(request.param("timeoutSeconds")) or random.uniform(1800, 3600)
         self._deadline = time.monotonic() + seconds
         self._bookmarks = request.flag("allowWatchBookmarks")
-        self._next_bookmark = min(time.monotonic() + demo.bookmark_interval, max(time.monotonic(), self._deadline - 2))
+        self._next_bookmark = self._bookmark_after(time.monotonic())
         self._first: List[str] = []
         self._over = False
         if self._version == 0:
@@ -2431,12 +2651,16 @@ class Watch:
             self._told = current
         self._version = max(self._version, current)  # one from the future waits until it is reached
         if self._bookmarks and now >= self._next_bookmark:
-            following, near_end = now + self._demo.bookmark_interval, self._deadline - 2
-            self._next_bookmark = min(following, near_end) if now < near_end else math.inf
+            self._next_bookmark = self._bookmark_after(now)
             if current > self._told:  # never without something newer, as in 1.20
                 self._told = current
                 lines.append(self._bookmark(current))
         return lines
+
+    def _bookmark_after(self, now: float) -> float:
+        """When the next one is due: at the interval, and two seconds before the end."""
+        regular, near_end = now + self._demo.bookmark_interval, self._deadline - 2
+        return near_end if now < near_end < regular else regular
 
     def _event(self, event: Event) -> str:
         """One write as this watch sees it: what enters or leaves the selection is added or deleted."""
@@ -2560,7 +2784,9 @@ def send_log(
 class Shell:
     """What a container runs: a fake of sh and a few commands, on the channels of one exec."""
 
-    def __init__(self, demo: "DemoCluster", socket: ServerSocket, protocol: str, target: Target, request: Request) -> None:
+    def __init__(
+        self, demo: "DemoCluster", socket: ServerSocket, protocol: str, target: Target, request: Request
+    ) -> None:
         self._demo, self._socket, self._request = demo, socket, request
         self._status_as_json = protocol.startswith("v")
         self._base64 = "base64" in protocol
@@ -2622,7 +2848,9 @@ class Shell:
         """What has come in; a resize is taken note of on the way."""
         if not self._input:
             for message in self._socket.receive(seconds):
-                channel, data = (message[0] - 48, base64.b64decode(message[1:])) if self._base64 else (message[0], message[1:])
+                channel, data = (
+                    (message[0] - 48, base64.b64decode(message[1:])) if self._base64 else (message[0], message[1:])
+                )
                 if channel == STDIN:
                     self._input += data
                 elif channel == END:
@@ -2815,7 +3043,9 @@ class Headlamp:
                 key = name + request.headers.get("x-headlamp-user-id", "")
                 self._cache(key, name)
         if request.headers.get("upgrade") == "websocket":
-            user = re.search(re.escape(HEADLAMP_PROTOCOL) + "([a-zA-Z0-9_-]+)", request.headers.get("sec-websocket-protocol", ""))
+            user = re.search(
+                re.escape(HEADLAMP_PROTOCOL) + "([a-zA-Z0-9_-]+)", request.headers.get("sec-websocket-protocol", "")
+            )
             key = name + (user.group(1) if user else "")
         return key
 
@@ -2875,7 +3105,10 @@ class Headlamp:
                     "name": name,
                     "server": self._servers[name],
                     "auth_type": "",
-                    "meta_data": {"source": "dynamic_cluster" if name in self._in_file else "kubeconfig", "namespace": ""},
+                    "meta_data": {
+                        "source": "dynamic_cluster" if name in self._in_file else "kubeconfig",
+                        "namespace": "",
+                    },
                 }
                 for name in names
             ]
@@ -2891,7 +3124,9 @@ class Headlamp:
             try:
                 contexts = contexts_of(wanted["kubeconfig"])
             except (ValueError, KeyError, TypeError, AttributeError) as error:
-                return text_error("decoding kubeconfig" if isinstance(error, binascii.Error) else "loading kubeconfig", 400)
+                return text_error(
+                    "decoding kubeconfig" if isinstance(error, binascii.Error) else "loading kubeconfig", 400
+                )
         elif wanted.get("name") and wanted.get("server"):
             contexts = [(wanted["name"], wanted["server"])]
         else:
@@ -2924,7 +3159,9 @@ class Headlamp:
         clusters = [{"name": name, "server": server, "auth_type": "", "meta_data": meta} for name, server in found]
         answer = json_answer({"clusters": clusters, "isDynamicClusterEnabled": True})
         if wanted is None:  # the server forgets to return here: an error, and then an answer
-            return answer._replace(code=400, body=b"Invalid JSON request body\n" + answer.body, content_type="text/plain; charset=utf-8")
+            return answer._replace(
+                code=400, body=b"Invalid JSON request body\n" + answer.body, content_type="text/plain; charset=utf-8"
+            )
         return answer
 
     # Port forwards
@@ -2938,7 +3175,12 @@ class Headlamp:
         forward = {name: wanted.get(name, "") for name in names}
         if request.headers.get("authorization", "Bearer ").find("Bearer ") < 0:
             return hang_up  # the server panics
-        for name, text in (("namespace", "namespace"), ("pod", "pod name"), ("targetPort", "targetPort"), ("cluster", "cluster name")):
+        for name, text in (
+            ("namespace", "namespace"),
+            ("pod", "pod name"),
+            ("targetPort", "targetPort"),
+            ("cluster", "cluster name"),
+        ):
             if not forward[name]:
                 return text_error(text + " is required", 400)
         with self._lock:
@@ -2949,23 +3191,42 @@ class Headlamp:
         tokens = self._demo.accepted(forward["cluster"])
         token = request.headers.get("authorization", "").replace("Bearer ", "", 1)
         pod = store.get(PODS, (forward["namespace"], forward["pod"]))
-        if pod is None or dig(pod.body, "status", "phase") != "Running" or (tokens is not None and token and token not in tokens):
+        if (
+            pod is None
+            or dig(pod.body, "status", "phase") != "Running"
+            or (tokens is not None and token and token not in tokens)
+        ):
             return hang  # ForwardPorts has failed, and nobody tells the handler
         page = "This is %s, port %s.\n" % (forward["pod"], forward["targetPort"])
         try:
-            listener = self._demo.listen("127.0.0.1", int(forward["port"] or 0), lambda connection: serve_page(connection, page))
+            listener = self._demo.listen(
+                "127.0.0.1", int(forward["port"] or 0), lambda connection: serve_page(connection, page)
+            )
         except (OSError, ValueError, OverflowError):
             return hang
         forward["port"] = str(listener.getsockname()[1])
         with self._lock:
-            self._forwards[forward["cluster"], forward["id"]] = dict(forward, status="Running", error="", listener=listener)
+            self._forwards[forward["cluster"], forward["id"]] = dict(
+                forward, status="Running", error="", listener=listener
+            )
         return json_answer(forward)
 
     def _list_forwards(self, request: Request) -> Answer:
         cluster = request.param("cluster")
         if not cluster:
             return text_error("cluster is required", 400)
-        names = ("id", "pod", "service", "serviceNamespace", "namespace", "cluster", "port", "targetPort", "status", "error")
+        names = (
+            "id",
+            "pod",
+            "service",
+            "serviceNamespace",
+            "namespace",
+            "cluster",
+            "port",
+            "targetPort",
+            "status",
+            "error",
+        )
         with self._lock:  # by prefix: "demo" also lists what belongs to "demo-2"
             found = [forward for forward in self._forwards.values() if forward["cluster"].startswith(cluster)]
             return json_answer([{name: forward[name] for name in names} for forward in found])
@@ -3117,7 +3378,7 @@ class DemoCluster:
         bookmark_interval: float = 60.0,
         log_tick: float = 0.5,
         drain_time: float = 0.3,
-        live: bool = False
+        live: bool = False,
     ) -> None:
         self.host, self.port = host, port
         self.seed, self.controllers = seed, controllers
@@ -3287,7 +3548,11 @@ class DemoCluster:
                 connection.send_answer(handled, request)
             else:
                 handled(connection)
-            if request.upgrades and not isinstance(handled, Answer) or request.headers.get("connection", "").lower() == "close":
+            if (
+                request.upgrades
+                and not isinstance(handled, Answer)
+                or request.headers.get("connection", "").lower() == "close"
+            ):
                 return
 
     # A little life
@@ -3353,15 +3618,21 @@ class DemoCluster:
 
 def main() -> None:
     """Run until Ctrl-C."""
-    parser = argparse.ArgumentParser(description="Kubernetes clusters in memory, behind the address of a Headlamp server.")
+    parser = argparse.ArgumentParser(
+        description="Kubernetes clusters in memory, behind the address of a Headlamp server."
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
     parser.add_argument("--port", type=int, default=4466, help="port to listen on (default %(default)s)")
-    parser.add_argument("--cluster", action="append", help="name of a cluster; may be given several times (default: demo)")
+    parser.add_argument(
+        "--cluster", action="append", help="name of a cluster; may be given several times (default: demo)"
+    )
     parser.add_argument("--backend-token", default="", help="token for the routes of Headlamp that want one")
     parser.add_argument("--quiet", action="store_true", help="change nothing by itself")
     options = parser.parse_args()
     clusters = options.cluster or ["demo"]
-    demo = DemoCluster(clusters, options.host, options.port, backend_token=options.backend_token, live=not options.quiet)
+    demo = DemoCluster(
+        clusters, options.host, options.port, backend_token=options.backend_token, live=not options.quiet
+    )
     with demo:
         address = "%s/clusters/%s" % (demo.url, clusters[0])
         print("Serving %s at %s. Try:\n" % (", ".join(clusters), demo.url))

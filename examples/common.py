@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the examples share: a client for the server that the environment names, or for a demo cluster.
+
+    APIPROXY_URL      a Headlamp server, or `kubectl proxy --port=4466 --api-prefix=/clusters/dev`
+    APIPROXY_CLUSTER  the cluster's name there
+    APIPROXY_TOKEN    a bearer token for it, if it wants one
+"""
+
+import contextlib
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir))
+
+import apiproxy  # noqa: E402  (the copy beside this folder)
+
+COLOURS = {"dim": "2", "bold": "1", "red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "36"}
+PLAIN = not sys.stdout.isatty() or "NO_COLOR" in os.environ
+
+
+def colour(name, text):
+    """`text` in a colour, where the terminal has any."""
+    return str(text) if PLAIN else "\033[%sm%s\033[0m" % (COLOURS[name], text)
+
+
+def glyphs(fancy, plain):
+    """`fancy` where the terminal can show it, else `plain`."""
+    try:
+        fancy.encode(sys.stdout.encoding or "ascii")
+        return fancy
+    except UnicodeEncodeError:
+        return plain
+
+
+def bar(part, whole, width=20):
+    """How much of `whole` is there, as a bar."""
+    full, empty = glyphs("█░", "#.")
+    filled = round(width * min(1.0, part / whole)) if whole else 0
+    return colour("green" if part >= whole else "yellow", full * filled) + colour("dim", empty * (width - filled))
+
+
+@contextlib.contextmanager
+def connect(*clusters, **demo_settings):
+    """A Client, closed afterwards; of several `clusters` of the demo the first is the current one."""
+    url, cluster = os.environ.get("APIPROXY_URL"), os.environ.get("APIPROXY_CLUSTER", "")
+    with contextlib.ExitStack() as stack:
+        if not url:
+            from demo_cluster import DemoCluster
+
+            clusters = clusters or ("demo",)
+            url, cluster = stack.enter_context(DemoCluster(clusters, **demo_settings)).url, clusters[0]
+        client = stack.enter_context(apiproxy.Client(url, cluster=cluster))
+        if os.environ.get("APIPROXY_TOKEN"):
+            client.set_token(cluster, os.environ["APIPROXY_TOKEN"])
+        yield client
+
+
+def run(main):
+    """Run an example's main(); Ctrl-C ends it quietly, an answer from the server without a traceback."""
+    try:
+        main()
+    except KeyboardInterrupt:
+        print()
+    except apiproxy.ApiError as error:
+        sys.exit("%s %s: %s" % (error.method, error.url, error))
