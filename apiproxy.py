@@ -1699,9 +1699,9 @@ class Stream(Task):
             try:
                 self._once(backoff)
             except ApiError as error:
+                if self._cancel.is_set():
+                    return
                 self.error = error
-            if self._cancel.is_set():
-                return
             log.info("stream ended: %s", self.error)
             self._call(args.get("failCb"))
             if not reconnect:

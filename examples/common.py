@@ -6,9 +6,13 @@
     APIPROXY_TOKEN    a bearer token for it, if it wants one
 """
 
+import argparse
+import calendar
 import contextlib
 import os
 import sys
+import threading
+import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir))
 
@@ -53,6 +57,45 @@ def connect(*clusters, **demo_settings):
         if os.environ.get("APIPROXY_TOKEN"):
             client.set_token(cluster, os.environ["APIPROXY_TOKEN"])
         yield client
+
+
+def draw(lines):
+    """Show `lines` in place of what was drawn before; one after the other where there is no terminal."""
+    print(("" if PLAIN else "\033[H\033[J") + "\n".join(lines), flush=True)
+
+
+def table(rows, heads):
+    """`rows` of plain text in columns under `heads`; a cell may be (text, colour)."""
+    cells = [[cell if isinstance(cell, tuple) else (str(cell), None) for cell in row] for row in [[(head, "dim") for head in heads]] + rows]
+    widths = [max(len(row[column][0]) for row in cells) for column in range(len(heads))]
+    return ["  ".join(colour(shade, text.ljust(width)) if shade else text.ljust(width)
+                      for (text, shade), width in zip(row, widths)).rstrip() for row in cells]
+
+
+def age(item):
+    """How old an object is, as kubectl says it."""
+    made = item["metadata"].get("creationTimestamp")
+    if not made:
+        return "?"
+    seconds = int(time.time() - calendar.timegm(time.strptime(made[:19], "%Y-%m-%dT%H:%M:%S")))
+    return next("%d%s" % (seconds // size, unit) for size, unit in ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
+                if seconds >= size or size == 1)
+
+
+def options(*names, **defaults):
+    """Command-line options; --seconds ends an example that would run until Ctrl-C."""
+    parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, help="end after so many (default: at Ctrl-C)")
+    for name in names:
+        parser.add_argument(name, nargs="?")
+    for name, default in defaults.items():
+        parser.add_argument("--" + name, default=default, type=type(default), help="default: %(default)s")
+    return parser.parse_args()
+
+
+def wait(seconds):
+    """Until Ctrl-C, or for `seconds`; the callbacks run on their own threads meanwhile."""
+    threading.Event().wait(seconds)
 
 
 def run(main):

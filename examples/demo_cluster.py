@@ -853,7 +853,8 @@ def new_body(resource: Resource, namespace: str, body: Object) -> Object:
 
 def set_defaults(resource: Resource, body: Object) -> None:
     """The few defaults that a client may look at."""
-    spec = body.get("spec") if isinstance(body.get("spec"), dict) else {}
+    found = body.get("spec")
+    spec: Object = found if isinstance(found, dict) else {}
     if resource == PODS:
         body["status"] = {"phase": "Pending", "qosClass": "BestEffort"}
         spec.setdefault("restartPolicy", "Always")
@@ -977,7 +978,8 @@ class Controllers:
 
     def _run(self, key: Key, pod: Entry) -> None:
         ready = [name for (_, name), node in self._store.entries(NODES) if is_ready(node.body)]
-        free = [name for name in ready if not dig(self._store.get(NODES, ("", name)).body, "spec", "unschedulable")]  # type: ignore
+        nodes = self._store.entries(NODES)
+        free = [name for (_, name), entry in nodes if name in ready and not dig(entry.body, "spec", "unschedulable")]
         node = pod.body["spec"].get("nodeName") or (random.choice(free) if free else "")
         if node not in ready:
             return
@@ -1421,7 +1423,7 @@ class ServerSocket:
         """The messages that are there or come within `seconds`; pings are answered, a close ends it."""
         if self._connection.wait(seconds, bell):
             self._connection.fill()
-        messages = []
+        messages: List[bytes] = []
         while True:
             found = self._next_frame()
             if found is None:
@@ -1689,10 +1691,11 @@ class Kubernetes:
                     return self._render(request, dumps(dict({"kind": "APIGroup", "apiVersion": "v1"}, **found)))
             raise PageNotFound()
         if parts[0] in ("api", "apis"):
-            return self._render(
-                request, dumps(self._resource_list(store, "/".join(parts[1:]), parts[0] == "apis" and parts[1] or ""))
-            )
-        paths = ["/api", "/api/v1", "/apis"] + ["/apis/" + found["name"] for found in groups] + ["/healthz", "/version"]
+            group = parts[1] if parts[0] == "apis" else ""
+            return self._render(request, dumps(self._resource_list(store, "/".join(parts[1:]), group)))
+        paths = (
+            ["/api", "/api/v1", "/apis"] + ["/apis/%s" % found["name"] for found in groups] + ["/healthz", "/version"]
+        )
         return self._render(request, dumps({"paths": paths}), 200 if parts == [""] else 404)
 
     def _resource_list(self, store: Store, group_version: str, group: str) -> Object:
@@ -2024,10 +2027,12 @@ class Kubernetes:
         metadata, wanted = entry.body["metadata"], options.get("preconditions") or {}
         kind = target.resource._replace(plural=target.resource.kind)
         if wanted.get("uid") not in (None, metadata["uid"]):
-            why = "the UID in the precondition (%s) does not match the UID in record (%s). The object might have been deleted and then recreated"
+            why = "the UID in the precondition (%s) does not match the UID in record (%s)."
+            why += " The object might have been deleted and then recreated"
             raise conflict(kind, target.name, why % (wanted["uid"], metadata["uid"]))
         if wanted.get("resourceVersion") not in (None, metadata["resourceVersion"]):
-            why = "the ResourceVersion in the precondition (%s) does not match the ResourceVersion in record (%s). The object might have been modified"
+            why = "the ResourceVersion in the precondition (%s) does not match the ResourceVersion in record (%s)."
+            why += " The object might have been modified"
             raise conflict(kind, target.name, why % (wanted["resourceVersion"], metadata["resourceVersion"]))
         if target.resource == NAMESPACES and target.name in ("default", "kube-public", "kube-system"):
             raise forbidden(NAMESPACES, target.name, "this namespace may not be deleted")
@@ -2096,14 +2101,15 @@ class Kubernetes:
             if not isinstance(body, dict):
                 raise ValueError("json: cannot unmarshal %s into Go value" % type(body).__name__)
         except ValueError as error:
-            message = "the object provided is unrecognized (must be of type %s): couldn't get version/kind; json parse error: %s"
-            raise bad_request(message % (kind, error)) from error
+            message = "the object provided is unrecognized (must be of type %s): " % kind
+            raise bad_request(message + "couldn't get version/kind; json parse error: %s" % error) from error
         found, version = body.get("kind"), body.get("apiVersion")
         handled = '%s in version "%s" cannot be handled as a %s: ' % (found, version, kind)
         if resource.custom and kind == resource.kind:
             if not found:
-                missing = "%s in version \"%s\" cannot be handled as a %s: unmarshalerDecoder: Object 'Kind' is missing in '%s'"
-                raise bad_request(missing % (kind, resource.version, kind, request.body.decode()))
+                missing = "unmarshalerDecoder: Object 'Kind' is missing in '%s'" % request.body.decode()
+                message = '%s in version "%s" cannot be handled as a %s: ' % (kind, resource.version, kind)
+                raise bad_request(message + missing)
             if version != group_version:
                 raise bad_request(
                     "the API version in the data (%s) does not match the expected API version (%s)"
@@ -2406,6 +2412,12 @@ def wrong_type(resource: Resource, body: Object) -> str:
                 resource.kind,
                 name[0].upper() + name[1:],
             )
+    lists = [("metadata", "ownerReferences"), ("metadata", "finalizers"), ("status", "conditions")]
+    for path in lists + [("status", "containerStatuses"), ("spec", "ports")] if not resource.custom else lists[:2]:
+        listed = dig(body, *path)
+        allowed = str if path[1] == "finalizers" else dict
+        if listed is not None and not (isinstance(listed, list) and all(isinstance(item, allowed) for item in listed)):
+            return "v1.%s.%s: decode slice: expect [ or n" % (resource.kind, path[1][0].upper() + path[1][1:])
     maps = [
         ("ObjectMeta: v1.ObjectMeta.Labels", dig(metadata, "labels")),
         ("ObjectMeta: v1.ObjectMeta.Annotations", dig(metadata, "annotations")),
@@ -2435,12 +2447,12 @@ def wrong_type(resource: Resource, body: Object) -> str:
         isinstance(containers, list) and all(isinstance(item, dict) for item in containers)
     ):
         return "v1.PodSpec.Containers: decode slice: expect [ or n"
-    for path in (("selector",), ("selector", "matchLabels"), ("template",), ("template", "metadata"), ("names",)):
-        if not isinstance(dig(spec, *path), (dict, type(None))):
+    for steps in (("selector",), ("selector", "matchLabels"), ("template",), ("template", "metadata"), ("names",)):
+        if not isinstance(dig(spec, *steps), (dict, type(None))):
             return "v1.%s.Spec: v1.%sSpec.%s: ReadObject: expect { or n" % (
                 resource.kind,
                 resource.kind,
-                path[-1].capitalize(),
+                steps[-1].capitalize(),
             )
     return ""
 
