@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kubernetes clusters through a Headlamp server: one file, standard library only.
+"""Kubernetes clusters, directly or through a Headlamp server: one file, standard library only.
 
     import apiproxy
     apiproxy.configure("http://localhost:4466", cluster="minikube")
@@ -16,8 +16,9 @@ Contents. Each part uses only the parts above it.
     7. Streams             a thread that calls back until cancelled   threads
     8. Watches             a list kept current, one object, metrics   threads
     9. Resources           API clients from factories, apply
-   10. Client              settings, credentials, every call
-   11. Module functions    the same calls on one default client
+   10. Direct              kubeconfigs, in-cluster, drain, port forward  threads
+   11. Client              settings, credentials, every call
+   12. Module functions    the same calls on one default client
 
 Times are seconds; only RequestParams["timeout"] is milliseconds, as documented.
 Callbacks run on their stream's thread, one at a time, under no lock that other calls need.
@@ -28,6 +29,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import calendar
 import codecs
 import functools
 import hashlib
@@ -63,9 +65,10 @@ __all__ = [
     "StreamResultsCb", "StreamErrCb", "QueryParameters", "RequestParams", "ClusterRequestParams",
     "ClusterRequest", "StreamArgs", "StreamResultsParams", "ApiInfo", "ApiError", "WebSocketError",
     "HandshakeError", "ProtocolError", "ConnectionClosed", "Settings",
-    # 5 to 10
-    "Response", "WebSocket", "Stream", "ApiClient", "NamespacedApiClient", "ScaleApi", "Endpoint", "Client",
-    # 11. Module functions
+    # 5 to 11
+    "Response", "WebSocket", "Stream", "ApiClient", "NamespacedApiClient", "ScaleApi", "Endpoint",
+    "tls_context", "Client",
+    # 12. Module functions
     "configure", "default_client", "close", "set_token", "get_token",
     "api_factory", "api_factory_with_namespace", "apply", "cluster_request", "delete_cluster",
     "delete_plugin", "drain_node", "drain_node_status", "list_port_forward", "metrics", "patch",
@@ -239,6 +242,9 @@ class Settings:
     token_window: float = 10.0  # a service account's token that ends sooner is renewed first
     discovery_ttl: float = 60.0  # how long `apply` remembers which resources there are
     metrics_period: float = 10.0
+    drain_timeout: float = 300.0  # until a node without Headlamp has to be empty
+    drain_interval: float = 2.0  # between looks at it, and tries to evict what a budget keeps
+    forward_linger: float = 10.0  # how long a forwarded connection waits for answers after the local side's end
 
 
 class Requester(Protocol):
@@ -251,9 +257,10 @@ class Requester(Protocol):
 
     def fetch(self, cluster: str, path: str, params: Params, cancel: Any, auto_logout: bool) -> Json: ...
 
-    def connect(self, cluster: str, path: str, params: Params, cancel: Any) -> Any: ...
+    def connect(self, cluster: str, path: str, params: Params, cancel: Any, protocols: Sequence[str] = ()) -> Any: ...
 
-    def send_json(self, method: str, path: str, body: Json, params: Params, cluster: str, content_type: str = "") -> Json: ...
+    def send_json(self, method: str, path: str, body: Json, params: Params, cluster: str, content_type: str = "",
+                  cancel: Any = None) -> Json: ...
 
 
 def check_options(kind: Any, options: Optional[Mapping[str, Any]], what: str = "") -> Dict[str, Any]:
@@ -1644,12 +1651,16 @@ class Task:
         unless this is called from inside it.
         """
         self._cancel.set()
+        self.join(time.monotonic() + 0.9)
+
+    def join(self, end: float) -> None:
+        """Once cancelled: wait for a running callback and for the thread, until `end` (monotonic)."""
         if threading.current_thread() is self._thread:
             return
-        end = time.monotonic() + 0.9
-        if self._gate.acquire(timeout=0.9):
+        if self._gate.acquire(timeout=max(0.0, end - time.monotonic())):
             self._gate.release()
-            self._thread.join(max(0.0, end - time.monotonic()))
+            if self._thread.ident is not None:  # else it is just being started, and will find itself cancelled
+                self._thread.join(max(0.0, end - time.monotonic()))
 
     # -- the stream's thread ------------------------------------------------------
 
@@ -2340,19 +2351,410 @@ def apply_object(client: Requester, cluster: str, body: Json, path: str) -> Json
 
 
 # ------------------------------------------------------------------------------
-# 10. Client
+# 10. Direct
+#
+# API servers reached without Headlamp: where their addresses and credentials come
+# from, and what Headlamp does for its pages: draining nodes, forwarding ports.
+# ------------------------------------------------------------------------------
+
+IN_CLUSTER = "/var/run/secrets/kubernetes.io/serviceaccount"
+
+
+class Endpoint:
+    """An API server reached without Headlamp.
+
+    server       its address, with a path if it has one
+    ssl_context  TLS settings, see `tls_context`; None: the client's
+    token        a str, or a function that returns one and is asked for each request
+    basic        "user:password", for servers that want that
+    namespace    the default one, for `apply`
+    proxy        its address, "" for none, None for what the environment says
+    """
+
+    def __init__(self, server: str, *, ssl_context: Optional[ssl.SSLContext] = None, token: Token = None, basic: str = "",
+                 namespace: str = "", proxy: Optional[str] = None) -> None:
+        check_path(split_url(server, ("http", "https")).target)
+        self.server, self.ssl_context, self.token, self.basic = server, ssl_context, token, basic
+        self.namespace, self.proxy = namespace, proxy
+
+    def __repr__(self) -> str:
+        return "<Endpoint %s>" % self.server
+
+
+class _NamedContext(ssl.SSLContext):
+    """TLS settings that may expect another name than the address has (tls-server-name)."""
+
+    server_name = ""
+
+    def wrap_bio(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, server_side: bool = False,
+                 server_hostname: Any = None, session: Any = None) -> ssl.SSLObject:
+        return super().wrap_bio(incoming, outgoing, server_side, self.server_name or server_hostname, session)
+
+
+def tls_context(ca_file: Optional[str] = None, ca_data: Optional[bytes] = None, server_name: str = "",
+                insecure: bool = False) -> ssl.SSLContext:
+    """TLS settings for one server: its authority as a file or as PEM octets, else the system's; the name to expect."""
+    context = _NamedContext(ssl.PROTOCOL_TLS_CLIENT)  # checks certificates and names
+    context.set_alpn_protocols(["http/1.1"])
+    context.server_name = server_name
+    if insecure:
+        log.warning("certificates are not checked: insecure-skip-tls-verify")
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    elif ca_file or ca_data:
+        context.load_verify_locations(ca_file, cadata=ca_data.decode("ascii") if ca_data else None)
+    else:
+        context.load_default_certs()
+    return context
+
+
+def load_certificate(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
+    """Use a client certificate given as PEM octets; OpenSSL reads files only, so for a moment there is one (0600)."""
+    import tempfile
+
+    handle, path = tempfile.mkstemp()
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(certificate + b"\n" + key)
+        context.load_cert_chain(path, password=lambda: b"")  # never ask on the terminal
+    finally:
+        os.unlink(path)
+
+
+class ExecPlugin:
+    """A kubeconfig's exec plugin: called, it gives the token. `_lock`: it runs once at a time."""
+
+    def __init__(self, spec: Json, context: ssl.SSLContext, cluster: Json, folder: str) -> None:
+        if spec.get("apiVersion") not in ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1"):
+            raise ValueError("exec plugins of apiVersion %r are not supported" % spec.get("apiVersion"))
+        self._spec, self._context, self._cluster, self._folder = spec, context, cluster, folder
+        self._lock = threading.Lock()
+        self._status: Json = None
+
+    def __call__(self) -> str:
+        with self._lock:
+            if self._status is None or self._ends() <= time.time() + 10:
+                self._status = self._run()
+                if self._status.get("clientCertificateData"):
+                    load_certificate(self._context, self._status["clientCertificateData"].encode(),
+                                     self._status["clientKeyData"].encode())
+            return self._status.get("token") or ""
+
+    def forget(self) -> None:
+        """The server refused what it gave: run it again next time."""
+        self._status = None
+
+    def _ends(self) -> float:
+        when = self._status.get("expirationTimestamp")
+        return calendar.timegm(time.strptime(when[:19], "%Y-%m-%dT%H:%M:%S")) if when else float("inf")
+
+    def _run(self) -> Json:
+        import subprocess
+
+        command = self._spec["command"]
+        if os.sep in command:
+            command = os.path.join(self._folder, command)
+        info = {"kind": "ExecCredential", "apiVersion": self._spec["apiVersion"], "spec": {"interactive": False}}
+        if self._spec.get("provideClusterInfo"):
+            info["spec"]["cluster"] = self._cluster
+        env = {**os.environ, **{pair["name"]: pair["value"] for pair in self._spec.get("env") or []},
+               "KUBERNETES_EXEC_INFO": json.dumps(info)}
+        try:
+            done = subprocess.run([command] + (self._spec.get("args") or []), env=env, stdin=subprocess.DEVNULL,
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+            status = json.loads(done.stdout)["status"] if done.returncode == 0 else None
+            if isinstance(status, dict) and (status.get("token") or status.get("clientCertificateData")):
+                return status
+            said = done.stderr.decode("utf-8", "replace").strip()[:300] or "no credential"
+        except (OSError, ValueError, KeyError, TypeError, subprocess.SubprocessError) as error:
+            said = type(error).__name__
+        raise ApiError(0, "the exec plugin %s failed: %s %s" % (command, said, self._spec.get("installHint") or ""))
+
+
+def read_kubeconfig(path: Optional[str] = None) -> Json:
+    """A kubeconfig as a dict whose clusters, users and contexts are {name: (what, folder)}.
+
+    Several files in KUBECONFIG are merged as kubectl does it: the first to name a thing wins. JSON is
+    read here, YAML through kubectl or PyYAML; ValueError, with the way out, where there is neither.
+    """
+    paths = [path] if path else [one for one in os.environ.get("KUBECONFIG", "").split(os.pathsep) if one]
+    paths = paths or [os.path.join(os.path.expanduser("~"), ".kube", "config")]
+    found = [one for one in paths if os.path.exists(one)]
+    if not found:
+        raise ValueError("there is no kubeconfig at %s" % os.pathsep.join(paths))
+    merged: Json = {"clusters": {}, "users": {}, "contexts": {}, "current-context": ""}
+    for document, folder in _documents(found):
+        if not isinstance(document, dict):
+            raise ValueError("a kubeconfig is a mapping, not %s" % type(document).__name__)
+        merged["current-context"] = merged["current-context"] or document.get("current-context") or ""
+        for section in ("clusters", "users", "contexts"):
+            for item in document.get(section) or []:
+                merged[section].setdefault(item["name"], (item.get(section[:-1]) or {}, folder))
+    return merged
+
+
+def _documents(paths: List[str]) -> List[Tuple[Json, str]]:
+    """The kubeconfigs in these files, each with its folder."""
+    folders = [os.path.dirname(os.path.abspath(path)) for path in paths]
+    texts = []
+    for path in paths:
+        with open(path, "rb") as file:
+            texts.append(file.read())
+    try:
+        return list(zip(map(json.loads, texts), folders))
+    except ValueError:
+        pass
+    import shutil
+    import subprocess
+
+    view = ["kubectl", "config", "view", "--raw", "--flatten", "-o", "json"]
+    if shutil.which("kubectl"):
+        env = {**os.environ, "KUBECONFIG": os.pathsep.join(paths)}
+        done = subprocess.run(view, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+        if done.returncode:
+            raise ValueError("kubectl can't read the kubeconfig: %s" % done.stderr.decode("utf-8", "replace").strip()[:300])
+        return [(json.loads(done.stdout), folders[0])]
+    try:
+        import yaml  # type: ignore[import-untyped, unused-ignore]  # the user's, if there is one
+    except ImportError:
+        raise ValueError("the kubeconfig is YAML, and there is neither kubectl nor PyYAML to read it; where kubectl is, run: "
+                         "%s > kubeconfig.json" % " ".join(view)) from None
+    return list(zip(map(yaml.safe_load, texts), folders))
+
+
+def kubeconfig_endpoint(config: Json, name: str) -> Endpoint:
+    """The Endpoint of one context; ValueError for what is missing or not supported."""
+    try:
+        context = config["contexts"][name][0]
+        cluster, cluster_folder = config["clusters"][context["cluster"]]
+        user, folder = config["users"][context["user"]] if context.get("user") else ({}, "")
+        server = cluster["server"]
+    except KeyError as error:
+        raise ValueError("context %s of the kubeconfig is incomplete: no %s" % (name, error)) from None
+
+    def octets(section: Json, key: str, where: str) -> Optional[bytes]:
+        if section.get(key + "-data"):
+            return base64.b64decode(section[key + "-data"])
+        if not section.get(key):
+            return None
+        with open(os.path.join(where, section[key]), "rb") as file:
+            return file.read()
+
+    try:
+        tls = tls_context(None, octets(cluster, "certificate-authority", cluster_folder), cluster.get("tls-server-name") or "",
+                          bool(cluster.get("insecure-skip-tls-verify")))
+        certificate, key = octets(user, "client-certificate", folder), octets(user, "client-key", folder)
+        if certificate and key:
+            load_certificate(tls, certificate, key)
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        raise ValueError("context %s of the kubeconfig has a certificate that can't be used: %s" % (name, error)) from error
+    token: Token = user.get("token") or None
+    if user.get("tokenFile"):
+        token = functools.partial(read_token, os.path.join(folder, user["tokenFile"]))
+    elif user.get("exec"):
+        token = ExecPlugin(user["exec"], tls, {key: value for key, value in cluster.items() if key != "extensions"}, folder)
+    elif user.get("auth-provider"):
+        raise ValueError("context %s of the kubeconfig has an auth-provider: use an exec plugin" % name)
+    basic = "%s:%s" % (user["username"], user.get("password", "")) if user.get("username") else ""
+    return Endpoint(server, ssl_context=tls, token=token, basic=basic, namespace=context.get("namespace") or "",
+                    proxy=cluster.get("proxy-url") or None)
+
+
+def read_token(path: str) -> str:
+    """The token in a file, read for each request: it rotates."""
+    with open(path) as file:
+        return file.read().strip()
+
+
+class Drain(Task):
+    """Cordons a node and evicts its pods; `status` is "" while it runs, then "success" or "error: ...".
+
+    DaemonSet and mirror pods stay: they would come back. An eviction that a disruption budget forbids
+    (429) is tried again until `drain_timeout`.
+    """
+
+    def __init__(self, client: Requester, cluster: str, node: str) -> None:
+        super().__init__("drain", client.tasks)
+        self.status = ""
+        self._client, self._cluster, self._node = client, cluster, node
+
+    def _run(self) -> None:
+        try:
+            self._drain()
+            self.status = "success"
+        except ApiError as error:
+            self.status = "error: cancelled" if self._cancel.is_set() else "error: %s" % error
+
+    def _ask(self, method: str, path: str, body: Json = None, params: Params = None, content_type: str = "") -> Json:
+        return self._client.send_json(method, path, body, params, self._cluster, content_type, self._cancel)
+
+    def _drain(self) -> None:
+        self._ask("PATCH", "/api/v1/nodes/" + segment(self._node), {"spec": {"unschedulable": True}},
+                  content_type="application/merge-patch+json")
+        eviction = {one["name"]: one for one in self._ask("GET", "/api/v1")["resources"]}.get("pods/eviction", {})
+        version = "%s/%s" % (eviction.get("group", "policy"), eviction.get("version", "v1"))  # policy/v1beta1 up to 1.21
+        end = time.monotonic() + self._client.settings.drain_timeout
+        asked: Dict[str, bool] = {}  # by uid: evictions that were granted
+        while True:
+            left = [pod["metadata"] for pod in self._ask("GET", "/api/v1/pods", None, {
+                "fieldSelector": "spec.nodeName=" + self._node})["items"] if self._goes(pod)]
+            if not left:
+                return
+            for pod in left:
+                if not asked.get(pod["uid"]) and not self._cancel.is_set():
+                    asked[pod["uid"]] = self._evict(version, pod)
+            if time.monotonic() >= end:
+                raise ApiError(408, "%d pods are still there: %s" % (len(left), " ".join(pod["name"] for pod in left)))
+            if self._cancel.wait(self._client.settings.drain_interval):
+                raise ApiError(0, "cancelled")
+
+    @staticmethod
+    def _goes(pod: Json) -> bool:
+        metadata = pod["metadata"]
+        if "kubernetes.io/config.mirror" in (metadata.get("annotations") or {}):
+            return False
+        return not any(owner.get("controller") and owner.get("kind") == "DaemonSet"
+                       for owner in metadata.get("ownerReferences") or [])
+
+    def _evict(self, version: str, pod: Json) -> bool:
+        path = "/api/v1/namespaces/%s/pods/%s/eviction" % (segment(pod["namespace"]), segment(pod["name"]))
+        try:
+            self._ask("POST", path, {"apiVersion": version, "kind": "Eviction",
+                                     "metadata": {"name": pod["name"], "namespace": pod["namespace"]}})
+        except ApiError as error:
+            if error.status not in (404, 429):
+                raise
+            return error.status == 404
+        return True
+
+
+class PortForward(Task):
+    """A local listener whose connections go to a port of a pod, one WebSocket each; its thread accepts."""
+
+    def __init__(self, client: Requester, cluster: str, info: Json, address: str, port: int) -> None:
+        super().__init__("forward", client.tasks)
+        self.info = info
+        self._client, self._cluster = client, cluster
+        self._pipes: List[_Pipe] = []
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        self._listener = _Socket(family, socket.SOCK_STREAM)
+        try:
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._listener.bind((address or "127.0.0.1", port))
+            self._listener.listen(64)
+        except OSError as error:
+            self._listener.close()
+            raise ApiError(0, "can't listen on port %d: %s" % (port, error)) from error
+        self._listener.setblocking(False)
+        self.info["port"] = str(self._listener.getsockname()[1])
+
+    @property
+    def running(self) -> bool:
+        return not self._cancel.is_set()
+
+    def close(self) -> None:
+        """What cancel does first: wake the accepting thread, end the connections."""
+        try:
+            self._listener.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        for pipe in list(self._pipes):
+            pipe._cancel.set()
+
+    def _run(self) -> None:
+        self._cancel.hold(self)
+        with self._listener:
+            while not self._cancel.is_set():
+                try:
+                    conn, _ = self._listener.accept()
+                except BlockingIOError:
+                    _ready(self._listener.fileno(), True, False, _SLICE)
+                    continue
+                except OSError:
+                    if not self._cancel.wait(0.1):  # too many open files: they may become fewer
+                        continue
+                    return
+                self._pipes = [pipe for pipe in self._pipes if pipe._thread.is_alive()]
+                self._pipes.append(_Pipe(self._client, self._cluster, self.info, conn).start())
+                if self._cancel.is_set():
+                    self._pipes[-1]._cancel.set()
+
+
+class _Pipe(Task):
+    """One forwarded connection. Its thread brings octets from the pod, a second one those to the pod."""
+
+    def __init__(self, client: Requester, cluster: str, info: Json, conn: socket.socket) -> None:
+        super().__init__("forwarded", client.tasks)
+        self._client, self._cluster, self._info, self._conn = client, cluster, info, conn
+        self._socket: Optional[WebSocket] = None
+        self._sent_all = False  # the local side has no more to say
+
+    def close(self) -> None:
+        if self._socket:
+            self._socket.abort()
+        try:
+            self._conn.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+
+    def _run(self) -> None:
+        path = "/api/v1/namespaces/%s/pods/%s/portforward" % (segment(self._info["namespace"]), segment(self._info["pod"]))
+        self._conn.setblocking(True)
+        upload = threading.Thread(target=self._upload, name="apiproxy-upload", daemon=True)
+        try:
+            self._socket = self._client.connect(self._cluster, path, {"ports": self._info["targetPort"]}, self._cancel,
+                                                ["v4.channel.k8s.io"])
+            self._cancel.hold(self)
+            upload.start()
+            self._download(self._socket)
+        except (ApiError, OSError) as error:
+            if not self._cancel.is_set():
+                self._info["error"] = str(error)
+                log.info("a forwarded connection ended: %s", error)
+        finally:
+            self.close()
+            self._cancel.hold(None)
+            if upload.ident:
+                upload.join()
+            self._conn.close()
+
+    def _download(self, remote: WebSocket) -> None:
+        opened = set()  # channels 0 (data) and 1 (errors) both begin with the port's number
+        while True:
+            try:
+                message = remote.recv(self._client.settings.forward_linger if self._sent_all else 1.0)
+            except TimeoutError:
+                if self._sent_all:
+                    return  # v4 has no half-close: without an answer by now, the local side has gone
+                continue
+            except ConnectionClosed:
+                return
+            if isinstance(message, str) or not message:
+                continue
+            if message[0] not in opened:
+                opened.add(message[0])
+            elif message[0] == 0:
+                self._conn.sendall(message[1:])
+            elif message[0] == 1 and len(message) > 1:
+                raise WebSocketError(0, message[1:].decode("utf-8", "replace").strip())
+
+    def _upload(self) -> None:
+        try:
+            while True:
+                data = self._conn.recv(64 * 1024)
+                if not data:
+                    break
+                cast(WebSocket, self._socket).send(b"\0" + data)
+        except (OSError, ApiError):
+            pass  # the other thread learns of it
+        self._sent_all = True
+
+
+# ------------------------------------------------------------------------------
+# 11. Client
 #
 # Where a call goes and with whose credentials; then every call, in the order of
 # the documentation. `_lock` promises: a cluster's token is read and replaced whole.
 # ------------------------------------------------------------------------------
-
-
-class Endpoint(NamedTuple):
-    """An API server reached without Headlamp: its address, TLS and proxy (None: as the environment says)."""
-
-    server: str
-    ssl_context: Optional[ssl.SSLContext] = None
-    proxy: Optional[str] = None
 
 
 class _Credential:
@@ -2387,8 +2789,9 @@ def check_token(token: Any) -> str:
 class Client(Settings):
     """Every call of this module, with settings, tokens and connections of its own.
 
-    base_url  the Headlamp server, or `kubectl proxy --api-prefix=/clusters/<name>`
-    settings  see Settings; each is a keyword here and an attribute afterwards
+    base_url   the Headlamp server, or `kubectl proxy --api-prefix=/clusters/<name>`; "" for neither
+    settings   see Settings; each is a keyword here and an attribute afterwards
+    endpoints  clusters that are reached without it, see `add_endpoint`, `in_cluster`, `from_kubeconfig`
 
     It starts nothing before the first call. `close`, or leaving its `with` block, ends all that it started.
     """
@@ -2396,22 +2799,75 @@ class Client(Settings):
     def __init__(self, base_url: str = "http://localhost:4466", **settings: Any) -> None:
         for name, value in check_options(Settings, settings, "Client").items():
             setattr(self, name, value)
-        address = split_url(base_url, ("http", "https"))
-        if "?" in address.target:
-            raise ValueError("base_url can't have a query")
-        check_path(address.target)
-        if self.cluster:
-            segment(self.cluster, "cluster")
+        if base_url != "":
+            target = split_url(base_url, ("http", "https")).target
+            if "?" in check_path(target):
+                raise ValueError("base_url can't have a query")
         self.base_url = base_url
-        self.endpoints: Dict[str, Endpoint] = {}  # clusters that are reached without Headlamp
+        self.endpoints: Dict[str, Endpoint] = {}
+        self._checked_cluster(self.cluster)
         self.tasks: Dict[Any, None] = {}  # streams that run
         self._lock = threading.Lock()
         self._tokens: Dict[str, _Credential] = {}  # guarded by _lock, as the next
         self._kubeconfigs: Dict[str, str] = {}  # base64, by cluster
         self._resources: Dict[Tuple[str, str], Tuple[float, Json]] = {}  # discovery, by cluster and API
+        self._drains: Dict[Tuple[str, str], Drain] = {}  # by cluster and node
+        self._forwards: Dict[Tuple[str, str], PortForward] = {}  # by cluster and id
         self._handler = HttpHandler(self)
         self._opener = urllib.request.OpenerDirector()
         self._opener.add_handler(self._handler)
+
+    @classmethod
+    def in_cluster(cls, folder: str = IN_CLUSTER, **settings: Any) -> Client:
+        """A client for the cluster that this program runs in, as the pod's service account; cluster "in-cluster".
+
+        The token is read from its file for each request: it rotates. ValueError outside of a pod.
+        """
+        host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT")
+        if not host or not port:
+            raise ValueError("not inside a cluster: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set")
+        try:
+            context = tls_context(os.path.join(folder, "ca.crt"))
+            namespace = read_token(os.path.join(folder, "namespace"))
+        except OSError as error:
+            raise ValueError("not inside a cluster: %s" % error) from error
+        client = cls("", **settings)
+        client.add_endpoint("in-cluster", Endpoint(
+            "https://%s:%s" % ("[%s]" % host if ":" in host else host, port), ssl_context=context, namespace=namespace,
+            token=functools.partial(read_token, os.path.join(folder, "token"))))
+        client.cluster = client.cluster or "in-cluster"
+        return client
+
+    @classmethod
+    def from_kubeconfig(cls, path: Optional[str] = None, context: Optional[str] = None, **settings: Any) -> Client:
+        """A client for every context of a kubeconfig, by its name; the current one, or `context`, is the current cluster.
+
+        Without a `path`: the files in KUBECONFIG, else ~/.kube/config. YAML needs kubectl or PyYAML.
+        ValueError for a file or a current context that can't be used; other contexts are left out.
+        """
+        client = cls("", **settings)
+        client.cluster = client._add_kubeconfig(read_kubeconfig(path), context)
+        return client
+
+    def _add_kubeconfig(self, config: Json, context: Optional[str] = None) -> str:
+        current = context or config["current-context"]
+        if context and context not in config["contexts"]:
+            raise ValueError("the kubeconfig has no context %s" % context)
+        for name in config["contexts"]:
+            try:
+                self.add_endpoint(name, kubeconfig_endpoint(config, name))
+            except ValueError as error:
+                if name == current:
+                    raise
+                log.warning("left out: %s", error)
+        return current
+
+    def add_endpoint(self, cluster: str, endpoint: Endpoint) -> None:
+        """From now on reach `cluster` at `endpoint`, with the endpoint's credentials; any name will do."""
+        if not isinstance(cluster, str) or not cluster:
+            raise ValueError("a cluster has a name")
+        self.endpoints[cluster] = endpoint
+        self.set_token(cluster, endpoint.token)
 
     def __repr__(self) -> str:
         return "<Client %s%s>" % (self.base_url, " cluster=%s" % self.cluster if self.cluster else "")
@@ -2429,13 +2885,12 @@ class Client(Settings):
             task._cancel.set()  # all first, so that their ends do not add up
         end = time.monotonic() + 0.9
         for task in tasks:
-            if task._thread is not threading.current_thread():
-                task._thread.join(max(0.0, end - time.monotonic()))
+            task.join(end)
         self._handler.close()
 
     def set_token(self, cluster: str, token: Token) -> None:
         """Use `token` for `cluster`: a str, a function that returns one (called for each request), or None to forget it."""
-        segment(cluster, "cluster")
+        self._checked_cluster(cluster)
         credential = _Credential(token if callable(token) else check_token(token))
         with self._lock:
             if credential.value:
@@ -2514,13 +2969,19 @@ class Client(Settings):
         """(address, TLS settings, proxy) of the API server of `cluster`."""
         endpoint = self.endpoints.get(cluster)
         if endpoint:
-            return endpoint
+            return endpoint.server, endpoint.ssl_context or self.ssl_context, endpoint.proxy
+        if not self.base_url:
+            raise ValueError("no such cluster here, and no Headlamp server to ask: %r" % cluster if cluster else
+                             "this needs a Headlamp server, or the name of a cluster")
         base = combine_path(self.base_url, "/clusters/" + segment(cluster, "cluster")) if cluster else self.base_url
         return base, self.ssl_context, None
 
     def _credentials(self, cluster: str, token: str) -> Dict[str, str]:
         """Headers that say who we are to `cluster`, made afresh each time."""
         lines = {"Authorization": "Bearer " + token} if token else {}
+        endpoint = self.endpoints.get(cluster)
+        if endpoint and endpoint.basic and not token:
+            lines["Authorization"] = "Basic " + base64.b64encode(endpoint.basic.encode()).decode()
         kubeconfig = self._kubeconfigs.get(cluster)
         if kubeconfig:
             lines.update({"KUBECONFIG": kubeconfig, "X-HEADLAMP-USER-ID": self._user()})
@@ -2561,7 +3022,8 @@ class Client(Settings):
         if body is not None:
             lines["Content-Type"] = "application/json"
         lines.update(self._credentials(who, token))
-        if self.backend_token and (backend or cluster and path.lstrip("/").startswith("helm/")):
+        if self.backend_token and (backend or cluster and cluster not in self.endpoints
+                                   and path.lstrip("/").startswith("helm/")):
             lines["X-HEADLAMP_BACKEND-TOKEN"] = check_token(self.backend_token)
         lines = {name: value for name, value in lines.items() if name.lower() not in own}
         lines.update(own.values())
@@ -2574,8 +3036,10 @@ class Client(Settings):
     def _notice(self, response: Response, cluster: str, sent: Optional[_Credential], logout: bool) -> None:
         """What an answer says beside its body: a fresh token, a token refused, a reload."""
         fresh = response.headers.get("X-Authorization")
-        if fresh and cluster and not re.search("[^\x21-\x7e]", fresh):
+        if fresh and cluster and cluster not in self.endpoints and not re.search("[^\x21-\x7e]", fresh):
             self._swap_token(cluster, sent, fresh)
+        if response.status == 401 and sent and isinstance(sent.value, ExecPlugin):
+            sent.value.forget()
         if response.status == 401 and logout and cluster:
             if self._swap_token(cluster, sent, "") or sent is None or callable(sent.value):
                 self._hook(self.on_logout, cluster)
@@ -2617,10 +3081,11 @@ class Client(Settings):
             max_message_size=self.max_message, ping_interval=self.ping_interval, ping_timeout=self.ping_timeout,
             close_timeout=self.close_timeout, cancel=cancel)
 
-    def send_json(self, method: str, path: str, body: Json, params: Params, cluster: str, content_type: str = "") -> Json:
+    def send_json(self, method: str, path: str, body: Json, params: Params, cluster: str, content_type: str = "",
+                  cancel: Optional[Cancel] = None) -> Json:
         """A request of an API client, with its body as JSON."""
         return _checked(self._send(method, path, cluster, params=params, body=None if body is None else encode_json(body),
-                                   headers={"Content-Type": content_type} if content_type else None)).json()
+                                   headers={"Content-Type": content_type} if content_type else None, cancel=cancel)).json()
 
     # -- the documented calls --------------------------------------------------------
 
@@ -2652,7 +3117,9 @@ class Client(Settings):
         resource = self._resource(cluster, root, body["kind"])
         path = combine_path(root, segment(resource["name"], "resource"))
         if resource.get("namespaced"):
-            namespace = body["metadata"].get("namespace") or self.default_namespaces.get(cluster) or "default"
+            namespace = body["metadata"].get("namespace") or self.default_namespaces.get(cluster)
+            if not namespace:
+                namespace = (self.endpoints[cluster].namespace if cluster in self.endpoints else "") or "default"
             body = {**body, "metadata": {**body["metadata"], "namespace": namespace}}
             path = "%s/namespaces/%s/%s" % (root, segment(namespace, "namespace"), segment(resource["name"], "resource"))
         return apply_object(self, cluster, body, path)
@@ -2696,10 +3163,13 @@ class Client(Settings):
         return response.json() if options.get("isJSON", True) else response
 
     def delete_cluster(self, cluster: str) -> Json:
-        """Forget a stored kubeconfig (None), or remove a dynamic cluster from the server (its configuration).
+        """Forget an endpoint or a stored kubeconfig (None), or remove a cluster from the server (its configuration).
 
         Documented as deleteCluster.
         """
+        if self.endpoints.pop(cluster, None):
+            self.set_token(cluster, None)
+            return None
         quoted = segment(cluster, "cluster")
         with self._lock:
             stored = self._kubeconfigs.pop(cluster, None)
@@ -2716,17 +3186,29 @@ class Client(Settings):
         return _checked(self._send("DELETE", "/plugins/" + segment(name, "plugin"), backend=True)).json()
 
     def drain_node(self, cluster: str, node_name: str) -> Json:
-        """Have the server cordon a node and delete its pods; its word that it begins. Documented as drainNode."""
+        """Begin to cordon a node and remove its pods; {"message", "cluster"} at once. See `drain_node_status`.
+
+        Headlamp deletes every pod of the node; without it they are evicted, and disruption budgets, mirror
+        pods and DaemonSets respected. Documented as drainNode.
+        """
         segment(node_name, "node name")
+        if cluster in self.endpoints:
+            running = self._drains.get((cluster, node_name))
+            if running is None or running.status:
+                self._drains[cluster, node_name] = Drain(self, cluster, node_name).start()
+            return {"message": "Drain node request submitted successfully", "cluster": cluster}
         return self._backend("POST", "/drain-node", cluster, {"cluster": cluster, "nodeName": node_name})
 
     def drain_node_status(self, cluster: str, node_name: str) -> Json:
         """How a drain goes: {"id": "success" | "error: ..." | "" while it runs, "cluster": cluster}.
 
-        The server answers 404 while a drain runs, and also when none was begun; and it keeps the result
+        Headlamp answers 404 while a drain runs, and also when none was begun; and it keeps the result
         of an earlier drain of the same node for 20 minutes. Documented as drainNodeStatus.
         """
         segment(node_name, "node name")
+        if cluster in self.endpoints:
+            drain = self._drains.get((cluster, node_name))
+            return {"id": drain.status if drain else "", "cluster": cluster}
         try:
             return self._backend("GET", "/drain-node-status", cluster, None, {"cluster": cluster, "nodeName": node_name})
         except ApiError as error:
@@ -2736,6 +3218,9 @@ class Client(Settings):
 
     def list_port_forward(self, cluster: str) -> Json:
         """The port forwards of a cluster, each with id, pod, port, targetPort, status. Documented as listPortForward."""
+        if cluster in self.endpoints:
+            return [{**one.info, "status": "Running" if one.running else "Stopped"}
+                    for (name, _), one in list(self._forwards.items()) if name == cluster]
         found = self._backend("GET", "/portforward/list", cluster, None, {"cluster": cluster})
         return [one for one in found or [] if one.get("cluster") == cluster]  # "foo" lists "foobar"'s too
 
@@ -2808,6 +3293,8 @@ class Client(Settings):
         """
         given = check_options(ClusterRequest, cluster_req)
         kubeconfig = given.get("kubeconfig")
+        if not self.base_url:
+            return self._set_endpoint(given)
         if kubeconfig:
             try:
                 base64.b64decode(kubeconfig, validate=True)
@@ -2832,14 +3319,41 @@ class Client(Settings):
                 given[theirs] = given[ours]
         return _checked(self._send("POST", "/cluster", auto_logout=False, body=encode_json(given), backend=True)).json()
 
+    def _set_endpoint(self, given: Mapping[str, Any]) -> Json:
+        """What set_cluster does where there is no Headlamp server."""
+        before = dict(self.endpoints)
+        if given.get("kubeconfig"):
+            import tempfile
+
+            handle, path = tempfile.mkstemp()
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(base64.b64decode(given["kubeconfig"], validate=True))
+                self._add_kubeconfig(read_kubeconfig(path))
+            except binascii.Error:
+                raise ValueError("kubeconfig is not base64") from None
+            finally:
+                os.unlink(path)
+        elif given.get("name") and given.get("server"):
+            authority = base64.b64decode(given.get("certificateAuthorityData") or "") or None
+            self.add_endpoint(given["name"], Endpoint(given["server"], ssl_context=tls_context(
+                None, authority, insecure=bool(given.get("insecureTLSVerify")))))
+        else:
+            raise ValueError("a cluster needs a kubeconfig, or a name and a server")
+        return {"clusters": [{"name": name, "server": one.server} for name, one in self.endpoints.items()
+                             if before.get(name) is not one]}
+
     def start_port_forward(self, cluster: str, namespace: str, podname: str, container_port: Union[str, int], service: str,
                            service_namespace: str, port: Union[str, int, None] = None, address: str = "",
                            id: str = "") -> Json:
-        """Have the server forward one of its ports to a pod's; what it made, `id` and `port` among it.
+        """Forward a port to a pod's: of the Headlamp server, or without one of this machine; `id` and `port` among the answer.
 
-        `port` None takes any free one. The server never answers when the pod can't be reached: ApiError
-        408 after `request_timeout`. Documented as startPortForward.
+        `port` None takes any free one. Headlamp never answers when the pod can't be reached: ApiError 408
+        after `request_timeout`. Without it an empty `podname` is any ready pod of `service`. Documented as
+        startPortForward.
         """
+        if cluster in self.endpoints:
+            return self._forward(cluster, namespace, podname, container_port, service, service_namespace, port, address, id)
         for what, value in (("cluster", cluster), ("namespace", namespace), ("podname", podname)):
             segment(value, what)
         body = {"cluster": cluster, "namespace": namespace, "pod": podname, "service": service,
@@ -2848,11 +3362,39 @@ class Client(Settings):
             body["port"] = str(port)  # a number is refused
         return self._backend("POST", "/portforward", cluster, body)
 
+    def _forward(self, cluster: str, namespace: str, podname: str, container_port: Union[str, int], service: str,
+                 service_namespace: str, port: Union[str, int, None], address: str, id: str) -> Json:
+        if not podname:
+            namespace = service_namespace or namespace
+            endpoints = self.send_json("GET", "/api/v1/namespaces/%s/endpoints/%s" % (
+                segment(namespace, "namespace"), segment(service, "service")), None, None, cluster)
+            podname = next((one["targetRef"]["name"] for subset in endpoints.get("subsets") or []
+                            for one in subset.get("addresses") or [] if one.get("targetRef", {}).get("kind") == "Pod"), "")
+            if not podname:
+                raise ApiError(503, "the service %s has no ready pod" % service)
+        else:
+            self.send_json("GET", "/api/v1/namespaces/%s/pods/%s" % (
+                segment(namespace, "namespace"), segment(podname, "podname")), None, None, cluster)
+        id = id or os.urandom(8).hex()
+        if (cluster, id) in self._forwards and self._forwards[cluster, id].running:
+            raise ValueError("there is a port forward %s already" % id)
+        info = {"id": id, "cluster": cluster, "namespace": namespace, "pod": podname, "service": service,
+                "serviceNamespace": service_namespace, "targetPort": str(int(container_port)), "error": ""}
+        self._forwards[cluster, id] = PortForward(self, cluster, info, address, int(port or 0)).start()
+        return dict(info)
+
     def stop_or_delete_port_forward(self, cluster: str, id: str, stop_or_delete: bool = True) -> str:
-        """Stop a port forward (True), or delete its record (False: it does not stop it); what the server said.
+        """Stop a port forward (True) or delete its record (False: at a Headlamp server it goes on); what was said.
 
         Documented as stopOrDeletePortForward.
         """
+        if cluster in self.endpoints:
+            if (cluster, id) not in self._forwards:
+                raise ApiError(404, "no portforward running with id " + id)
+            self._forwards[cluster, id].cancel()
+            if not stop_or_delete:
+                del self._forwards[cluster, id]
+            return "stopped"
         segment(cluster, "cluster")
         return _checked(self._send("DELETE", "/portforward", credentials_of=cluster, auto_logout=False, body=encode_json(
             {"cluster": cluster, "id": id, "stopOrDelete": stop_or_delete}))).text().strip()
@@ -2876,9 +3418,7 @@ class Client(Settings):
         protocols = list(given.get("additionalProtocols") or ())
         if not all(isinstance(one, str) and _TOKEN.fullmatch(one) for one in protocols):
             raise ValueError("additionalProtocols are RFC 9110 tokens")
-        cluster = given.get("cluster") or self.cluster
-        if cluster:
-            segment(cluster, "cluster")
+        cluster = self._checked_cluster(given.get("cluster"))
         return Stream(lambda cancel: self.connect(cluster, url, None, cancel, protocols), cb, given, self, self.tasks).start()
 
     def stream_result(self, url: str, name: str, cb: StreamResultsCb, err_cb: StreamErrCb, query_params: Params = None,
@@ -2918,7 +3458,7 @@ class Client(Settings):
 
     def _checked_cluster(self, cluster: Optional[str]) -> str:
         cluster = cluster or self.cluster
-        if cluster:
+        if cluster not in self.endpoints and (cluster or not self.base_url):
             segment(cluster, "cluster")
         return cluster
 
@@ -2949,7 +3489,7 @@ def _checked(response: Response) -> Response:
 
 
 # ------------------------------------------------------------------------------
-# 11. Module functions
+# 12. Module functions
 #
 # The methods of one default client, looked up at call time, so that `configure`
 # reaches functions that were imported by name.
@@ -2958,14 +3498,16 @@ def _checked(response: Response) -> Response:
 _default = Client()  # does nothing until asked
 
 
-def configure(base_url: str = "http://localhost:4466", **settings: Any) -> None:
+def configure(base_url: Union[str, Client] = "http://localhost:4466", **settings: Any) -> None:
     """Replace the default client's settings by these, which are Client's; what ran with the old ones is cancelled.
+
+    A Client may be given instead: configure(Client.in_cluster()), configure(Client.from_kubeconfig()).
 
     Tokens and stored kubeconfigs stay if the address does: another server never gets them.
     """
     global _default
-    old, new = _default, Client(base_url, **settings)
-    if new.base_url == old.base_url:
+    old, new = _default, base_url if isinstance(base_url, Client) else Client(base_url, **settings)
+    if new.base_url == old.base_url and not isinstance(base_url, Client):
         with old._lock:
             new._tokens, new._kubeconfigs = dict(old._tokens), dict(old._kubeconfigs)
             new.user_id = new.user_id or old.user_id

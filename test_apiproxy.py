@@ -323,3 +323,1066 @@ def trusting(certificate):
     return ssl.create_default_context(cafile=certificate)
 
 
+# ------------------------------------------------------------------------------
+# 9. Resources, 10. Client: one test for the demo cluster and the real API server
+# ------------------------------------------------------------------------------
+
+REAL = os.environ.get("APIPROXY_TEST_URL")
+needs_cluster = [pytest.mark.cluster, pytest.mark.skipif(not REAL, reason="APIPROXY_TEST_URL is not set")]
+
+
+def direct_client(client, **settings):
+    """A client of the real API server itself, over TLS with the cluster's CA, as admin."""
+    context = ssl.create_default_context(cafile=os.environ["APIPROXY_TEST_CA"])
+    one = client(REAL, **{"cluster": "direct", **settings})
+    one.add_endpoint("direct", apiproxy.Endpoint(
+        os.environ["APIPROXY_TEST_DIRECT"], ssl_context=context, token=os.environ["APIPROXY_TEST_TOKEN"]))
+    return one
+
+
+@pytest.fixture
+def demo():
+    """demo(**settings) -> DemoCluster, stopped after the test."""
+    running = []
+
+    def start(*clusters, **settings):
+        running.append(DemoCluster(clusters or ("dev",), **settings).start())
+        return running[-1]
+
+    yield start
+    for one in running:
+        one.stop()
+
+
+@pytest.fixture(params=["demo", pytest.param("proxy", marks=needs_cluster), pytest.param("direct", marks=needs_cluster)])
+def api(request, client, demo):
+    """A Client of a demo cluster and of the real API server, with a namespace of its own: api.space."""
+    if request.param == "demo":
+        one = client(demo(controllers=False).url)
+    elif request.param == "proxy":
+        one = client(REAL, cluster=os.environ["APIPROXY_TEST_CLUSTER"])
+    else:
+        one = direct_client(client)
+    one.space = "t-" + os.urandom(4).hex()
+    one.maps = "/api/v1/namespaces/%s/configmaps" % one.space
+    one.post("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": one.space}})
+    yield one
+    one.close()
+    one.remove("/api/v1/namespaces/" + one.space)
+
+
+class Views:
+    """Callbacks that keep what they got: `views`, `errors`; `last` as {name: data}."""
+
+    def __init__(self):
+        self.views, self.errors = [], []
+
+    def cb(self, items):
+        self.views.append(items)
+
+    def err_cb(self, error, cancel):
+        self.errors.append(error)
+
+    @property
+    def last(self):
+        return {item["metadata"]["name"]: item.get("data") or None for item in self.views[-1]} if self.views else None
+
+
+def config_map(name, space=None, labels=None, **data):
+    metadata = {"name": name, **({"namespace": space} if space else {}), **({"labels": labels} if labels else {})}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
+
+
+def web(space, replicas=1):
+    labels = {"app": "web"}
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "namespace": space}, "spec": {
+        "replicas": replicas, "selector": {"matchLabels": labels}, "template": {
+            "metadata": {"labels": labels}, "spec": {"containers": [{"name": "web", "image": "web:1"}]}}}}
+
+
+def test_a_view_follows_every_change(api):
+    seen = Views()
+    api.stream_results(api.maps, seen.cb, seen.err_cb)
+    eventually(lambda: seen.views)
+    for change in (
+        lambda: api.post(api.maps, config_map("a", x="1")),
+        lambda: api.post(api.maps, config_map("b")),
+        lambda: api.put(api.maps + "/a", config_map("a", x="2")),
+        lambda: api.patch(api.maps + "/b", {"data": {"y": "1"}}),
+        lambda: api.remove(api.maps + "/a"),
+    ):
+        count = len(seen.views)
+        change()
+        eventually(lambda: len(seen.views) > count)
+    wanted = [{}, {"a": {"x": "1"}}, {"a": {"x": "1"}, "b": None}, {"a": {"x": "2"}, "b": None},
+              {"a": {"x": "2"}, "b": {"y": "1"}}, {"b": {"y": "1"}}]
+    shown = [{i["metadata"]["name"]: i.get("data") or None for i in view} for view in seen.views]
+    assert [{name: data for name, data in view.items() if name in "ab"} for view in shown] == wanted  # not kube-root-ca.crt
+    assert not seen.errors
+    assert all(i["kind"] == "ConfigMap" and i["apiVersion"] == "v1" for view in seen.views for i in view)
+
+
+def test_a_selector_is_followed_both_ways(api):
+    seen = Views()
+    api.post(api.maps, config_map("a", labels={"tier": "front"}))
+    api.stream_results(api.maps, seen.cb, seen.err_cb, {"labelSelector": "tier=front", "fieldSelector": "metadata.name!=c"})
+    eventually(lambda: seen.last == {"a": None})
+    api.patch(api.maps + "/a", {"metadata": {"labels": {"tier": "back"}}})
+    eventually(lambda: seen.last == {})
+    api.patch(api.maps + "/a", {"metadata": {"labels": {"tier": "front"}}})
+    api.post(api.maps, config_map("c", labels={"tier": "front"}))
+    api.post(api.maps, config_map("b", labels={"tier": "front"}))
+    eventually(lambda: seen.last == {"a": None, "b": None})
+    assert not seen.errors
+
+
+def test_limit_gives_the_newest_though_the_server_lists_by_name(api):
+    for name in "edcba":
+        api.post(api.maps, config_map(name))
+    all_items, two = Views(), Views()
+    api.stream_results(api.maps, all_items.cb, all_items.err_cb)
+    api.stream_results(api.maps, two.cb, two.err_cb, {"limit": 2})
+    eventually(lambda: all_items.views and two.views)
+    newest = sorted(all_items.views[0], key=lambda item: item["metadata"]["creationTimestamp"], reverse=True)[:2]
+    assert [i["metadata"]["creationTimestamp"] for i in two.views[0]] == [i["metadata"]["creationTimestamp"] for i in newest]
+    assert len(two.views[0]) == 2 and not two.errors
+
+
+def test_one_object_and_every_state_of_it(api):
+    states, errors = [], []
+    api.post(api.maps, config_map("a", x="1"))
+    api.stream_result(api.maps, "a", states.append, lambda error, cancel: errors.append(error))
+    eventually(lambda: states)
+    api.post(api.maps, config_map("other"))
+    api.patch(api.maps + "/a", [{"op": "replace", "path": "/data/x", "value": "2"}])
+    api.remove(api.maps + "/a")
+    api.post(api.maps, config_map("a", x="3"))
+    eventually(lambda: len(states) == 4)
+    assert [(s.get("actionType"), s["data"]["x"]) for s in states] == [
+        (None, "1"), ("MODIFIED", "2"), ("DELETED", "2"), ("ADDED", "3")]
+    assert not errors and {state["metadata"]["name"] for state in states} == {"a"}
+
+
+@pytest.mark.parametrize("call, status, reason, details", [
+    (lambda api: api.request(api.maps + "/nope"), 404, "NotFound", {"name": "nope", "kind": "configmaps"}),
+    (lambda api: api.request("/api/v1/nopes"), 404, "NotFound", {}),
+    (lambda api: api.request("/apis/no.group/v1/nopes"), 404, "", {}),
+    (lambda api: api.post("/api/v1/namespaces/no-such-space/configmaps", config_map("a")), 404, "NotFound",
+     {"name": "no-such-space", "kind": "namespaces"}),
+    (lambda api: [api.post(api.maps, config_map("a")) for _ in "12"], 409, "AlreadyExists", {"name": "a", "kind": "configmaps"}),
+    (lambda api: [api.post(api.maps, config_map("a")), api.put(api.maps + "/a", {
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "resourceVersion": "1"}})], 409, "Conflict",
+     {"name": "a", "kind": "configmaps"}),
+    (lambda api: api.post(api.maps, config_map("Not_A_Name")), 422, "Invalid", None),
+    (lambda api: api.request(api.maps, query_params={"labelSelector": "!!"}), 400, "BadRequest", None),
+    (lambda api: [api.post(api.maps, config_map("a")), api.patch(api.maps + "/a", {}, True, {
+        "headers": {"content-type": "text/plain"}})], 415, "UnsupportedMediaType", None),
+    (lambda api: api.request(api.maps, {"method": "PATCH", "body": "{}", "headers": {
+        "content-type": "application/merge-patch+json"}}), 405, "MethodNotAllowed", None),
+])
+def test_refusals_carry_the_servers_words(api, call, status, reason, details):
+    with pytest.raises(apiproxy.ApiError) as caught:
+        call(api)
+    error = caught.value
+    assert (error.status, error.reason) == (status, reason)
+    assert details is None or details == {key: error.details.get(key) for key in details}
+    assert error.message in str(error) and error.message and error.url.startswith("http") and error.method
+
+
+def test_patches_by_type(api):
+    api.post(api.maps, config_map("a", x="1", y="1"))
+    assert api.patch(api.maps + "/a", {"data": {"x": None, "z": "1"}})["data"] == {"y": "1", "z": "1"}
+    assert api.patch(api.maps + "/a", [{"op": "remove", "path": "/data/y"}])["data"] == {"z": "1"}
+    maps = api.api_factory_with_namespace("", "v1", "configmaps")
+    assert maps.patch({"data": {"w": "2"}}, api.space, "a")["data"] == {"w": "2", "z": "1"}
+
+
+def test_an_api_client_makes_reads_changes_scales_and_removes(api):
+    deployments = api.api_factory_with_namespace("apps", "v1", "deployments", True)
+    assert deployments.is_namespaced and deployments.api_info == [{"group": "apps", "version": "v1", "resource": "deployments"}]
+    made = deployments.post(web(api.space, 2))
+    assert deployments.scale.get(api.space, "web")["spec"]["replicas"] == 2
+    scaled = deployments.scale.put({"metadata": {"name": "web", "namespace": api.space}, "spec": {"replicas": 5}})
+    assert scaled["kind"] == "Scale" and scaled["spec"]["replicas"] == 5
+    now = api.request("/apis/apps/v1/namespaces/%s/deployments/web" % api.space)
+    assert now["spec"]["replicas"] == 5 and now["metadata"]["uid"] == made["metadata"]["uid"]
+    now["spec"]["replicas"] = 1
+    assert deployments.put(now)["spec"]["replicas"] == 1
+    with pytest.raises(apiproxy.ApiError) as caught:
+        deployments.put(now)  # the version is an old one by now
+    assert caught.value.status == 409
+    seen = Views()
+    deployments.list(api.space, seen.cb, seen.err_cb)
+    eventually(lambda: seen.views)
+    deployments.delete(api.space, "web")
+    eventually(lambda: seen.views[-1] == [])
+    nodes = api.api_factory("", "v1", "nodes")
+    assert not nodes.is_namespaced and api.api_factory_with_namespace("", "v1", "pods").scale is None
+    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": api.space}}
+    nodes.post(node)
+    assert nodes.patch({"metadata": {"labels": {"a": "b"}}}, api.space)["metadata"]["labels"]["a"] == "b"
+    assert nodes.delete(api.space)["status"] == "Success"
+
+
+def test_apply_makes_then_replaces_and_leaves_the_callers_object_alone(api):
+    mine = config_map("a", api.space, x="1")
+    before = json.dumps(mine)
+    first = api.apply(mine)
+    api.patch(api.maps + "/a", {"data": {"other": "1"}})
+    mine["data"]["x"] = "2"
+    second = api.apply(mine)
+    assert second["data"] == {"x": "2"} and second["metadata"]["uid"] == first["metadata"]["uid"]
+    mine["data"]["x"] = "1"
+    assert json.dumps(mine) == before
+    stale = {**mine, "metadata": {**mine["metadata"], "resourceVersion": first["metadata"]["resourceVersion"]}}
+    with pytest.raises(apiproxy.ApiError) as caught:
+        api.apply(stale)
+    assert (caught.value.status, caught.value.reason) == (409, "Conflict")
+    fresh = {**mine, "metadata": {**mine["metadata"], "resourceVersion": second["metadata"]["resourceVersion"]}}
+    assert api.apply(fresh)["data"] == {"x": "1"}
+
+
+BUILT_IN = [
+    config_map("it"), web(None),
+    {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "it"}, "data": {"k": "dmFsdWU="}},
+    {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "it"}},
+    {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "it"}, "spec": {"ports": [{"port": 80}], "selector": {"app": "web"}}},
+    {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "it"}, "spec": {"containers": [{"name": "c", "image": "i"}]}},
+    {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "it"}},
+    {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "it"}},
+    {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "it"}, "spec": {"template": {"spec": {
+        "restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}}},
+    {"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "it"}, "spec": {
+        "selector": {"matchLabels": {"a": "b"}}, "template": {
+            "metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}},
+]
+
+
+@pytest.mark.parametrize("body", BUILT_IN, ids=lambda body: body["kind"])
+def test_apply_of_built_in_kinds_as_written_and_as_read(api, body):
+    cluster_wide = body["kind"] in ("Node", "Namespace")
+    body = {**body, "metadata": {"name": api.space + "-x" if cluster_wide else "it", "labels": {"step": "1"}}}
+    api.default_namespaces = {api.cluster: api.space}
+    states = [api.apply(body)]
+    if body["kind"] not in ("Job", "Pod"):  # of those the server lets nobody take away what it has filled in
+        body["metadata"]["labels"] = {"step": "2"}
+        states.append(api.apply(body))
+    read = json.loads(json.dumps(states[-1]))
+    read["metadata"]["labels"] = {"step": "3"}
+    states.append(api.apply(read))  # a Service's and a Job's POST is found invalid before it is found to exist
+    del read["metadata"]["resourceVersion"]
+    read["metadata"]["labels"] = {"step": "4"}
+    states.append(api.apply(read))
+    assert states[-1]["metadata"]["labels"]["step"] == "4"
+    assert {(state["metadata"]["uid"], state["metadata"].get("namespace")) for state in states} == {
+        (states[0]["metadata"]["uid"], None if cluster_wide else api.space)}
+
+
+def test_apply_of_a_custom_resource_as_soon_as_it_is_defined(api):
+    group = "g%s.example.com" % api.space[2:]
+    api.apply({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": "widgets." + group},
+        "spec": {"group": group, "scope": "Namespaced", "names": {"plural": "widgets", "singular": "widget", "kind": "Widget"},
+                 "versions": [{"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": {
+                     "type": "object", "x-kubernetes-preserve-unknown-fields": True}}}]}})
+    widget = {"apiVersion": group + "/v1", "kind": "Widget", "metadata": {"name": "w", "namespace": api.space}, "spec": {"size": 1}}
+
+    def applied():
+        try:
+            return api.apply(widget)
+        except apiproxy.ApiError as error:  # the real server takes a moment to serve it
+            assert error.status in (404, 503), error
+
+    first = eventually(applied)
+    widgets = api.api_factory_with_namespace([group, "v2", "widgets"], [group, "v1", "widgets"])
+    seen = Views()
+    widgets.list(api.space, seen.cb, seen.err_cb)
+    eventually(lambda: seen.views and len(seen.views[-1]) == 1)
+    widget["spec"]["size"] = 2
+    assert api.apply(widget)["metadata"]["uid"] == first["metadata"]["uid"]
+    eventually(lambda: seen.views[-1][0]["spec"]["size"] == 2)
+    api.remove("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/widgets." + group)
+
+
+def test_endpoints_are_tried_in_order_until_the_server_has_one(api):
+    maps = api.api_factory_with_namespace(("no.group", "v1", "configmaps"), ("", "v1", "configmaps"))
+    maps.post(config_map("a", api.space, x="1"))
+    maps.patch({"data": {"x": "2"}}, api.space, "a")
+    for missing in (lambda: maps.delete(api.space, "nope"), lambda: maps.post(config_map("a", "no-such-space"))):
+        with pytest.raises(apiproxy.ApiError) as caught:
+            missing()
+        assert caught.value.details["name"] in ("nope", "no-such-space")  # an object's 404 is not the API's
+    seen, states = Views(), []
+    other = api.api_factory_with_namespace(("no.group", "v1", "configmaps"), ("", "v1", "configmaps"))
+    other.list(api.space, seen.cb, seen.err_cb)
+    other.get(api.space, "a", states.append, seen.err_cb)
+    eventually(lambda: seen.views and states)
+    assert states[0]["data"] == {"x": "2"} and not seen.errors
+    lost = Views()
+    api.api_factory(("no.group", "v1", "xs"), ("no.other", "v1", "xs")).list(lost.cb, lost.err_cb)
+    eventually(lambda: lost.errors)
+    assert [error.status for error in lost.errors] == [404] and not lost.views
+
+
+def test_the_endpoint_that_worked_is_asked_first_after(serve, client):
+    def script(request, conn):
+        conn.reply(404, "404 page not found\n") if "/apis/" in request.path else conn.reply(200, {"ok": 1})
+
+    server = serve(script)
+    maps = client(server).api_factory_with_namespace(("old", "v1", "configmaps"), ("", "v1", "configmaps"))
+    for _ in "123":
+        maps.delete("d", "x")
+    assert [("/apis/" in path) for path in server.paths()] == [True, False, False, False]
+
+
+@pytest.mark.parametrize("body", [
+    None, [], {}, {"kind": "Pod", "metadata": {"name": "a"}}, {"apiVersion": "v1", "metadata": {"name": "a"}},
+    {"apiVersion": "v1", "kind": "Pod"}, {"apiVersion": "v1", "kind": "Pod", "metadata": {}},
+    {"apiVersion": "v1", "kind": "Pod", "metadata": {"generateName": "a-"}},
+    {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a/b"}},
+    {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "namespace": ".."}},
+    {"apiVersion": "a/b/c", "kind": "Pod", "metadata": {"name": "a"}},
+    {"apiVersion": "/v1", "kind": "Pod", "metadata": {"name": "a"}},
+    {"apiVersion": "v1", "kind": "List", "metadata": {"name": "a"}, "items": []},
+    {"apiVersion": "v1", "kind": "PodList", "metadata": {"name": "a"}, "items": []},
+])
+def test_what_can_not_be_applied_is_refused_before_anything_is_sent(serve, client, body):
+    server = serve(lambda request, conn: conn.reply(200, {}))
+    with pytest.raises((ValueError, TypeError)):
+        client(server).apply(body)
+    assert not server.requests
+
+
+def test_factories_refuse_impossible_endpoints(client):
+    one = client("http://127.0.0.1:1")
+    for args in ((), ([],), (("a", "b"),), ("", "v1"), ("", "", "pods"), ("a/b", "v1", "pods"), ("", "v1", "a/b")):
+        with pytest.raises((ValueError, TypeError)):
+            one.api_factory(*args)
+        with pytest.raises((ValueError, TypeError)):
+            one.api_factory_with_namespace(*args)
+
+
+def test_apply_asks_discovery_again_before_it_says_no_and_skips_subresources(serve, client):
+    resources = [{"name": "widgets/scale", "kind": "Widget", "namespaced": True}]
+
+    def script(request, conn):
+        if request.path.endswith("/v1"):
+            return conn.reply(200, {"kind": "APIResourceList", "resources": resources})
+        conn.reply(201, json.loads(request.body))
+
+    server = serve(script)
+    one = client(server)
+    widget = {"apiVersion": "g/v1", "kind": "Widget", "metadata": {"name": "w"}}
+    with pytest.raises(apiproxy.ApiError) as caught:
+        one.apply(widget)
+    assert caught.value.status == 404 and "Widget" in str(caught.value)
+    resources.append({"name": "widgets", "kind": "Widget", "namespaced": True})
+    assert one.apply(widget)["metadata"] == {"name": "w", "namespace": "default"}
+    one.apply(widget)
+    assert server.paths().count("/clusters/dev/apis/g/v1") == 2  # the first miss, then remembered
+    assert server.paths()[-1] == "/clusters/dev/apis/g/v1/namespaces/default/widgets"
+
+
+def test_apply_gives_up_on_an_object_that_others_keep_changing(serve, client):
+    def script(request, conn):
+        if request.path.endswith("/v1"):
+            return conn.reply(200, {"resources": [{"name": "configmaps", "kind": "ConfigMap", "namespaced": True}]})
+        if request.method == "GET":
+            return conn.reply(200, config_map("a") and {"metadata": {"resourceVersion": "5"}})
+        conn.reply(409, {"kind": "Status", "reason": "AlreadyExists" if request.method == "POST" else "Conflict"})
+
+    server = serve(script)
+    with pytest.raises(apiproxy.ApiError) as caught:
+        client(server).apply(config_map("a"))
+    assert caught.value.reason == "Conflict" and len(server.requests) == 16
+
+    server.script = lambda request, conn: conn.reply(200, {"resources": [{"name": "pods", "kind": "Pod", "namespaced": True}]}) \
+        if request.path.endswith("/v1") else conn.reply(409, {"kind": "Status", "reason": "Conflict", "message": "quota"})
+    with pytest.raises(apiproxy.ApiError) as caught:  # a quota's 409 is not an object that exists
+        client(server).apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}})
+    assert caught.value.message == "quota" and [r.method for r in server.requests[-2:]] == ["GET", "POST"]
+
+
+# -- credentials
+
+def jwt(seconds, namespace="ns", name="robot"):
+    """A token that looks like a service account's, and ends in `seconds`."""
+    def part(value):
+        return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
+
+    return "%s.%s.SECRET" % (part({"alg": "none"}), part({"exp": time.time() + seconds, "kubernetes.io": {
+        "namespace": namespace, "serviceaccount": {"name": name, "uid": "1"}}}))
+
+
+def test_a_token_that_ends_soon_is_renewed_once_and_the_new_one_used_at_once(serve, client):
+    old, new = jwt(5), jwt(3600)
+
+    def script(request, conn):
+        if request.method == "POST":
+            return conn.reply(201, {"status": {"token": new}})
+        conn.reply(200, {})
+
+    server = serve(script)
+    one = client(server)
+    one.set_token("dev", old)
+    one.set_token("other", "opaque-SECRET")
+    threads = [threading.Thread(target=one.request, args=("/api/v1/pods",)) for _ in range(8)]
+    [thread.start() for thread in threads], [thread.join() for thread in threads]
+    one.request("/x", {"cluster": "other"})
+    posts = [request for request in server.requests if request.method == "POST"]
+    assert len(posts) == 1 and posts[0].path == "/clusters/dev/api/v1/namespaces/ns/serviceaccounts/robot/token"
+    assert posts[0].headers["authorization"] == "Bearer " + old
+    assert json.loads(posts[0].body)["spec"] == {"expirationSeconds": 86400}
+    sent = [r.headers["authorization"] for r in server.requests if r.method == "GET"]
+    assert sent == ["Bearer " + new] * 8 + ["Bearer opaque-SECRET"]
+    assert one.get_token("dev") == new
+
+
+def test_a_renewal_that_fails_leaves_the_token_and_is_not_tried_again_at_once(serve, client):
+    server = serve(lambda request, conn: conn.reply(403 if request.method == "POST" else 200, {}))
+    one = client(server)
+    one.set_token("dev", jwt(-5))
+    for _ in "123":
+        one.request("/api/v1/pods")
+    assert [request.method for request in server.requests] == ["POST", "GET", "GET", "GET"]
+
+
+def test_the_deadline_covers_the_renewal(serve, client):
+    server = serve(lambda request, conn: server.stopped.wait(20))
+    one = client(server)
+    one.set_token("dev", jwt(5))
+    begun = time.monotonic()
+    with pytest.raises(apiproxy.ApiError) as caught:
+        one.request("/api/v1/pods", {"timeout": 200})
+    assert caught.value.status == 408 and time.monotonic() - begun < 5
+
+
+def test_401_forgets_only_the_token_that_was_sent(serve, client):
+    logouts = []
+    server = serve(lambda request, conn: conn.reply(401, {"kind": "Status", "message": "Unauthorized"}))
+    one = client(server, on_logout=logouts.append)
+    one.set_token("dev", "SECRET-1")
+    one.set_token("other", "SECRET-2")
+
+    def call(**options):
+        with pytest.raises(apiproxy.ApiError) as caught:
+            one.request("/api/v1/pods", options)
+        assert caught.value.status == 401
+
+    call(autoLogoutOnAuthError=False)
+    assert one.get_token("dev") == "SECRET-1" and not logouts
+    call()
+    assert one.get_token("dev") is None and logouts == ["dev"] and one.get_token("other") == "SECRET-2"
+    call()  # without a token nobody is logged out
+    assert logouts == ["dev"]
+    server.script = lambda request, conn: [one.set_token("other", "SECRET-3"), conn.reply(401, {})][0]
+    call(cluster="other")
+    assert one.get_token("other") == "SECRET-3" and logouts == ["dev"]  # it was replaced meanwhile
+    one.set_token("dev", lambda: "SECRET-4")
+    call()
+    assert one.get_token("dev") == "SECRET-4" and logouts == ["dev", "dev"]  # a function stays: it may give another
+
+
+def test_x_authorization_replaces_the_token_of_that_cluster_and_x_reload_reloads(serve, client):
+    reloads = []
+    server = serve(lambda request, conn: conn.reply(200, {}, {"X-Authorization": "SECRET-new", "X-Reload": "reload"}))
+    one = client(server, on_reload=lambda: reloads.append(1))
+    one.set_token("dev", "SECRET-old")
+    one.request("/a")
+    one.request("/a", use_cluster=False)
+    assert one.get_token("dev") == "SECRET-new"
+    assert reloads == [1, 1]
+    assert "authorization" not in server.requests[1].headers
+
+
+@pytest.mark.parametrize("token", ["two\nlines-SECRET", "a SECRET b", "SECRET-\u00e9", "SECRET\x00"])
+def test_a_token_that_a_header_can_not_carry_is_refused_without_repeating_it(serve, client, token):
+    server = serve(lambda request, conn: conn.reply(200, {}))
+    one = client(server)
+    with pytest.raises(ValueError) as caught:
+        one.set_token("dev", token)
+    assert "SECRET" not in str(caught.value)
+    one.set_token("dev", lambda: token)
+    with pytest.raises(apiproxy.ApiError) as caught:
+        one.request("/a")
+    assert "SECRET" not in "%s %r" % (caught.value, caught.value) and not server.requests
+    with pytest.raises(TypeError):
+        one.set_token("dev", 5)
+
+
+def test_a_token_may_be_a_function_and_is_asked_each_time(serve, client):
+    server = serve(lambda request, conn: conn.reply(200, {}))
+    one = client(server)
+    tokens = iter(["SECRET-1", "SECRET-2", None])
+    one.set_token("dev", lambda: next(tokens))
+    [one.request("/a") for _ in "123"]
+    assert [r.headers.get("authorization") for r in server.requests] == ["Bearer SECRET-1", "Bearer SECRET-2", None]
+
+
+def test_the_backend_token_goes_only_where_it_is_wanted(serve, client):
+    server = serve(lambda request, conn: conn.reply(200, {}))
+    one = client(server, backend_token="SECRET-backend")
+    one.set_cluster({"name": "new", "server": "https://api.example:6443"})
+    one.delete_cluster("new")
+    one.delete_plugin("p")
+    one.request("/helm/releases")
+    one.request("/api/v1/pods")
+    one.request("/config", use_cluster=False)
+    one.drain_node("dev", "n")
+    with_token = [r.path for r in server.requests if "x-headlamp_backend-token" in r.headers]
+    assert with_token == ["/cluster", "/cluster/new", "/plugins/p", "/clusters/dev/helm/releases"]
+
+
+def mixed_requests(client, demo, count):
+    tokens = {"red": "SECRET-red", "blue": "SECRET-blue"}
+    server = demo("red", "blue", tokens=tokens, controllers=False)
+    one = client(server.url, cluster="red")
+    for cluster, token in tokens.items():
+        one.set_token(cluster, token)
+    failures, seen = [], Views()
+    cancels = [one.stream_results_for_cluster("/api/v1/namespaces/default/configmaps", {
+        "cb": seen.cb, "errCb": seen.err_cb, "cluster": cluster}) for cluster in tokens]
+    eventually(lambda: {record.cluster for record in list(server.requests) if "upgrade" in record.headers} == {"red", "blue"})
+
+    def work(seed):
+        rnd = random.Random(seed)
+        try:
+            for number in range(count // 8):
+                cluster = rnd.choice(("red", "blue"))
+                name = "c-%d-%d" % (seed, number)
+                path, options = "/api/v1/namespaces/default/configmaps", {"cluster": cluster}
+                kind = rnd.randrange(4)
+                if kind == 0:
+                    one.post(path, config_map(name), True, options)
+                    one.remove(path + "/" + name, options)
+                elif kind == 1:
+                    one.request("/api/v1/namespaces", options)
+                elif kind == 2:
+                    one.test_auth(cluster)
+                else:
+                    one.patch("/api/v1/namespaces/default", {"metadata": {"labels": {"n": str(number)}}}, True, options)
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
+    [thread.start() for thread in threads], [thread.join() for thread in threads]
+    [cancel() for cancel in cancels]
+    assert not failures and not seen.errors
+    records = list(server.requests)
+    assert len(records) >= min(count, 10000)
+    for record in records:
+        assert record.headers.get("authorization") == "Bearer " + tokens[record.cluster]
+
+
+def test_two_clusters_never_see_each_others_credentials(client, demo):
+    mixed_requests(client, demo, 800)
+
+
+@pytest.mark.slow
+def test_two_clusters_never_see_each_others_credentials_in_10000_requests(client, demo):
+    mixed_requests(client, demo, 10000)
+
+
+# -- the server itself
+
+def kubeconfig(*names):
+    return base64.b64encode(json.dumps({
+        "apiVersion": "v1", "kind": "Config", "current-context": names[0],
+        "clusters": [{"name": name, "cluster": {"server": "https://127.0.0.1:1"}} for name in names],
+        "users": [{"name": name, "user": {"token": "SECRET-" + name}} for name in names],
+        "contexts": [{"name": name, "context": {"cluster": name, "user": name}} for name in names],
+    }).encode()).decode()
+
+
+def test_a_stored_kubeconfig_goes_with_every_request_and_handshake_of_its_cluster(client, demo):
+    reloads = []
+    server = demo()
+    one = client(server.url, on_reload=lambda: reloads.append(1))
+    answer = one.set_cluster({"kubeconfig": kubeconfig("mine", "yours")})
+    assert sorted(cluster["name"] for cluster in answer["clusters"]) == ["mine", "yours"]
+    seen = Views()
+    cancel = one.stream_results_for_cluster("/api/v1/pods", {"cb": seen.cb, "errCb": seen.err_cb, "cluster": "mine"})
+    eventually(lambda: seen.views and any("upgrade" in r.headers for r in server.requests))
+    one.request("/version")
+    cancel()
+    for record in list(server.requests)[1:]:
+        carried = "kubeconfig" in record.headers, "x-headlamp-user-id" in record.headers
+        assert carried == ((True, True) if record.cluster == "mine" else (False, False)), record.path
+    watch = next(r for r in server.requests if "upgrade" in r.headers)
+    assert watch.headers["sec-websocket-protocol"] == \
+        "base64.binary.k8s.io, base64url.headlamp.authorization.k8s.io." + one.user_id
+    assert not seen.errors
+    assert one.delete_cluster("mine") is None and reloads == [1]
+    one.request("/version", {"cluster": "yours"})
+    with pytest.raises(apiproxy.ApiError) as caught:
+        one.request("/version", {"cluster": "mine"})
+    assert caught.value.status == 404
+    for bad in ("not base64!", base64.b64encode(b"rubbish").decode()):
+        with pytest.raises((ValueError, apiproxy.ApiError)):
+            one.set_cluster({"kubeconfig": bad})
+    assert not one._kubeconfigs.get("rubbish")
+
+
+def test_a_dynamic_cluster_comes_and_goes(client, demo):
+    server = demo(backend_token="SECRET-backend")
+    one = client(server.url, backend_token="SECRET-backend")
+    one.set_cluster({"name": "new", "server": "https://127.0.0.1:1", "insecureTLSVerify": True,
+                     "certificateAuthorityData": base64.b64encode(b"pem").decode()})
+    assert {"new", "dev"} <= {cluster["name"] for cluster in one.request("/config", use_cluster=False)["clusters"]}
+    with pytest.raises(apiproxy.ApiError) as caught:
+        client(server.url).set_cluster({"name": "new", "server": "https://127.0.0.1:1"})
+    assert (caught.value.status, caught.value.message) == (403, "access denied")
+    try:
+        one.delete_cluster("new")
+    except apiproxy.ApiError as error:  # the server forgets it, then fails to find it in its file
+        assert error.status == 500
+    assert "new" not in {cluster["name"] for cluster in one.request("/config", use_cluster=False)["clusters"]}
+    off = client(demo(dynamic_clusters=False).url)
+    with pytest.raises(apiproxy.ApiError) as caught:
+        off.set_cluster({"kubeconfig": kubeconfig("mine")})
+    assert "not enabled" in str(caught.value)
+
+
+@pytest.mark.parametrize("request_body", [
+    {}, {"name": "a"}, {"server": "https://a"}, {"name": "a/b", "server": "https://a"}, {"name": "a", "server": "ftp://a"},
+    {"name": "a", "server": "https://user:SECRET@a"}, {"nam": "a"},
+])
+def test_a_cluster_that_can_not_be_added_is_refused_at_home(serve, client, request_body):
+    server = serve(lambda request, conn: conn.reply(200, {}))
+    with pytest.raises((ValueError, TypeError)) as caught:
+        client(server).set_cluster(request_body)
+    assert not server.requests and "SECRET" not in str(caught.value)
+
+
+def test_a_port_forward_is_made_listed_and_stopped(client, demo):
+    server = demo()
+    one = client(server.url)
+    pod = one.request("/api/v1/namespaces/demo-shop/pods")["items"][0]["metadata"]["name"]
+    made = one.start_port_forward("dev", "demo-shop", pod, 80, "", "")
+    assert made["pod"] == pod and made["targetPort"] == "80" and int(made["port"])
+    assert [forward["id"] for forward in one.list_port_forward("dev")] == [made["id"]]
+    assert one.stop_or_delete_port_forward("dev", made["id"]) == "stopped"
+    assert [forward["status"] for forward in one.list_port_forward("dev")] == ["Stopped"]
+    assert one.stop_or_delete_port_forward("dev", made["id"], False) == "stopped"
+    assert one.list_port_forward("dev") == []
+    with pytest.raises(apiproxy.ApiError) as caught:
+        one.stop_or_delete_port_forward("dev", "")
+    assert caught.value.status == 400 and "id is required" in caught.value.message
+    assert all("authorization" not in record.headers for record in server.requests)
+    one.request_timeout = 0.3
+    with pytest.raises(apiproxy.ApiError) as caught:
+        one.start_port_forward("dev", "demo-shop", "no-such-pod", 80, "", "")  # the server never answers
+    assert caught.value.status == 408
+
+
+def test_a_port_forward_list_is_of_one_cluster(serve, client):
+    server = serve(lambda request, conn: conn.reply(200, [{"cluster": "foo", "id": "1"}, {"cluster": "foobar", "id": "2"}]))
+    assert client(server).list_port_forward("foo") == [{"cluster": "foo", "id": "1"}]
+    assert server.paths() == ["/portforward/list?cluster=foo"]
+
+
+def test_a_node_is_drained_and_says_how_far_it_is(client, demo):
+    server = demo(drain_time=0.3)
+    one = client(server.url)
+    node = one.request("/api/v1/nodes")["items"][0]["metadata"]["name"]
+    assert one.drain_node_status("dev", node) == {"id": "", "cluster": "dev"}
+    assert "success" in one.drain_node("dev", node)["message"]
+    assert one.drain_node_status("dev", node)["id"] == ""
+    eventually(lambda: one.drain_node_status("dev", node)["id"] == "success")
+    assert one.request("/api/v1/nodes/" + node)["spec"]["unschedulable"] is True
+    with pytest.raises(apiproxy.ApiError) as caught:
+        one.drain_node("no-such", node)
+    assert (caught.value.status, caught.value.message) == (404, "Cluster not found")
+
+
+def test_a_plugin_is_removed_and_the_next_answer_says_reload(client, demo):
+    reloads = []
+    server = demo(backend_token="SECRET-backend")
+    one = client(server.url, backend_token="SECRET-backend", on_reload=lambda: reloads.append(1))
+    assert one.delete_plugin("some plugin") is None
+    one.request("/version")
+    one.request("/version")
+    assert reloads == [1] and server.requests[0].path == "/plugins/some%20plugin"
+
+
+def test_metrics_auth_and_health(client, demo):
+    server = demo()
+    one = client(server.url)
+    polls = []
+    cancel = one.metrics("/apis/metrics.k8s.io/v1beta1/nodes", polls.append)
+    eventually(lambda: len(polls) >= 2)
+    cancel()
+    assert polls[0][0]["usage"]["cpu"] and polls[0][0]["metadata"]["name"]
+    assert one.test_auth()["status"]["resourceRules"] is not None
+    health = one.test_cluster_health()
+    assert (health.status, health.ok, health.text()) == (200, True, "ok")
+
+
+def test_a_log_is_followed_and_a_command_run_in_a_pod(client, demo):
+    server = demo(log_tick=0.01)
+    one = client(server.url)
+    pod = one.request("/api/v1/namespaces/demo-shop/pods")["items"][0]["metadata"]["name"]
+    path = "/api/v1/namespaces/demo-shop/pods/" + pod
+    lines, out = [], {}
+    log_stream = one.stream(path + "/log?follow=true&tailLines=3", lines.append, {"failCb": lambda: None})
+    eventually(lambda: len(b"".join(base64.b64decode(line) for line in lines).splitlines()) > 3)
+    log_stream.cancel()
+
+    def on_message(data):
+        out[data[0]] = out.get(data[0], b"") + data[1:]
+
+    ended = threading.Event()
+    shell = one.stream(path + "/exec?command=sh&command=-c&command=cat%20-&stdin=1&stdout=1&stderr=1", on_message, {
+        "additionalProtocols": ["v4.channel.k8s.io"], "failCb": ended.set})
+    eventually(lambda: shell.get_socket() and 1 in out)
+    shell.get_socket().send(b"\x00hello\n")
+    eventually(lambda: out.get(1) == b"hello\n")
+    shell.cancel()
+    out.clear()
+    one.stream(path + "/exec?command=sh&command=-c&command=exit%203&stdout=1&stderr=1", on_message, {
+        "additionalProtocols": ["v4.channel.k8s.io"], "failCb": ended.set})
+    assert ended.wait(10)
+    assert json.loads(out[3])["details"]["causes"][0] == {"reason": "ExitCode", "message": "3"}
+
+
+# ------------------------------------------------------------------------------
+# The real API server
+# ------------------------------------------------------------------------------
+
+CONTROL = os.environ.get("APIPROXY_TEST_CONTROL", "")
+
+
+def control(what):
+    subprocess.run([CONTROL, what], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+@pytest.fixture(params=[pytest.param("proxy", marks=needs_cluster), pytest.param("direct", marks=needs_cluster)])
+def real(request, api):
+    """As `api`, the real server only."""
+    return api
+
+
+def insist(call, *args):
+    """Repeat a change until the server, which may just be starting, has taken it."""
+    def done():
+        try:
+            call(*args)
+            return True
+        except apiproxy.ApiError as error:
+            assert error.status in (408, 409, 429, 500, 502, 503, 504), error
+
+    eventually(done, 60)
+
+
+@pytest.mark.parametrize("api", [pytest.param("proxy", marks=needs_cluster), pytest.param("direct", marks=needs_cluster)], indirect=True)
+def test_a_watch_survives_kill_restart_and_compaction(api):
+    seen, one_object = Views(), []
+    api.post(api.maps, config_map("first", x="0"))
+    api.stream_results(api.maps, seen.cb, seen.err_cb)
+    api.stream_result(api.maps, "first", one_object.append, seen.err_cb)
+    eventually(lambda: seen.views and one_object)
+    for step, what in enumerate(["restart", "compact", "stop-api", "start-api", "restart", "compact"]):
+        control(what)
+        if what != "stop-api":
+            insist(api.apply, config_map("first", api.space, x=str(step)))
+            insist(api.apply, config_map("c%d" % step, api.space))
+            if step > 2:
+                insist(lambda: api.remove(api.maps + "/c%d" % (step - 3)) if step - 3 != 2 else None)
+
+    def same():
+        try:
+            items = api.request(api.maps)["items"]
+        except apiproxy.ApiError:
+            return False
+        fresh = {item["metadata"]["name"]: item.get("data") or None for item in items}
+        return seen.last == fresh and one_object[-1]["data"] == fresh["first"]
+
+    eventually(same, 60)
+    versions = [int(state["metadata"]["resourceVersion"]) for state in one_object]
+    assert versions == sorted(versions)
+
+
+@pytest.mark.parametrize("api", [pytest.param("proxy", marks=needs_cluster), pytest.param("direct", marks=needs_cluster)], indirect=True)
+def test_the_dead_watch_of_1_20_is_hung_up_and_taken_up_again(api):
+    api.watch_timeout, api.watch_grace, api.retry_reset = (1, 1), 0.3, 0.5
+    seen = Views()
+    services = "/api/v1/namespaces/%s/services" % api.space
+    api.stream_results(services, seen.cb, seen.err_cb)  # this kind never closes, and sends no more events (k8s#102464)
+    eventually(lambda: seen.views)
+    time.sleep(2)  # past timeoutSeconds: there is nothing to see from outside, which is the point
+    api.post(services, {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "late"}, "spec": {"ports": [{"port": 80}]}})
+    eventually(lambda: [item["metadata"]["name"] for item in seen.views[-1]] == ["late"])
+    assert not seen.errors
+
+
+@pytest.mark.parametrize("api", [pytest.param("proxy", marks=needs_cluster)], indirect=True)
+def test_a_continue_token_from_before_a_compaction_is_not_used(api):
+    for name in "abcde":
+        api.post(api.maps, config_map(name))
+    page = api.request(api.maps, query_params={"limit": 2})
+    api.post(api.maps, config_map("f"))
+    control("compact")
+    with pytest.raises(apiproxy.ApiError) as caught:
+        api.request(api.maps, query_params={"limit": 2, "continue": page["metadata"]["continue"]})
+    assert (caught.value.status, caught.value.reason) == (410, "Expired")
+
+
+@pytest.mark.cluster
+@pytest.mark.skipif(not REAL, reason="APIPROXY_TEST_URL is not set")
+def test_tls_and_rights_of_the_real_server(client):
+    one = direct_client(client)
+    assert one.request("/version")["gitVersion"]
+    one.add_endpoint("plain", apiproxy.Endpoint(os.environ["APIPROXY_TEST_DIRECT"]))
+    with pytest.raises(apiproxy.ApiError) as caught:
+        one.request("/version", {"cluster": "plain"})  # the system does not know this authority
+    assert caught.value.status == 502 and "certificate" in str(caught.value)
+    one.set_token("direct", os.environ["APIPROXY_TEST_VIEWER"])
+    with pytest.raises(apiproxy.ApiError) as caught:
+        one.request("/api/v1/pods")
+    assert (caught.value.status, caught.value.reason) == (403, "Forbidden") and one.get_token("direct")
+    seen = Views()
+    one.stream_results("/api/v1/pods", seen.cb, seen.err_cb)
+    eventually(lambda: seen.errors)
+    assert [error.status for error in seen.errors] == [403] and not seen.views
+    logouts = []
+    one.on_logout = logouts.append
+    one.set_token("direct", "SECRET-wrong")
+    with pytest.raises(apiproxy.ApiError) as caught:
+        one.request("/api/v1/pods")
+    assert caught.value.status == 401 and logouts == ["direct"] and one.get_token("direct") is None
+
+
+@pytest.mark.cluster
+@pytest.mark.skipif(not REAL, reason="APIPROXY_TEST_URL is not set")
+@pytest.mark.parametrize("as_protocol", [False, True])
+def test_a_real_service_accounts_token_is_renewed_for_requests_and_watches(client, as_protocol):
+    admin = direct_client(client)
+    space, name = "sa-" + os.urandom(3).hex(), "robot"
+    admin.post("/api/v1/namespaces", {"metadata": {"name": space}})
+    admin.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": space}})
+    admin.apply({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": space},
+                 "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+                 "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": space}]})
+    accounts = "/api/v1/namespaces/%s/serviceaccounts/%s/token" % (space, name)
+    first = admin.post(accounts, {"spec": {"expirationSeconds": 600}})["status"]["token"]
+    robot = direct_client(client, token_window=700.0, token_protocol=as_protocol)  # so that it is about to end
+    robot.set_token("direct", first)
+    assert robot.test_auth()["status"]["resourceRules"]
+    second = robot.get_token("direct")
+    assert second != first and robot.test_cluster_health().ok
+    seen = Views()
+    robot.stream_results("/api/v1/namespaces/%s/configmaps" % space, seen.cb, seen.err_cb)
+    eventually(lambda: seen.views)
+    robot.apply(config_map("mine", space))
+    eventually(lambda: "mine" in seen.last)
+    assert not seen.errors and robot.get_token("direct") == second  # that one lasts a day
+    admin.remove("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/" + space)
+
+
+# ------------------------------------------------------------------------------
+# 11. Module functions, surface, examples
+# ------------------------------------------------------------------------------
+
+DOCUMENTED = """api_factory api_factory_with_namespace apply cluster_request delete_cluster delete_plugin drain_node
+    drain_node_status list_port_forward metrics patch post put remove request set_cluster start_port_forward
+    stop_or_delete_port_forward stream stream_result stream_results stream_results_for_cluster test_auth
+    test_cluster_health""".split()
+
+
+def test_the_documented_names_are_all_there():
+    assert len(DOCUMENTED) == 24 and set(DOCUMENTED) <= set(apiproxy.__all__)
+    assert {"ApiError", "ApiInfo", "ClusterRequest", "ClusterRequestParams", "QueryParameters", "RequestParams", "StreamArgs",
+            "StreamResultsParams", "StreamErrCb", "StreamResultsCb"} <= set(apiproxy.__all__)
+    assert [name for name in apiproxy.__all__ if not hasattr(apiproxy, name)] == []
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_a_module_function_is_its_method_on_the_default_client(name):
+    function, method = getattr(apiproxy, name), getattr(apiproxy.Client, name)
+    wanted = list(inspect.signature(method).parameters.values())[1:]
+    assert list(inspect.signature(function).parameters.values()) == wanted
+    assert function.__doc__ == method.__doc__ and "Documented as" in function.__doc__
+    assert getattr(function, "__test__", True) is (not name.startswith("test_"))
+
+
+def test_configure_reaches_functions_imported_by_name_and_keeps_credentials_at_home(serve):
+    from apiproxy import request
+
+    first, second = serve(lambda r, c: c.reply(200, {"from": 1})), serve(lambda r, c: c.reply(200, {"from": 2}))
+    apiproxy.configure(first.url, cluster="dev")
+    try:
+        apiproxy.set_token("dev", "SECRET-dev")
+        assert request("/x") == {"from": 1} and apiproxy.default_client().cluster == "dev"
+        apiproxy.configure(first.url, cluster="dev", gzip=False)
+        assert request("/x") == {"from": 1} and first.requests[-1].headers["accept-encoding"] == "identity"
+        assert first.requests[-1].headers["authorization"] == "Bearer SECRET-dev"
+        apiproxy.configure(second.url, cluster="dev")
+        assert request("/x") == {"from": 2} and "authorization" not in second.requests[-1].headers
+        with pytest.raises(TypeError, match="ping_interval"):
+            apiproxy.configure(second.url, ping_intervall=3)
+    finally:
+        apiproxy.configure()
+
+
+@pytest.mark.parametrize("url", ["localhost:4466", "ftp://a", "http://", "http://a b", "http://user:SECRET@a", "http://a/?q=1",
+                                 "http://a/../b", "http://a\n", "http://a/#f", 5])
+def test_an_address_that_can_not_be_is_refused(url):
+    with pytest.raises((ValueError, TypeError)) as caught:
+        apiproxy.Client(url)
+    assert "SECRET" not in str(caught.value)
+
+
+def test_contents_match_the_banners():
+    with open(apiproxy.__file__) as file:
+        source = file.read()
+    contents = re.findall(r"^ +(\d+\. [A-Z][A-Za-z]+(?: [a-z]+)*)  ", ast.get_docstring(ast.parse(source), clean=False), re.M)
+    assert contents == re.findall(r"^# -{78}\n# (\d+\. .*)$", source, re.M) and len(contents) == 12
+
+
+def test_only_the_standard_library_is_imported():
+    with open(apiproxy.__file__) as file:
+        tree = ast.parse(file.read())
+    names = {alias.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+    assert not names - {"__future__", "typing_extensions", "yaml"} - set(getattr(sys, "stdlib_module_names", names))
+    at_the_top = [alias.name for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom)) for alias in node.names]
+    assert "yaml" not in at_the_top
+    typing_only = [node for node in ast.walk(tree) if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"]
+    assert any("typing_extensions" in ast.dump(node) for node in typing_only)
+
+
+def test_importing_starts_nothing():
+    code = ("import threading, logging, os, sys; before = dict(os.environ); opened = []\n"
+            "sys.addaudithook(lambda name, args: opened.append(args) if name.startswith('socket') else None)\n"
+            "import apiproxy; assert threading.active_count() == 1 and not logging.root.handlers and not opened, opened")
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, cwd=HERE)
+
+
+def test_a_script_that_forgets_to_cancel_still_ends(demo):
+    code = ("import sys, apiproxy\napiproxy.configure(sys.argv[1], cluster='dev')\n"
+            "import threading; seen = threading.Event()\n"
+            "apiproxy.stream_results('/api/v1/pods', lambda items: seen.set(), print)\nassert seen.wait(10)\n")
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code, demo(live=True).url], cwd=HERE, timeout=30,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert (done.returncode, done.stdout) == (0, b"")
+
+
+def test_the_quickstart_shows_the_main_job_and_ends():
+    env = {key: value for key, value in os.environ.items() if not key.startswith("APIPROXY_")}
+    done = subprocess.run([sys.executable, "-W", "error", os.path.join(HERE, "examples", "quickstart.py")], env=env, timeout=60,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    text = done.stdout.decode()
+    assert (done.returncode, done.stderr) == (0, b""), done.stderr.decode()
+    assert "5/5 ready" in text and "0 errors" in text and "0 threads left" in text
+
+
+@pytest.mark.cluster
+@pytest.mark.skipif(not REAL, reason="APIPROXY_TEST_URL is not set")
+def test_the_quickstart_does_the_same_on_a_real_server():
+    env = {**os.environ, "APIPROXY_URL": REAL, "APIPROXY_CLUSTER": os.environ["APIPROXY_TEST_CLUSTER"]}
+    done = subprocess.run([sys.executable, "-W", "error", os.path.join(HERE, "examples", "quickstart.py")], env=env, timeout=60,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (0, b""), done.stderr.decode()
+    assert "0 errors" in done.stdout.decode() and "0 threads left" in done.stdout.decode()
+
+
+def test_what_the_readme_shows_runs_and_prints_what_it_says(demo, capsys):
+    with open(os.path.join(HERE, "README.md")) as file:
+        text = file.read()
+    blocks = re.findall(r"```(python|text)\n(.*?)```", text, re.S)
+    assert len(blocks) > 14
+    server, names = demo(), {"__name__": "readme"}
+    try:
+        for language, block in blocks:
+            if language == "python":
+                capsys.readouterr()
+                exec(compile(block.replace("http://localhost:4466", server.url), "README.md", "exec"), names)
+            else:
+                assert capsys.readouterr().out == block
+        assert re.findall(r"^\| [a-zA-Z]+ \| `(\w+)` \|$", text, re.M) == sorted(DOCUMENTED, key=lambda name: name.replace("_", ""))
+    finally:
+        apiproxy.configure()
+
+
+EXAMPLES = {
+    "watch_pods": "pods", "watch_clusters": "north", "apply_manifest": "applied", "scale": "6/6", "follow_logs": "GET",
+    "exec": "exit code 0", "top": "memory", "port_forward": "stopped", "drain": "success", "api_versions": "apps/v1",
+}
+
+
+def run_example(name, *args, **kwargs):
+    env = {key: value for key, value in os.environ.items() if not key.startswith("APIPROXY_")}
+    return subprocess.Popen([sys.executable, "-W", "error", os.path.join(HERE, "examples", name + ".py"), *args], env=env,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs)
+
+
+@pytest.mark.parametrize("name", sorted(EXAMPLES))
+def test_an_example_does_what_it_says(name):
+    live = name in ("watch_pods", "watch_clusters", "follow_logs", "top", "api_versions")
+    done = run_example(name, "--seconds", "1.5" if live else "20")
+    out, err = done.communicate(timeout=60)
+    assert (done.returncode, err) == (0, b""), err.decode()
+    assert EXAMPLES[name] in out.decode()
+
+
+def test_exec_gives_the_commands_exit_code_and_its_stderr():
+    done = run_example("exec", "--command", "sh -c 'echo to stderr >&2; exit 3'")
+    out, err = done.communicate(timeout=60)
+    assert done.returncode == 3 and b"to stderr" in err and b"exit code 3" in out
+
+
+@pytest.mark.parametrize("name", ["watch_pods", "top"])
+def test_ctrl_c_ends_an_example_cleanly(name):
+    running = run_example(name)
+    running.stdout.readline()
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=30)
+    assert (running.returncode, err) == (0, b"")
+
+
+def test_every_example_is_tried_and_named_in_the_readme():
+    files = {name[:-3] for name in os.listdir(os.path.join(HERE, "examples")) if name.endswith(".py")}
+    assert files == set(EXAMPLES) | {"quickstart", "common", "demo_cluster"}
+    with open(os.path.join(HERE, "README.md")) as file:
+        readme = file.read()
+    assert [name for name in files - {"common"} if "`%s.py`" % name not in readme] == []
+
+
+KUBECTL = shutil.which("kubectl")
+
+
+@pytest.mark.skipif(not KUBECTL, reason="there is no kubectl")
+def test_kubectl_works_on_the_demo_cluster(demo, tmp_path):
+    server = demo()
+
+    def kubectl(*args, check=True, **kwargs):
+        env = {**os.environ, "KUBECONFIG": os.devnull, "HOME": str(tmp_path)}
+        done = subprocess.run([KUBECTL, "--server=%s/clusters/dev" % server.url, *args], env=env, timeout=60,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs)
+        assert not check or done.returncode == 0, done.stderr.decode()
+        return done.stdout.decode()
+
+    manifest = tmp_path / "web.json"
+    manifest.write_text(json.dumps(web("default", 2)))
+    assert "created" in kubectl("apply", "-f", str(manifest))
+    assert "scaled" in kubectl("scale", "deployment", "web", "--replicas=3")
+    assert kubectl("get", "deployment", "web", "-o", "jsonpath={.spec.replicas}") == "3"
+    assert len(kubectl("get", "pods", "-l", "app=web", "--no-headers").splitlines()) == 3
+    watching = subprocess.Popen([KUBECTL, "--server=%s/clusters/dev" % server.url, "get", "configmaps", "-w", "-o", "name"],
+                                env={**os.environ, "KUBECONFIG": os.devnull, "HOME": str(tmp_path)}, stdout=subprocess.PIPE)
+    try:
+        eventually(lambda: any("watch=true" in record.path for record in list(server.requests)))
+        manifest.write_text(json.dumps(config_map("seen-by-watch")))
+        kubectl("apply", "-f", str(manifest))
+        for line in watching.stdout:
+            if b"seen-by-watch" in line:
+                break
+        else:
+            raise AssertionError("get -w did not show it")
+    finally:
+        watching.kill()
+        watching.communicate()
+    manifest.write_text(json.dumps(web("default", 1)))
+    assert "configured" in kubectl("apply", "-f", str(manifest))
+    assert "deleted" in kubectl("delete", "deployment", "web")
+    assert "web" not in kubectl("get", "deployments", "-o", "name")
