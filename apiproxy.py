@@ -2805,7 +2805,8 @@ class Client(Settings):
                 raise ValueError("base_url can't have a query")
         self.base_url = base_url
         self.endpoints: Dict[str, Endpoint] = {}
-        self._checked_cluster(self.cluster)
+        if self.cluster and base_url:
+            segment(self.cluster, "cluster")
         self.tasks: Dict[Any, None] = {}  # streams that run
         self._lock = threading.Lock()
         self._tokens: Dict[str, _Credential] = {}  # guarded by _lock, as the next
@@ -2890,7 +2891,8 @@ class Client(Settings):
 
     def set_token(self, cluster: str, token: Token) -> None:
         """Use `token` for `cluster`: a str, a function that returns one (called for each request), or None to forget it."""
-        self._checked_cluster(cluster)
+        if cluster not in self.endpoints:
+            segment(cluster, "cluster")
         credential = _Credential(token if callable(token) else check_token(token))
         with self._lock:
             if credential.value:
@@ -3458,8 +3460,7 @@ class Client(Settings):
 
     def _checked_cluster(self, cluster: Optional[str]) -> str:
         cluster = cluster or self.cluster
-        if cluster not in self.endpoints and (cluster or not self.base_url):
-            segment(cluster, "cluster")
+        self._base(cluster)
         return cluster
 
     def test_auth(self, cluster: str = "") -> Json:

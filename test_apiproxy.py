@@ -25,6 +25,7 @@ import sys
 import tempfile
 import threading
 import time
+import types
 
 import pytest
 
@@ -1386,3 +1387,529 @@ def test_kubectl_works_on_the_demo_cluster(demo, tmp_path):
     assert "configured" in kubectl("apply", "-f", str(manifest))
     assert "deleted" in kubectl("delete", "deployment", "web")
     assert "web" not in kubectl("get", "deployments", "-o", "name")
+
+
+# ------------------------------------------------------------------------------
+# 10. Direct
+# ------------------------------------------------------------------------------
+
+
+def write(path, value, mode=0o600):
+    path.write_text(value if isinstance(value, str) else json.dumps(value))
+    path.chmod(mode)
+    return str(path)
+
+
+def config(server, user=None, name="here", cluster=None, namespace="", current=True):
+    """A kubeconfig as a dict."""
+    return {
+        "apiVersion": "v1", "kind": "Config", "current-context": name if current else "",
+        "clusters": [{"name": name, "cluster": {"server": server, **(cluster or {})}}],
+        "users": [{"name": name, "user": user or {}}],
+        "contexts": [{"name": name, "context": {"cluster": name, "user": name, "namespace": namespace}}],
+    }
+
+
+def echo_headers(request, conn):
+    conn.reply(200, {"path": request.path, "authorization": request.headers.get("authorization")})
+
+
+def test_every_context_is_a_cluster_and_the_current_one_is_current(serve, tmp_path, monkeypatch):
+    first, second = serve(echo_headers), serve(echo_headers)
+    one = config(first.url + "/k8s/c-1", {"token": "SECRET-1"}, "arn:aws:eks:eu/one", namespace="shop")
+    two = config(second.url, {"username": "me", "password": "SECRET-2"}, "two", current=False)
+    two["contexts"] += [{"name": "broken", "context": {"cluster": "nowhere"}},
+                        {"name": "arn:aws:eks:eu/one", "context": {"cluster": "two", "user": "two"}}]
+    monkeypatch.setenv("KUBECONFIG", os.pathsep.join([
+        str(tmp_path / "missing"), write(tmp_path / "a", two), write(tmp_path / "b", one)]))
+    with apiproxy.Client.from_kubeconfig() as client:  # the first file to name a thing wins: kubectl's rule
+        assert client.cluster == "arn:aws:eks:eu/one" and sorted(client.endpoints) == ["arn:aws:eks:eu/one", "two"]
+        assert client.request("/version") == {"path": "/version", "authorization": "Basic " + base64.b64encode(b"me:SECRET-2").decode()}
+    with apiproxy.Client.from_kubeconfig(str(tmp_path / "b")) as client:
+        assert client.request("/version") == {"path": "/k8s/c-1/version", "authorization": "Bearer SECRET-1"}
+        assert client.endpoints[client.cluster].namespace == "shop"
+        with pytest.raises(ValueError, match="Headlamp"):
+            client.delete_plugin("x")
+        with pytest.raises(ValueError, match="Headlamp"):
+            client.request("/config", use_cluster=False)
+    assert apiproxy.Client.from_kubeconfig(str(tmp_path / "a"), "two").cluster == "two"
+    for context in ("broken", "nope"):
+        with pytest.raises(ValueError, match=context):
+            apiproxy.Client.from_kubeconfig(str(tmp_path / "a"), context)
+    with pytest.raises(ValueError, match="there is no kubeconfig"):
+        apiproxy.Client.from_kubeconfig(str(tmp_path / "missing"))
+
+
+YAML = """\
+apiVersion: v1
+kind: Config
+current-context: here
+clusters: [{name: here, cluster: {server: "%s"}}]
+users: [{name: here, user: {tokenFile: token}}]
+contexts: [{name: here, context: {cluster: here, user: here}}]
+"""
+
+
+@pytest.mark.skipif(not shutil.which("kubectl"), reason="there is no kubectl")
+def test_yaml_is_read_through_kubectl(serve, tmp_path):
+    server = serve(echo_headers)
+    write(tmp_path / "token", "SECRET-1\n")
+    path = write(tmp_path / "config", YAML % server.url)
+    with apiproxy.Client.from_kubeconfig(path) as client:
+        assert client.request("/version")["authorization"] == "Bearer SECRET-1"
+    write(tmp_path / "config", "a: [")
+    with pytest.raises(ValueError, match="kubectl can't read"):
+        apiproxy.Client.from_kubeconfig(path)
+
+
+def test_yaml_without_kubectl_is_read_by_pyyaml_or_gives_the_one_command_that_helps(serve, tmp_path, monkeypatch):
+    server = serve(echo_headers)
+    write(tmp_path / "token", "SECRET-1\n")
+    path = write(tmp_path / "config", YAML % server.url)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    with pytest.raises(ValueError, match="kubectl config view --raw --flatten -o json > kubeconfig.json"):
+        apiproxy.Client.from_kubeconfig(path)
+    stub = types.ModuleType("yaml")
+    stub.safe_load = lambda text: config(server.url, {"tokenFile": "token"})
+    monkeypatch.setitem(sys.modules, "yaml", stub)
+    with apiproxy.Client.from_kubeconfig(path) as client:
+        assert client.request("/version")["authorization"] == "Bearer SECRET-1"
+
+
+def test_a_token_file_is_read_again_as_it_rotates(serve, tmp_path, monkeypatch):
+    server = serve(echo_headers, tls=True)
+    for name, text in (("token", "SECRET-1\n"), ("namespace", "mine"), ("ca.crt", CERTIFICATE[CERTIFICATE.index("-----BEGIN CERT"):])):
+        write(tmp_path / name, text)
+    with pytest.raises(ValueError, match="not inside a cluster"):
+        monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+        apiproxy.Client.in_cluster()
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(server.port))
+    with pytest.raises(ValueError, match="not inside a cluster"):
+        apiproxy.Client.in_cluster(str(tmp_path / "nowhere"))
+    with apiproxy.Client.in_cluster(str(tmp_path), gzip=False) as client:
+        assert (client.cluster, client.endpoints["in-cluster"].namespace, client.gzip) == ("in-cluster", "mine", False)
+        assert client.request("/version")["authorization"] == "Bearer SECRET-1"
+        write(tmp_path / "token", "SECRET-2\n")
+        assert client.request("/version")["authorization"] == "Bearer SECRET-2"
+        os.unlink(str(tmp_path / "token"))
+        with pytest.raises(apiproxy.ApiError, match="FileNotFoundError"):
+            client.request("/version")
+
+
+def mutual(serve, certificate):
+    """A server that wants a client certificate, and says whose it got."""
+    def script(request, conn):
+        subject = dict(pair[0] for pair in conn.sock.getpeercert().get("subject", ()))
+        conn.reply(200, {"subject": subject.get("commonName"), "authorization": request.headers.get("authorization")})
+
+    server = serve(script, tls=True)
+    server.context.load_verify_locations(certificate)
+    server.context.verify_mode = ssl.CERT_OPTIONAL
+    return server
+
+
+def pem():
+    cut = CERTIFICATE.index("-----BEGIN CERT")
+    return CERTIFICATE[:cut], CERTIFICATE[cut:]
+
+
+def b64(text):
+    return base64.b64encode(text.encode()).decode()
+
+
+def test_client_certificates_as_files_and_as_data_which_leaves_no_file(serve, certificate, tmp_path, monkeypatch):
+    server, (key, cert) = mutual(serve, certificate), pem()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temp"))
+    (tmp_path / "temp").mkdir()
+    write(tmp_path / "key.pem", key), write(tmp_path / "cert.pem", cert)
+    for user in ({"client-certificate-data": b64(cert), "client-key-data": b64(key)},
+                 {"client-certificate": "cert.pem", "client-key": "key.pem"}):
+        for cluster in ({"certificate-authority-data": b64(cert)}, {"certificate-authority": "cert.pem"}):
+            path = write(tmp_path / "config", config(server.url, user, cluster=cluster))
+            with apiproxy.Client.from_kubeconfig(path) as client:
+                assert client.request("/version") == {"subject": "apiproxy tests", "authorization": None}
+    assert not os.listdir(str(tmp_path / "temp"))
+    bad = write(tmp_path / "bad", config(server.url, {"client-certificate-data": b64(cert), "client-key-data": b64("SECRET")}))
+    with pytest.raises(ValueError, match="can't be used") as caught:
+        apiproxy.Client.from_kubeconfig(bad)
+    assert "SECRET" not in str(caught.value) and not os.listdir(str(tmp_path / "temp"))
+
+
+def test_tls_names_and_authorities_are_checked_unless_told_not_to(serve, tmp_path, caplog):
+    server, authority = serve(echo_headers, tls=True), {"certificate-authority-data": b64(pem()[1])}
+    for cluster, works in (
+        (authority, True), ({}, False), ({**authority, "tls-server-name": "localhost"}, True),
+        ({**authority, "tls-server-name": "elsewhere.example"}, False), ({"insecure-skip-tls-verify": True}, True),
+    ):
+        path = write(tmp_path / "config", config(server.url, {"token": "SECRET"}, cluster=cluster))
+        with apiproxy.Client.from_kubeconfig(path) as client:
+            if works:
+                assert client.request("/version")["authorization"] == "Bearer SECRET"
+            else:
+                with pytest.raises(apiproxy.ApiError, match="certificate verify failed"):
+                    client.request("/version")
+    assert [record.levelname for record in caplog.records if "not checked" in record.message] == ["WARNING"]
+
+
+PLUGIN = """\
+import json, os, sys, time
+runs = os.environ["RUNS"]
+open(runs, "a").write("x")
+info = json.loads(os.environ["KUBERNETES_EXEC_INFO"])
+count = os.path.getsize(runs)
+status = {"token": "SECRET-%s-%d" % (sys.argv[1], count)}
+if len(sys.argv) > 2:
+    status["expirationTimestamp"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + int(sys.argv[2])))
+print(json.dumps({"apiVersion": info["apiVersion"], "kind": "ExecCredential", "status": status}))
+"""
+
+
+def plugin(tmp_path, *args, version="v1"):
+    (tmp_path / "plugin.py").write_text(PLUGIN)
+    return {"exec": {"apiVersion": "client.authentication.k8s.io/" + version, "command": sys.executable,
+                     "args": [str(tmp_path / "plugin.py")] + list(args), "env": [{"name": "RUNS", "value": str(tmp_path / "runs")}]}}
+
+
+@pytest.mark.parametrize("version", ["v1", "v1beta1"])
+def test_an_exec_plugin_runs_once_for_all_threads_and_again_after_a_401(serve, tmp_path, version):
+    server = serve(echo_headers)
+    path = write(tmp_path / "config", config(server.url, plugin(tmp_path, "a", "3600", version=version)))
+    with apiproxy.Client.from_kubeconfig(path) as client:
+        threads = [threading.Thread(target=client.request, args=("/version",)) for _ in range(8)]
+        [thread.start() for thread in threads], [thread.join() for thread in threads]
+        assert {request.headers["authorization"] for request in server.requests} == {"Bearer SECRET-a-1"}
+        server.script = lambda request, conn: conn.reply(401, {})
+        with pytest.raises(apiproxy.ApiError):
+            client.request("/version")
+        server.script = echo_headers
+        assert client.request("/version")["authorization"] == "Bearer SECRET-a-2"
+
+
+def test_an_exec_plugins_credential_that_ends_is_fetched_again(serve, tmp_path):
+    server = serve(echo_headers)
+    path = write(tmp_path / "config", config(server.url, plugin(tmp_path, "b", "5")))
+    with apiproxy.Client.from_kubeconfig(path) as client:
+        assert [client.request("/version")["authorization"][-1] for _ in "123"] == ["1", "2", "3"]
+
+
+def test_an_exec_plugin_may_give_a_client_certificate(serve, certificate, tmp_path):
+    server, (key, cert) = mutual(serve, certificate), pem()
+    (tmp_path / "status").write_text(json.dumps({"status": {"clientCertificateData": cert, "clientKeyData": key}}))
+    user = {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": sys.executable, "args": [
+        "-c", "print(open(%r).read())" % str(tmp_path / "status")]}}
+    path = write(tmp_path / "config", config(server.url, user, cluster={"certificate-authority-data": b64(cert)}))
+    with apiproxy.Client.from_kubeconfig(path) as client:
+        assert client.request("/version") == {"subject": "apiproxy tests", "authorization": None}
+
+
+@pytest.mark.parametrize("spec, said", [
+    ({"command": "no-such-program-here"}, "FileNotFoundError"),
+    ({"command": sys.executable, "args": ["-c", "import sys; sys.exit('please log in')"], "installHint": "get it there"}, "please log in get it there"),
+    ({"command": sys.executable, "args": ["-c", "print('rubbish SECRET')"]}, "JSONDecodeError"),
+    ({"command": sys.executable, "args": ["-c", "print('{\"status\": {}}')"]}, "no credential"),
+])
+def test_an_exec_plugin_that_fails_says_why(serve, tmp_path, spec, said):
+    server = serve(echo_headers)
+    user = {"exec": {"apiVersion": "client.authentication.k8s.io/v1", **spec}}
+    with apiproxy.Client.from_kubeconfig(write(tmp_path / "config", config(server.url, user))) as client:
+        with pytest.raises(apiproxy.ApiError) as caught:
+            client.request("/version")
+        assert said in str(caught.value) and "SECRET" not in str(caught.value) and not server.requests
+        errors = []
+        client.stream_results("/api/v1/pods", print, lambda error, cancel: [errors.append(error), cancel()])
+        eventually(lambda: errors)
+
+
+@pytest.mark.parametrize("user", [{"auth-provider": {"name": "oidc"}}, {"exec": {"apiVersion": "client.authentication.k8s.io/v1alpha1"}}])
+def test_ways_to_log_in_that_are_not_supported_are_refused(tmp_path, user):
+    with pytest.raises(ValueError, match="auth-provider|v1alpha1"):
+        apiproxy.Client.from_kubeconfig(write(tmp_path / "config", config("https://127.0.0.1:1", user)))
+
+
+def test_a_clusters_proxy_is_its_own(serve, tmp_path):
+    proxy = serve(lambda request, conn: conn.reply(200, {"asked": request.path}))
+    path = write(tmp_path / "config", config("http://api.example", cluster={"proxy-url": proxy.url}))
+    with apiproxy.Client.from_kubeconfig(path) as client:
+        assert client.request("/version") == {"asked": "http://api.example/version"}
+
+
+def test_clusters_come_and_go_without_headlamp(serve, tmp_path):
+    server = serve(echo_headers)
+    with apiproxy.Client("") as client:
+        answer = client.set_cluster({"kubeconfig": b64(json.dumps(config(server.url, {"token": "SECRET-1"})))})
+        assert answer == {"clusters": [{"name": "here", "server": server.url}]}
+        assert client.request("/version", {"cluster": "here"})["authorization"] == "Bearer SECRET-1"
+        client.set_cluster({"name": "plain", "server": server.url})
+        assert client.request("/version", {"cluster": "plain"})["authorization"] is None
+        client.delete_cluster("here")
+        with pytest.raises(ValueError, match="no such cluster"):
+            client.request("/version", {"cluster": "here"})
+        for bad in ({}, {"name": "x"}, {"kubeconfig": "not base64!"}):
+            with pytest.raises(ValueError):
+                client.set_cluster(bad)
+        apiproxy.configure(client)
+        assert apiproxy.request("/version", {"cluster": "plain"})["path"] == "/version"
+        apiproxy.configure()
+
+
+def test_clusters_behind_headlamp_and_direct_ones_stand_side_by_side(demo, client):
+    server = demo("behind", "beside", tokens={"behind": "SECRET-1", "beside": "SECRET-2"})
+    one = client(server.url, cluster="behind", backend_token="SECRET-3")
+    one.set_token("behind", "SECRET-1")
+    one.add_endpoint("alone", apiproxy.Endpoint(server.url + "/clusters/beside", token="SECRET-2"))
+    seen = {"behind": Views(), "alone": Views()}
+    for cluster, views in seen.items():
+        one.stream_results_for_cluster("/api/v1/pods", {"cb": views.cb, "errCb": views.err_cb, "cluster": cluster})
+    eventually(lambda: all(views.views for views in seen.values()))
+    with pytest.raises(apiproxy.ApiError):
+        one.request("/helm/x", {"cluster": "alone"})
+    assert not seen["behind"].errors and not seen["alone"].errors
+    assert all("x-headlamp_backend-token" not in record.headers for record in server.requests)
+
+
+# -- draining
+
+def direct_demo(demo, client, **settings):
+    server = demo(controllers=False, seed=False)
+    one = client("http://127.0.0.1:1", cluster="here", drain_interval=0.05, **settings)
+    one.add_endpoint("here", apiproxy.Endpoint(server.url + "/clusters/dev"))
+    return one
+
+
+@pytest.fixture(params=["demo", pytest.param("real", marks=needs_cluster)])
+def bare(request, demo, client):
+    """A direct Client with a node `bare.node` and a namespace `bare.space` of its own, on the demo and the real server."""
+    if request.param == "demo":
+        one = direct_demo(demo, client)
+    else:
+        one = direct_client(client, drain_interval=0.05)
+    one.node = one.space = "drain-" + os.urandom(3).hex()
+    one.pods = "/api/v1/namespaces/%s/pods" % one.space
+    one.post("/api/v1/namespaces", {"metadata": {"name": one.space}})
+    one.post("/api/v1/nodes", {"metadata": {"name": one.node}})
+    yield one
+    one.close()
+    one.remove("/api/v1/nodes/" + one.node)
+    one.remove("/api/v1/namespaces/" + one.space)
+
+
+def add_pod(one, name, **metadata):
+    return one.post(one.pods, {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, **metadata}, "spec": {
+        "nodeName": one.node, "terminationGracePeriodSeconds": 0, "containers": [{"name": "c", "image": "i"}]}})
+
+
+def owned_by(kind):
+    return [{"apiVersion": "apps/v1", "kind": kind, "name": "x", "uid": "1", "controller": True}]
+
+
+def test_a_drain_evicts_what_may_go_and_leaves_what_would_come_back(bare):
+    for name in "abc":
+        add_pod(bare, name, ownerReferences=owned_by("ReplicaSet"))
+    add_pod(bare, "daemon", ownerReferences=owned_by("DaemonSet"))
+    assert bare.drain_node_status(bare.cluster, bare.node) == {"id": "", "cluster": bare.cluster}
+    assert "success" in bare.drain_node(bare.cluster, bare.node)["message"]
+    eventually(lambda: bare.drain_node_status(bare.cluster, bare.node)["id"] == "success", 20)
+    assert bare.request("/api/v1/nodes/" + bare.node)["spec"]["unschedulable"] is True
+    assert [pod["metadata"]["name"] for pod in bare.request(bare.pods)["items"]] == ["daemon"]
+
+
+def test_a_drain_waits_for_a_disruption_budget_and_gives_up_in_the_end(bare):
+    add_pod(bare, "kept", labels={"app": "kept"})
+    pod = bare.request(bare.pods + "/kept")
+    bare.patch(bare.pods + "/kept/status", {"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}})
+    budgets = "/apis/policy/v1beta1/namespaces/%s/poddisruptionbudgets" % bare.space
+    bare.post(budgets, {"apiVersion": "policy/v1beta1", "kind": "PodDisruptionBudget", "metadata": {"name": "b"}, "spec": {
+        "minAvailable": 1, "selector": {"matchLabels": {"app": "kept"}}}})
+    bare.drain_timeout = 0.3
+    bare.drain_node(bare.cluster, bare.node)
+    status = eventually(lambda: bare.drain_node_status(bare.cluster, bare.node)["id"], 20)
+    assert status.startswith("error: ") and "kept" in status
+    assert bare.request(bare.pods + "/kept")["metadata"]["uid"] == pod["metadata"]["uid"]
+    bare.drain_timeout = 20.0
+    bare.drain_node(bare.cluster, bare.node)
+    bare.remove(budgets + "/b")
+    eventually(lambda: bare.drain_node_status(bare.cluster, bare.node)["id"] == "success", 20)
+
+
+def test_a_drain_of_a_node_that_is_not_there_and_one_that_is_cancelled(bare):
+    bare.drain_node(bare.cluster, "no-such-node")
+    status = eventually(lambda: bare.drain_node_status(bare.cluster, "no-such-node")["id"])
+    assert status.startswith("error: ") and "not found" in status
+
+
+# -- forwarding
+
+def pod_that_echoes(request, conn):
+    """The pod's side of pods/portforward: what comes on channel 0 goes back in upper case."""
+    if not request.is_watch:
+        if "/endpoints/" in request.path:
+            return conn.reply(200, {"subsets": [{"notReadyAddresses": [{"targetRef": {"kind": "Pod", "name": "not-yet"}}], "addresses": [
+                {"targetRef": {"kind": "Pod", "name": "ready"}}]}]})
+        return conn.reply(404 if "nope" in request.path else 200, {"metadata": {"name": "p"}})
+    assert "v4.channel.k8s.io" in request.headers["sec-websocket-protocol"]
+    conn.upgrade(request, "v4.channel.k8s.io")
+    port = int(re.search(r"ports?=(\d+)", request.path).group(1)).to_bytes(2, "little")  # the API server asks a kubelet for "port"
+    conn.send(frame(2, b"\0" + port) + frame(2, b"\1" + port))
+    if "broken" in request.path:
+        conn.send(frame(2, b"\1" + b"nothing listens there"))
+        return False
+    while True:
+        opcode, data = conn.read_frame()
+        if opcode == 2:
+            conn.send(frame(2, b"\0" + data[1:].upper()))
+            if b"bye" in data:
+                conn.send(frame(8, b"\x03\xe8"))
+                return False
+        elif opcode == 8:
+            return False
+
+
+def forwarded(made, data):
+    with socket.create_connection(("127.0.0.1", int(made["port"])), 10) as local:
+        local.sendall(data)
+        back = b""
+        while len(back) < len(data):
+            piece = local.recv(65536)
+            if not piece:
+                break
+            back += piece
+        return back
+
+
+def test_a_port_is_forwarded_by_this_machine_where_there_is_no_headlamp(serve, client):
+    server = serve(pod_that_echoes)
+    one = client("http://127.0.0.1:1", cluster="here")
+    one.add_endpoint("here", apiproxy.Endpoint(server.url, token="SECRET"))
+    made = one.start_port_forward("here", "ns", "p", 8080, "", "")
+    assert made["targetPort"] == "8080" and made["id"] and "SECRET" not in repr(made)
+    assert forwarded(made, b"hello") == b"HELLO" and forwarded(made, b"x" * 300000) == b"X" * 300000
+    results = []
+    threads = [threading.Thread(target=lambda n=n: results.append(forwarded(made, b"c%d" % n))) for n in range(8)]
+    [thread.start() for thread in threads], [thread.join() for thread in threads]
+    assert sorted(results) == [b"C%d" % n for n in range(8)]
+    assert forwarded(made, b"bye") == b"BYE"
+    assert [(entry["id"], entry["status"]) for entry in one.list_port_forward("here")] == [(made["id"], "Running")]
+    with pytest.raises(ValueError, match="already"):
+        one.start_port_forward("here", "ns", "p", 8080, "", "", id=made["id"])
+    with socket.create_connection(("127.0.0.1", int(made["port"]))) as open_one:
+        open_one.sendall(b"hello")
+        assert open_one.recv(5) == b"HELLO"
+        assert one.stop_or_delete_port_forward("here", made["id"]) == "stopped"
+        assert open_one.recv(1) == b""
+    with pytest.raises(OSError):
+        forwarded(made, b"x")
+    assert [entry["status"] for entry in one.list_port_forward("here")] == ["Stopped"]
+    one.stop_or_delete_port_forward("here", made["id"], False)
+    assert one.list_port_forward("here") == []
+    eventually(lambda: not one.tasks)
+
+
+def test_a_service_is_forwarded_to_a_ready_pod_and_what_can_not_be_forwarded_says_so(serve, client):
+    server = serve(pod_that_echoes)
+    one = client("http://127.0.0.1:1", cluster="here")
+    one.add_endpoint("here", apiproxy.Endpoint(server.url))
+    made = one.start_port_forward("here", "ns", "", 80, "web", "ns")
+    assert made["pod"] == "ready" and forwarded(made, b"a") == b"A"
+    with pytest.raises(apiproxy.ApiError) as caught:
+        one.start_port_forward("here", "ns", "nope", 80, "", "")
+    assert caught.value.status == 404
+    with pytest.raises(apiproxy.ApiError, match="can't listen"):
+        one.start_port_forward("here", "ns", "p", 80, "", "", port=made["port"])
+    broken = one.start_port_forward("here", "ns", "broken", 80, "", "")
+    assert forwarded(broken, b"a") == b""
+    eventually(lambda: any("nothing listens there" in entry["error"] for entry in one.list_port_forward("here")))
+    with pytest.raises(apiproxy.ApiError):
+        one.stop_or_delete_port_forward("here", "no-such-id")
+
+
+# -- the real API server with a kubelet of our own
+
+@pytest.fixture
+def kubelet(serve, client):
+    """(client, path of a pod) of the real server, with a Node whose kubelet is a script here."""
+    def script(request, conn):
+        if "/portForward/" in request.path:
+            return pod_that_echoes(request, conn)
+        if "/containerLogs/" in request.path:
+            return conn.reply(200, "one\ntwo\n")
+        assert "/exec/" in request.path and request.is_watch
+        conn.upgrade(request, "v4.channel.k8s.io")
+        conn.send(frame(2, b"\1") + frame(2, b"\2") + frame(2, b"\3"))
+        opcode, data = conn.read_frame()
+        conn.send(frame(2, b"\1" + data[1:]) + frame(2, b"\2oops") + frame(2, b"\3" + json.dumps({
+            "status": "Failure", "reason": "NonZeroExitCode", "details": {"causes": [{"reason": "ExitCode", "message": "3"}]}}).encode()))
+        conn.send(frame(8, b"\x03\xe8"))
+        return False
+
+    server, one = serve(script, tls=True), direct_client(client)
+    name = "kubelet-" + os.urandom(3).hex()
+    one.post("/api/v1/namespaces", {"metadata": {"name": name}})
+    one.post("/api/v1/nodes", {"metadata": {"name": name}})
+    one.patch("/api/v1/nodes/%s/status" % name, {"status": {
+        "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}], "daemonEndpoints": {"kubeletEndpoint": {"Port": server.port}}}})
+    one.post("/api/v1/namespaces/%s/pods" % name, {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {
+        "nodeName": name, "terminationGracePeriodSeconds": 0, "containers": [{"name": "c", "image": "i"}]}})
+    yield one, "/api/v1/namespaces/%s/pods/p" % name
+    one.close()
+    for path in ("/api/v1/namespaces/%s/pods/p" % name, "/api/v1/nodes/" + name, "/api/v1/namespaces/" + name):
+        one.remove(path)
+
+
+@pytest.mark.cluster
+@pytest.mark.skipif(not REAL, reason="APIPROXY_TEST_URL is not set")
+def test_forward_exec_and_logs_through_the_real_api_server(kubelet):
+    one, pod = kubelet
+    namespace = pod.split("/")[4]
+    made = one.start_port_forward("direct", namespace, "p", 8080, "", "")
+    assert forwarded(made, b"hello") == b"HELLO" and forwarded(made, b"x" * 100000) == b"X" * 100000
+    one.stop_or_delete_port_forward("direct", made["id"])
+    out, ended = {}, threading.Event()
+
+    def on_message(message):
+        out[message[0]] = out.get(message[0], b"") + message[1:]
+
+    shell = one.stream(pod + "/exec?command=cat&stdin=1&stdout=1&stderr=1", on_message, {
+        "additionalProtocols": ["v4.channel.k8s.io"], "failCb": ended.set})
+    eventually(lambda: 1 in out)
+    shell.get_socket().send(b"\0typed")
+    assert ended.wait(10)
+    assert (out[1], out[2], json.loads(out[3])["details"]["causes"][0]["message"]) == (b"typed", b"oops", "3")
+    lines = []
+    one.stream(pod + "/log", lines.append, {"failCb": lambda: None})
+    eventually(lambda: b"".join(base64.b64decode(line) for line in lines) == b"one\ntwo\n")
+
+
+@pytest.mark.cluster
+@pytest.mark.skipif(not REAL, reason="APIPROXY_TEST_URL is not set")
+def test_every_way_to_log_in_to_the_real_api_server(tmp_path):
+    server, ca = os.environ["APIPROXY_TEST_DIRECT"], {"certificate-authority": os.environ["APIPROXY_TEST_CA"]}
+    token = os.environ["APIPROXY_TEST_TOKEN"]
+    write(tmp_path / "token", token)
+    with open(os.environ["APIPROXY_TEST_CLIENT_CERT"]) as cert, open(os.environ["APIPROXY_TEST_CLIENT_KEY"]) as key:
+        data = {"client-certificate-data": b64(cert.read()), "client-key-data": b64(key.read())}
+    ways = [
+        {"token": token}, {"tokenFile": "token"}, data,
+        {"client-certificate": os.environ["APIPROXY_TEST_CLIENT_CERT"], "client-key": os.environ["APIPROXY_TEST_CLIENT_KEY"]},
+        {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": sys.executable, "args": [
+            "-c", "import json; print(json.dumps({'status': {'token': open(%r).read()}}))" % str(tmp_path / "token")]}},
+    ]
+    for user in ways:
+        with apiproxy.Client.from_kubeconfig(write(tmp_path / "config", config(server, user, cluster=ca))) as client:
+            seen = Views()
+            client.stream_results("/api/v1/namespaces", seen.cb, seen.err_cb)
+            eventually(lambda: seen.views)
+            assert client.request("/api/v1/namespaces/default")["kind"] == "Namespace" and not seen.errors
+    for cluster in ({}, {**ca, "tls-server-name": "elsewhere.example"}):
+        with apiproxy.Client.from_kubeconfig(write(tmp_path / "config", config(server, {"token": token}, cluster=cluster))) as client:
+            with pytest.raises(apiproxy.ApiError, match="certificate verify failed"):
+                client.request("/version")
+    with apiproxy.Client.from_kubeconfig(write(tmp_path / "config", config(server, {"tokenFile": "token"}, cluster=ca))) as client:
+        assert client.test_auth()
+        write(tmp_path / "token", "SECRET-wrong")
+        with pytest.raises(apiproxy.ApiError) as caught:
+            client.test_auth()
+        assert caught.value.status == 401
+        write(tmp_path / "token", token)
+        assert client.test_auth()
