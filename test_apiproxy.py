@@ -1833,8 +1833,9 @@ def kubelet(serve, client):
         if "/portForward/" in request.path:
             return pod_that_echoes(request, conn)
         if "/containerLogs/" in request.path:
-            # chunked, as a kubelet does: 1.20 loses what comes together with the end of a body of known length
-            return conn.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n8\r\none\ntwo\n\r\n0\r\n\r\n")
+            conn.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n8\r\none\ntwo\n\r\n")
+            one.log_seen.wait(10)  # 1.20 loses what it reads together with the end
+            return conn.send("0\r\n\r\n")
         assert "/exec/" in request.path and request.is_watch
         conn.upgrade(request, "v4.channel.k8s.io")
         conn.send(frame(2, b"\1") + frame(2, b"\2") + frame(2, b"\3"))
@@ -1845,6 +1846,7 @@ def kubelet(serve, client):
         return False
 
     server, one = serve(script, tls=True), direct_client(client)
+    one.log_seen = threading.Event()
     name = "kubelet-" + os.urandom(3).hex()
     one.post("/api/v1/namespaces", {"metadata": {"name": name}})
     one.post("/api/v1/nodes", {"metadata": {"name": name}})
@@ -1880,6 +1882,7 @@ def test_forward_exec_and_logs_through_the_real_api_server(kubelet):
     lines = []
     one.stream(pod + "/log", lines.append, {"failCb": lambda: None})
     eventually(lambda: b"".join(base64.b64decode(line) for line in lines) == b"one\ntwo\n")
+    one.log_seen.set()
 
 
 @pytest.mark.cluster
