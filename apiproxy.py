@@ -2819,11 +2819,12 @@ class Client(Settings):
         self._opener.add_handler(self._handler)
 
     @classmethod
-    def in_cluster(cls, folder: str = IN_CLUSTER, **settings: Any) -> Client:
+    def in_cluster(cls, folder: Optional[str] = None, **settings: Any) -> Client:
         """A client for the cluster that this program runs in, as the pod's service account; cluster "in-cluster".
 
         The token is read from its file for each request: it rotates. ValueError outside of a pod.
         """
+        folder = folder or IN_CLUSTER
         host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT")
         if not host or not port:
             raise ValueError("not inside a cluster: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set")

@@ -1287,12 +1287,18 @@ def test_the_quickstart_does_the_same_on_a_real_server():
     assert "0 errors" in done.stdout.decode() and "0 threads left" in done.stdout.decode()
 
 
-def test_what_the_readme_shows_runs_and_prints_what_it_says(demo, capsys):
+def test_what_the_readme_shows_runs_and_prints_what_it_says(demo, capsys, tmp_path, monkeypatch):
     with open(os.path.join(HERE, "README.md")) as file:
         text = file.read()
     blocks = re.findall(r"```(python|text)\n(.*?)```", text, re.S)
     assert len(blocks) > 14
     server, names = demo(), {"__name__": "readme"}
+    for name, content in (("ca.crt", pem()[1]), ("token", "SECRET"), ("namespace", "default")):
+        write(tmp_path / name, content)
+    monkeypatch.setattr(apiproxy, "IN_CLUSTER", str(tmp_path))
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "6443")
+    monkeypatch.setenv("KUBECONFIG", write(tmp_path / "config", config(server.url + "/clusters/dev")))
     try:
         for language, block in blocks:
             if language == "python":
@@ -1343,13 +1349,44 @@ def test_ctrl_c_ends_an_example_cleanly(name):
 
 def test_every_example_is_tried_and_named_in_the_readme():
     files = {name[:-3] for name in os.listdir(os.path.join(HERE, "examples")) if name.endswith(".py")}
-    assert files == set(EXAMPLES) | {"quickstart", "common", "demo_cluster"}
+    assert files == set(EXAMPLES) | {"quickstart", "common", "demo_cluster", "in_cluster"}
     with open(os.path.join(HERE, "README.md")) as file:
         readme = file.read()
     assert [name for name in files - {"common"} if "`%s.py`" % name not in readme] == []
 
 
 KUBECTL = shutil.which("kubectl")
+
+
+@pytest.mark.cluster
+@pytest.mark.skipif(not REAL or not KUBECTL, reason="APIPROXY_TEST_URL is not set, or there is no kubectl")
+def test_the_manifest_gives_the_pod_the_rights_that_its_program_needs(client, tmp_path):
+    kubectl = [KUBECTL, "--server=" + os.environ["APIPROXY_TEST_DIRECT"], "--token=" + os.environ["APIPROXY_TEST_TOKEN"],
+               "--certificate-authority=" + os.environ["APIPROXY_TEST_CA"]]
+    env = {**os.environ, "KUBECONFIG": os.devnull, "HOME": str(tmp_path)}
+    for args in (["create", "configmap", "apiproxy", "--from-file=apiproxy.py", "--from-file=examples/in_cluster.py"],
+                 ["apply", "-f", "examples/in_cluster.yaml"]):
+        subprocess.run(kubectl + args, env=env, cwd=HERE, check=True, timeout=60, stdout=subprocess.DEVNULL)
+    admin = direct_client(client)
+    try:
+        pod = admin.request("/api/v1/namespaces/default/pods/apiproxy")
+        assert pod["spec"]["volumes"][0]["configMap"]["name"] == "apiproxy"
+        made = admin.request("/api/v1/namespaces/default/configmaps/apiproxy")
+        assert sorted(made["data"]) == ["apiproxy.py", "in_cluster.py"]
+        for name, text in made["data"].items():  # as the pod has them
+            (tmp_path / name).write_text(text)
+        token = admin.post("/api/v1/namespaces/default/serviceaccounts/apiproxy/token", {"spec": {}})["status"]["token"]
+        shutil.copy(os.environ["APIPROXY_TEST_CA"], str(tmp_path / "ca.crt"))
+        write(tmp_path / "token", token), write(tmp_path / "namespace", "default")
+        host, port = os.environ["APIPROXY_TEST_DIRECT"].rsplit("/", 1)[1].split(":")
+        env.update(KUBERNETES_SERVICE_HOST=host, KUBERNETES_SERVICE_PORT=port)
+        done = subprocess.run([sys.executable, "-W", "error", str(tmp_path / "in_cluster.py"), "--folder", str(tmp_path), "--seconds", "2"],
+                              env=env, timeout=60, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert (done.returncode, done.stderr) == (0, b""), done.stderr.decode()
+        assert "default/apiproxy: new -> Pending" in done.stdout.decode() and "trouble" not in done.stdout.decode()
+    finally:
+        subprocess.run(kubectl + ["delete", "--wait=false", "-f", "examples/in_cluster.yaml"], env=env, cwd=HERE, timeout=60, stdout=subprocess.DEVNULL)
+        admin.remove("/api/v1/namespaces/default/configmaps/apiproxy")
 
 
 @pytest.mark.skipif(not KUBECTL, reason="there is no kubectl")
