@@ -31,6 +31,7 @@ import base64
 import binascii
 import calendar
 import codecs
+import errno
 import functools
 import hashlib
 import heapq
@@ -197,7 +198,7 @@ class ProtocolError(WebSocketError):
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(0, message, phrase="WebSocket protocol error")
-        self.code = code
+        self.args, self.code = (code, message), code
 
 
 class ConnectionClosed(WebSocketError):
@@ -205,7 +206,7 @@ class ConnectionClosed(WebSocketError):
 
     def __init__(self, code: int, reason: str = "") -> None:
         super().__init__(0, "%d %s" % (code, reason) if reason else str(code), phrase="WebSocket closed")
-        self.code, self.reason = code, reason
+        self.args, self.code, self.reason = (code, reason), code, reason
 
 
 class Settings:
@@ -312,7 +313,7 @@ def check_path(path: str) -> str:
     found = _UNPRINTABLE.search(path)
     if found or "#" in path:
         raise ValueError("a path can't hold %r: percent-encode it" % (found.group() if found else "#"))
-    if not {".", ".."}.isdisjoint(path.partition("?")[0].split("/")):
+    if not {".", ".."}.isdisjoint(re.sub("(?i)%2e", ".", path.partition("?")[0]).split("/")):
         raise ValueError("a path can't have '.' or '..' as a segment: servers resolve them")
     return urllib.parse.quote(path, safe="".join(map(chr, range(33, 127))))
 
@@ -327,14 +328,22 @@ def with_query(path: str, params: Params) -> str:
 
     True and False are "true" and "false", a list or tuple repeats its key.
     """
-    new = {key: value for key, value in (params or {}).items() if value is not None}
+    if params is not None and not isinstance(params, Mapping):
+        raise TypeError("query parameters are a mapping, not %s" % type(params).__name__)
+    new = {key: [one for one in (value if isinstance(value, (list, tuple)) else (value,)) if one is not None]
+           for key, value in (params or {}).items()}
+    new = {key: values for key, values in new.items() if values}
     if not new:
         return path
     path, _, query = path.partition("?")
     kept = [part for part in query.split("&") if part and urllib.parse.unquote_plus(part.partition("=")[0]) not in new]
-    pairs = [(key, str(one).lower() if isinstance(one, bool) else str(one))
-             for key, value in new.items() for one in (value if isinstance(value, (list, tuple)) else (value,))]
+    pairs = [(key, str(one).lower() if isinstance(one, bool) else str(one)) for key, values in new.items() for one in values]
     return path + "?" + "&".join(kept + [urllib.parse.urlencode(pairs)])
+
+
+def split_query(path: str) -> Dict[str, str]:
+    """The query of `path` as parameters."""
+    return dict(urllib.parse.parse_qsl(path.partition("?")[2], keep_blank_values=True))
 
 
 def api_root(group: str, version: str) -> str:
@@ -383,6 +392,8 @@ def split_url(url: str, schemes: Tuple[str, str]) -> Address:
 
 def check_headers(headers: Optional[Mapping[str, str]]) -> Dict[str, str]:
     """A copy; ValueError for what could end a header line. Values are never repeated: they may be secret."""
+    if headers is not None and not isinstance(headers, Mapping):
+        raise TypeError("headers is a mapping, not %s" % type(headers).__name__)
     for name, value in (headers or {}).items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise TypeError("header names and values are str")
@@ -647,11 +658,14 @@ def check_handshake(head: Head, key: str, protocols: Sequence[str]) -> str:
 # what is waited on; nothing here sleeps, and no lock is held while waiting.
 # ------------------------------------------------------------------------------
 
+FOREVER = 2e6  # seconds, 23 days: the system's calls take no more
+
+
 class Deadline:
     """One time budget across several steps; `idle` also bounds each single wait."""
 
     def __init__(self, seconds: Optional[float] = None, idle: Optional[float] = None) -> None:
-        self._end = None if seconds is None else time.monotonic() + seconds
+        self._end = None if seconds is None else time.monotonic() + min(seconds, FOREVER)
         self._idle = idle
 
     def left(self) -> Optional[float]:
@@ -676,11 +690,10 @@ class Cancel:
         self._held: Any = None  # something with close(); guarded by _lock
 
     def set(self) -> None:
-        with self._lock:
+        with self._lock:  # closing too: once let go of, a connection may be another call's
             self._flag.set()
-            held = self._held
-        if held is not None:
-            held.close()
+            if self._held is not None:
+                self._held.close()
 
     def is_set(self) -> bool:
         return self._flag.is_set()
@@ -782,7 +795,10 @@ class _Socket(socket.socket):
     """A socket that a forgotten client's connections may leave behind without a ResourceWarning."""
 
     def __del__(self) -> None:
-        self.close()
+        try:
+            self.close()
+        except AttributeError:
+            pass  # it was never made
 
 
 class Wire:
@@ -802,6 +818,7 @@ class Wire:
         self._out = bytearray()  # sealed octets that the kernel would not take yet
         self._tls: Optional[ssl.SSLObject] = None
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._cut = False  # the TCP connection has ended
 
     @classmethod
     def open(cls, address: Address, deadline: Deadline, cancel: Cancel, context: Optional[ssl.SSLContext] = None,
@@ -831,7 +848,11 @@ class Wire:
         for index, (family, _, _, _, address) in enumerate(found):
             left = deadline.left()
             share = None if left is None else left / (len(found) - index)  # a black hole must not use up the others' time
-            wire = cls(family)
+            try:
+                wire = cls(family)
+            except OSError as error:
+                failure = error
+                continue
             cancel.hold(wire)
             try:
                 wire._connect_to(address, Deadline(share))
@@ -844,25 +865,32 @@ class Wire:
         raise failure
 
     def _connect_to(self, address: Any, deadline: Deadline) -> None:
-        try:
-            self._sock.connect(address)
-        except (BlockingIOError, InterruptedError):
+        with self._lock:
+            self._check_open()
+            error = self._sock.connect_ex(address)
+        if error in (errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR):
             self._wait(deadline, write=True)
-            error = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if error:
-                raise OSError(error, os.strerror(error)) from None
-        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            with self._lock:
+                self._check_open()
+                error = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            raise OSError(error, os.strerror(error))
+        with self._lock:
+            self._check_open()
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
     def _connect_through(self, proxy: Proxy, address: Address, deadline: Deadline) -> None:
         target = "%s:%d" % ("[%s]" % address.host if ":" in address.host else address.host, address.port)
         lines = ["CONNECT %s HTTP/1.1" % target, "Host: " + target] + ["%s: %s" % pair for pair in proxy.headers.items()]
-        self.send("\r\n".join(lines + ["", ""]).encode(), deadline)
-        data, rest = self.read_head(deadline, 1)  # one octet at a time: what follows belongs to the tunnel
-        found = re.match(rb"HTTP/1\.[01] (\d\d\d)(?: ([^\r\n]*))?\r\n", data)
-        if not found or found.group(1)[:1] != b"2" or rest:
-            said = found.group(0).decode("latin-1").strip() if found else "no HTTP"
-            raise ConnectionError("proxy %s:%d refused the tunnel: %s" % (proxy.host, proxy.port, said))
+        try:
+            self.send("\r\n".join(lines + ["", ""]).encode(), deadline)
+            data, _ = self.read_head(deadline, 1)  # one octet at a time: what follows belongs to the tunnel
+            found = re.match(rb"HTTP/1\.[01] (\d\d\d)(?: ([^\r\n]*))?\r\n", data)
+            if not found or found.group(1)[:1] != b"2":
+                raise ConnectionError(found.group(0).decode("latin-1").strip() if found else "that is no HTTP")
+        except ConnectionError as error:
+            raise ConnectionError("proxy %s:%d made no tunnel: %s" % (proxy.host, proxy.port, error)) from error
 
     def _start_tls(self, context: ssl.SSLContext, name: str, deadline: Deadline) -> None:
         try:
@@ -898,6 +926,7 @@ class Wire:
         if data:
             self._incoming.write(data)
         else:
+            self._cut = True
             self._incoming.write_eof()
         return True
 
@@ -911,6 +940,11 @@ class Wire:
         """Octets received into `space`, 0 at the end, None when there are none yet; never waits."""
         with self._lock:
             self._check_open()
+            if self._out:
+                try:
+                    self._seal(b"")
+                except OSError:
+                    self._out.clear()  # nobody takes them any more; what came before that can still be read
             if self._tls is None:
                 try:
                     return self._sock.recv_into(space)
@@ -919,6 +953,8 @@ class Wire:
             while True:
                 try:
                     count = cast(int, self._tls.read(len(space), cast(bytearray, space)))
+                    if not count and self._cut:
+                        raise ssl.SSLEOFError  # 3.8 with OpenSSL 3 takes any end for a clean one
                     self._seal(b"")  # TLS 1.3 answers key updates inside a read
                     return count
                 except ssl.SSLWantReadError:
@@ -931,8 +967,9 @@ class Wire:
                     raise ConnectionResetError("TLS ended without close_notify") from None
 
     def receive(self, space: memoryview, deadline: Deadline) -> int:
-        """As `read`, but waits."""
+        """As `read`, but waits; the deadline counts although octets come all the time."""
         while True:
+            deadline.left()
             count = self.read(space)
             if count is not None:
                 return count
@@ -940,17 +977,17 @@ class Wire:
 
     def read_head(self, deadline: Deadline, step: int = 4096, data: bytes = b"") -> Tuple[bytes, bytes]:
         """An HTTP answer's head, with its empty line, and what came along after it; `data` was read before."""
-        space = memoryview(bytearray(step))
+        space, head, fresh = memoryview(bytearray(step)), bytearray(data), 0
         while True:
-            end = data.find(b"\r\n\r\n")
+            end = head.find(b"\r\n\r\n", max(0, fresh - 3))
             if end >= 0:
-                return data[:end + 4], data[end + 4:]
-            if len(data) > MAX_HEAD:
+                return bytes(head[:end + 4]), bytes(head[end + 4:])
+            if len(head) > MAX_HEAD:
                 raise ConnectionError("an answer's head of more than %d octets" % MAX_HEAD)
-            count = self.receive(space, deadline)
+            count, fresh = self.receive(space, deadline), len(head)
             if not count:
-                raise ConnectionResetError("closed before an answer" if not data else "closed inside an answer's head")
-            data += bytes(space[:count])
+                raise ConnectionResetError("closed inside an answer's head" if head else "closed before an answer")
+            head += space[:count]
 
     def write(self, data: Union[bytes, memoryview]) -> bool:
         """Seal and send what goes without waiting, keep the rest; True when nothing is kept."""
@@ -985,6 +1022,7 @@ class Wire:
 
     def wait(self, seconds: Optional[float], write: bool = False) -> bool:
         """Wait until a read, or a write, may get on; False when the time is over first."""
+        seconds = None if seconds is None else min(seconds, FOREVER)
         step = seconds if _SLICE is None else _SLICE if seconds is None else min(seconds, _SLICE)
         with self._lock:
             self._check_open()
@@ -1006,10 +1044,11 @@ class Wire:
 
     def end_writing(self) -> None:
         """Tell the peer that no more octets come."""
-        try:
-            self._sock.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass
+        with self._lock:
+            try:
+                self._sock.shutdown(socket.SHUT_WR)
+            except OSError:
+                pass
 
     def close(self) -> None:
         """End it now and wake whoever waits. shutdown() wakes a poll(), close() alone does not (measured)."""
@@ -1108,14 +1147,23 @@ class _KeptReader(io.BufferedReader):
     def close(self) -> None:
         pass
 
+    def readline(self, size: Optional[int] = -1) -> bytes:
+        """A whole line: http.client takes the end of the connection for the end of the headers."""
+        line = super().readline(size)
+        if line[-1:] != b"\n" and (size is None or size < 0 or len(line) < size):
+            raise ConnectionResetError("closed inside an answer's head" if line else "closed before an answer")
+        return line
+
 
 class _HttpSocket(io.RawIOBase):
     """What http.client takes for a socket: a Wire under the deadline of the call at hand."""
 
-    def __init__(self, wire: Wire, deadline: Deadline, data: bytes = b"") -> None:
+    def __init__(self, wire: Wire, deadline: Deadline, data: bytes = b"", proxy: Optional[Proxy] = None) -> None:
         self.wire, self.deadline, self._data = wire, deadline, data  # data: what was read before
+        self.proxy = proxy  # the one that plain HTTP goes through
         self.reader = _KeptReader(self, 16 * 1024)
         self.used = 0.0  # when it was last of use, monotonic
+        self._probing = False
 
     def readable(self) -> bool:
         return True
@@ -1125,27 +1173,41 @@ class _HttpSocket(io.RawIOBase):
             count = min(len(buffer), len(self._data))
             buffer[:count], self._data = self._data[:count], self._data[count:]
             return count
-        return self.wire.receive(memoryview(buffer), self.deadline)
-
-    def is_quiet(self) -> bool:
-        """Nothing came after the last answer, not even the end: fit for another request."""
-        self.deadline = Deadline(0)
-        try:
-            self.reader.peek(1)
-        except TimeoutError:
-            return True
-        except OSError:
-            pass
-        return False
-
-    def sendall(self, data: bytes) -> None:
-        self.wire.send(data, self.deadline)
+        if not self._probing:
+            return self.wire.receive(memoryview(buffer), self.deadline)
+        found = self.wire.read(memoryview(buffer))
+        if found is None:
+            raise BlockingIOError
+        return found
 
     def makefile(self, mode: str) -> _KeptReader:
         return self.reader
 
     def close(self) -> None:
-        pass  # http.client closes when the server won't keep the connection; `HttpHandler` decides
+        pass
+
+    def is_quiet(self) -> bool:
+        """Nothing came after the last answer, not even the end: fit for another request."""
+        self._probing = True
+        try:
+            self.reader.peek(1)
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+        finally:
+            self._probing = False
+        return False
+
+    def answer(self, method: str) -> http.client.HTTPResponse:
+        """The head of the answer to a request; interim ones (100, 103) are passed over."""
+        while True:
+            answer = http.client.HTTPResponse(cast(socket.socket, self), method=method)
+            answer.begin()
+            if len(set(answer.headers.get_all("Content-Length", []))) > 1:
+                raise http.client.HTTPException("the answer has two lengths")
+            if answer.status >= 200 or answer.status == 101:
+                return answer
 
 
 class _HttpRequest(urllib.request.Request):
@@ -1168,74 +1230,81 @@ class HttpHandler(urllib.request.BaseHandler):
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._lock = threading.Lock()
-        self._idle: Dict[Any, List[Any]] = {}
+        self._idle: Dict[Any, List[_HttpSocket]] = {}
 
     def close(self) -> None:
         """Close the connections that nobody is using."""
         with self._lock:
             idle, self._idle = self._idle, {}
-        for connection in sum(idle.values(), []):
-            connection.sock.wire.close()
+        for kept in sum(idle.values(), []):
+            kept.wire.close()
 
     def http_open(self, request: _HttpRequest) -> Response:
         """What urllib calls for a request."""
         key = (request.type, request.host, id(request.context), request.proxy)
-        connection = self._kept(key) if request.get_method() in IDEMPOTENT else None
-        if connection:
+        kept = self._kept(key) if request.get_method() in IDEMPOTENT else None
+        if kept:
             try:
-                return self._exchange(connection, key, request)
+                return self._exchange(kept, key, request)
             except _Stale:
                 log.debug("the connection was closed meanwhile: %s", request.full_url)
         proxy = find_proxy(request.address, request.proxy)
         wire = Wire.open(request.address, request.deadline, request.cancel, request.context, proxy)
-        connection = http.client.HTTPConnection(request.address.host)
-        connection.sock = _HttpSocket(wire, request.deadline)
-        connection.via = proxy if proxy and not request.context else None  # type: ignore[attr-defined]
         try:
-            return self._exchange(connection, key, request)
+            return self._exchange(_HttpSocket(wire, request.deadline, b"", None if request.context else proxy), key, request)
         except _Stale as stale:
             raise cast(OSError, stale.__cause__) from None
 
     https_open = http_open
 
-    def _kept(self, key: Any) -> Any:
+    def _kept(self, key: Any) -> Optional[_HttpSocket]:
         while True:
             with self._lock:
                 idle = self._idle.get(key)
                 if not idle:
                     return None
-                connection = idle.pop()  # the one used last
-            if time.monotonic() - connection.sock.used < self._settings.keep_alive and connection.sock.is_quiet():
-                return connection
-            connection.sock.wire.close()
+                kept = idle.pop()  # the one used last
+            if time.monotonic() - kept.used < self._settings.keep_alive and kept.is_quiet():
+                return kept
+            kept.wire.close()
 
-    def _exchange(self, connection: Any, key: Any, request: _HttpRequest) -> Response:
-        sock, method = connection.sock, request.get_method()
+    def _exchange(self, sock: _HttpSocket, key: Any, request: _HttpRequest) -> Response:
+        method, keep = request.get_method(), False
         sock.deadline = request.deadline
         request.cancel.hold(sock.wire)
-        kept = False
         try:
-            lines, target = {"Host": request.address.authority, **request.lines}, request.selector
-            if connection.via:  # plain HTTP through a proxy: the whole address in the request line
-                lines, target = {**lines, **connection.via.headers}, request.full_url
-            try:
-                connection.request(method, target, request.data, lines)
-                answer = connection.getresponse()
-            except ConnectionError as error:  # nothing was answered
-                raise _Stale() from error
+            answer = self._ask(sock, method, request)
             body = self._decoded(answer, self._body(answer))
-            kept = not answer.will_close and answer.isclosed()
+            keep = not answer.will_close and answer.isclosed() and answer.status >= 200
             return Response(answer.status, answer.reason, answer.headers, body, method, request.full_url)
         finally:
             request.cancel.hold(None)
             sock.used = time.monotonic()
             with self._lock:
                 idle = self._idle.setdefault(key, [])
-                kept = kept and len(idle) < 32
-                if kept:
-                    idle.append(connection)
-            if not kept:
+                keep = keep and len(idle) < 32 and not request.cancel.is_set()
+                if keep:
+                    idle.append(sock)
+            if not keep:
                 sock.wire.close()
+
+    def _ask(self, sock: _HttpSocket, method: str, request: _HttpRequest) -> http.client.HTTPResponse:
+        body = cast(Optional[bytes], request.data)
+        lines, target = dict(request.lines), request.selector
+        if sock.proxy:  # plain HTTP through a proxy: the whole address in the request line
+            lines, target = {**lines, **sock.proxy.headers}, request.full_url
+        if body is not None or method in ("POST", "PUT", "PATCH"):
+            lines["Content-Length"] = str(len(body or b""))
+        head = "\r\n".join(["%s %s HTTP/1.1" % (method, target)] + ["%s: %s" % pair for pair in lines.items()] + ["", ""])
+        failure = None
+        try:
+            sock.wire.send(head.encode("latin-1") + (body or b""), request.deadline)
+        except ConnectionError as error:
+            failure = error  # a server that had enough of a body may have answered before it hung up
+        try:
+            return sock.answer(method)
+        except ConnectionError as error:  # nothing, or no whole head, was answered
+            raise _Stale() from failure or error
 
     def _limit(self, answer: http.client.HTTPResponse) -> int:
         return self._settings.max_body if answer.status < 400 else MiB  # of an error the first MiB will do
@@ -1245,6 +1314,14 @@ class HttpHandler(urllib.request.BaseHandler):
                         phrase=answer.reason)
 
     def _body(self, answer: http.client.HTTPResponse) -> bytes:
+        try:
+            return self._whole_body(answer)
+        except (ConnectionError, http.client.HTTPException):
+            if answer.status < 400:
+                raise
+            return b""  # the status says enough
+
+    def _whole_body(self, answer: http.client.HTTPResponse) -> bytes:
         limit = self._limit(answer)
         if answer.length is not None and answer.length <= limit:
             return answer.read()  # raises IncompleteRead when it is shorter than announced
@@ -1269,17 +1346,21 @@ class HttpHandler(urllib.request.BaseHandler):
         limit, unzip = self._limit(answer), zlib.decompressobj(31)
         try:
             body = unzip.decompress(body, limit + 1)
-        except zlib.error as error:
-            raise http.client.HTTPException("the body is not gzip") from error
+            whole = unzip.eof and not unzip.unused_data
+        except zlib.error:
+            body, whole = b"", False
         if answer.status < 400 and len(body) > limit:
             raise self._too_large(answer)
-        if answer.status < 400 and not unzip.eof:
-            raise http.client.HTTPException("the gzip body ends too early")
+        if answer.status < 400 and not whole:
+            raise http.client.HTTPException("the body is not whole, or not gzip")
         return body[:limit]
 
 
 class _Stale(Exception):
     """The connection ended before anything was answered; the cause says how."""
+
+
+FAILURES = (OSError, http.client.HTTPException, MemoryError, RuntimeError)  # the last: no more threads
 
 
 def unanswered(error: Exception, method: str, url: str) -> ApiError:
@@ -1288,7 +1369,7 @@ def unanswered(error: Exception, method: str, url: str) -> ApiError:
         error.method, error.url = method, url
         return error
     late = isinstance(error, TimeoutError)
-    return ApiError(408 if late else 502, str(error) or type(error).__name__, method=method, url=url,
+    return ApiError(408 if late else 502, str(error)[:1000] or type(error).__name__, method=method, url=url,
                     phrase="Request timed-out" if late else "Unreachable")
 
 
@@ -1300,7 +1381,7 @@ def exchange(opener: urllib.request.OpenerDirector, request: _HttpRequest) -> Re
         response = cast(Response, opener.open(request))
     except ApiError as error:
         raise unanswered(error, method, url)
-    except (OSError, http.client.HTTPException) as error:
+    except FAILURES as error:
         raise unanswered(error, method, url) from error
     log.debug("< %d %s", response.status, url)
     return response
@@ -1335,9 +1416,11 @@ class WebSocket:
             space = self._reader.space()[:len(rest)]
             space[:], rest = rest[:len(space)], rest[len(space):]
             self._reader.received(len(space))
-        self._pinged = False  # since anything was heard; guarded by _recv_lock
+        self._silence = 0.0  # seconds of listening since anything was heard; guarded by _recv_lock, as the next
+        self._pinged = False  # in this silence
         self._pending: Optional[bytes] = None  # one control frame for which there was no room; replaced, never queued
-        self._close_sent = False  # guarded by _send_lock
+        self._close_sent = False  # guarded by _send_lock, as the next
+        self._torn: Optional[OSError] = None  # why nothing can be sent any more
         self._ended: Optional[ConnectionClosed] = None  # set once
 
     @classmethod
@@ -1377,10 +1460,12 @@ class WebSocket:
                     break
                 data, rest = wire.read_head(deadline, data=rest)
                 head = parse_head(data)
+            if head.status < 200 and head.status != 101:
+                raise HandshakeError(head.status, "nothing but interim answers", phrase="Handshake failed")
             if head.status != 101:
                 raise _refusal(wire, data + rest, deadline)
             protocol = check_handshake(head, key, protocols)
-        except (OSError, http.client.HTTPException, ApiError) as error:
+        except FAILURES + (ApiError,) as error:
             cancel.hold(None)
             if wire is not None:
                 wire.close()
@@ -1411,27 +1496,29 @@ class WebSocket:
         TimeoutError after `timeout` seconds; the next call goes on, in mid-frame too. ConnectionClosed
         (code, reason) at the end, ProtocolError (code) when the peer broke the protocol.
         """
-        with self._recv_lock:
-            end = None if timeout is None else time.monotonic() + timeout
-            heard = time.monotonic()  # silence counts from here: while nobody reads, nothing can be heard
+        end = None if timeout is None else time.monotonic() + min(timeout, FOREVER)
+        if not self._recv_lock.acquire(timeout=-1 if timeout is None else max(0.0, min(timeout, FOREVER))):
+            raise TimeoutError("another thread is reading")
+        try:
             while True:
                 if self._ended:
                     raise ConnectionClosed(self._ended.code, self._ended.reason) from self._ended.__cause__
-                try:
-                    found = self._reader.next()
-                    if found is None:
-                        heard = self._receive(heard, end)
-                        continue
-                    if found[0] in (TEXT, BINARY):
-                        return found[1]
+                found = self._reader.next()
+                if found is None:
+                    self._receive(end)
+                elif found[0] in (TEXT, BINARY):
+                    return found[1]
+                else:
                     self._control(found[0], cast(bytes, found[1]))
-                except ProtocolError as error:
-                    self._finish(error.code, str(error), encode_close(error.code, error.message))
-                    raise
-                except TimeoutError:
-                    raise
-                except OSError as error:
-                    raise self._end(ABNORMAL, str(error)) from error
+        except ProtocolError as error:
+            self._finish(error.code, str(error), encode_close(error.code, error.message))
+            raise
+        except OSError as error:
+            if isinstance(error, TimeoutError) and error.errno is None:  # ours, not the system's ETIMEDOUT
+                raise
+            raise self._end(ABNORMAL, str(error)) from error
+        finally:
+            self._recv_lock.release()
 
     def send(self, message: Union[str, bytes, bytearray, memoryview]) -> None:
         """Send one message, text for a str; returns when the system has taken all of it."""
@@ -1459,25 +1546,31 @@ class WebSocket:
 
     # -- the reading thread, with _recv_lock -------------------------------------
 
-    def _receive(self, heard: float, end: Optional[float]) -> float:
-        """Wait for octets until `end`, ping when it is silent; when something was heard last."""
+    def _receive(self, end: Optional[float]) -> None:
+        """Wait for octets until `end`; ping when it is silent. Octets that are no message do not move the end."""
+        begun = time.monotonic()
+        heard = begun - self._silence  # silence counts while somebody listens
         while True:
             count = self._wire.read(self._reader.space())
+            now = time.monotonic()
             if count:
                 self._reader.received(count)
-                self._pinged = False
-                return time.monotonic()
+                self._silence, self._pinged = 0.0, False
+                if end is not None and now >= end and begun < end:
+                    return
+                if end is None or now < end:
+                    return
             if count == 0:
                 raise self._end(ABNORMAL, "the connection ended without a close frame")
-            now = time.monotonic()
             if end is not None and now >= end:
+                self._silence = now - heard
                 raise TimeoutError("no message in time")
-            limit = None  # of silence
+            limit = None
             if self._ping_interval is not None:
                 limit = heard + self._ping_interval + (self._ping_timeout if self._pinged else 0)
+                if now >= limit and self._pinged:
+                    raise self._end(ABNORMAL, "the peer did not answer a ping") from TimeoutError("silence")
                 if now >= limit:
-                    if self._pinged:
-                        raise self._end(ABNORMAL, "the peer did not answer a ping") from TimeoutError("silence")
                     self._pinged = True
                     self._control_frame(PING, b"")
                     continue
@@ -1501,13 +1594,15 @@ class WebSocket:
         # A sender that holds the lock comes here itself after releasing it, so nothing is left lying.
         while self._pending is not None and self._send_lock.acquire(blocking=False):
             try:
-                if self._close_sent:
+                if self._close_sent or self._torn:
                     self._pending = None
                 elif self._wire.write(b""):  # nothing waits in front of it
                     frame, self._pending = self._pending, None
                     self._wire.write(frame or b"")
                 else:
                     return
+            except OSError as error:
+                self._torn = error  # what came before can still be read, and then the end
             finally:
                 self._send_lock.release()
 
@@ -1516,18 +1611,16 @@ class WebSocket:
     def _send(self, opcode: int, payload: bytes) -> None:
         frame = encode_frame(opcode, payload, os.urandom(4))
         with self._send_lock:
-            if self._close_sent or self._ended:
-                ended = self._ended or ConnectionClosed(NORMAL, "closed here")
-                raise ConnectionClosed(ended.code, ended.reason)
+            if self._close_sent or self._ended or self._torn:
+                ended = self._ended or ConnectionClosed(*((ABNORMAL, str(self._torn)) if self._torn else (NORMAL, "closed here")))
+                raise ConnectionClosed(ended.code, ended.reason) from self._torn
             try:
                 self._wire.send(frame, Deadline())
-            except OSError as error:  # the frame may be torn: nothing can follow it
-                self._wire.close()
-                raise self._end(ABNORMAL, str(error)) from error
-        try:
-            self._write_pending()
-        except OSError:
-            pass  # the next call will say so
+            except OSError as error:  # the frame may be torn: nothing can follow it, but a reader goes on to the end
+                self._torn = error
+                ended = self._ended or ConnectionClosed(ABNORMAL, str(error))
+                raise ConnectionClosed(ended.code, ended.reason) from error
+        self._write_pending()
 
     def _end(self, code: int, reason: str) -> ConnectionClosed:
         """Settle how it ended, once; free the connection unless a close handshake still needs it."""
@@ -1570,12 +1663,17 @@ class WebSocket:
 
 def _refusal(wire: Wire, data: bytes, deadline: Deadline) -> HandshakeError:
     """The HandshakeError for an answer that is not 101: with or without a length, kept open or closed."""
-    answer = http.client.HTTPResponse(cast(socket.socket, _HttpSocket(wire, deadline, data)))
-    answer.begin()
+    answer, body = _HttpSocket(wire, deadline, data).answer("GET"), b""
     try:
-        body = answer.read(MAX_HEAD)
+        while len(body) < MAX_HEAD:
+            piece = answer.read(min(answer.length, MAX_HEAD)) if answer.length and not answer.chunked else answer.read1(4096)
+            if not piece:
+                break
+            body += piece
+    except http.client.IncompleteRead as short:
+        body += short.partial
     except (OSError, http.client.HTTPException):
-        body = b""  # the status says enough
+        pass  # what came in time has to do
     plain = Response(answer.status, answer.reason, answer.headers, body).error()
     error = HandshakeError(plain.status, plain.message)
     error.__dict__.update(plain.__dict__)
@@ -1659,7 +1757,7 @@ class Task:
             return
         if self._gate.acquire(timeout=max(0.0, end - time.monotonic())):
             self._gate.release()
-            if self._thread.ident is not None:  # else it is just being started, and will find itself cancelled
+            if self._thread.is_alive():  # else it has ended, or is being started and will find itself cancelled
                 self._thread.join(max(0.0, end - time.monotonic()))
 
     # -- the stream's thread ------------------------------------------------------
@@ -1706,7 +1804,8 @@ class Stream(Task):
         settings, args = self._settings, self._args
         reconnect = args.get("reconnectOnFailure", args.get("failCb") is None)
         backoff = Backoff(settings.retry_base, settings.retry_cap)
-        while not self._cancel.is_set():
+        rate = Rate(settings.burst, settings.rate)  # a log's end sends a message each time, which resets the backoff
+        while not self._cancel.wait(rate.take()):
             try:
                 self._once(backoff)
             except ApiError as error:
@@ -1732,7 +1831,7 @@ class Stream(Task):
                 if self._args.get("isJson"):
                     try:
                         message = json.loads(message)
-                    except ValueError:
+                    except (ValueError, RecursionError):
                         raise WebSocketError(0, "a message is not JSON") from None
                 self._call(self._cb, message)
         finally:
@@ -1779,45 +1878,49 @@ def object_key(item: Json) -> Any:
 def newest_first(item: Json) -> str:
     """The time by which `limit` chooses, as text that sorts; "" when there is none."""
     when = item.get("lastTimestamp") or item["metadata"].get("creationTimestamp")
-    return when.rstrip("Z") if isinstance(when, str) else ""  # "...00Z" would sort after "...00.5Z"
+    return when.rstrip("Z") if isinstance(when, str) and when[:1].isdigit() else ""  # "...00Z" would sort after "...00.5Z"
 
 
 class Collection:
-    """The view of a list: pure, objects go in and lists come out."""
+    """The view of a list: pure, objects go in and lists come out. Versions stand apart: the objects are the callers'."""
 
     def __init__(self, limit: Optional[int] = None) -> None:
         self._limit = limit
         self._items: Dict[Any, Json] = {}  # in order of arrival
+        self._versions: Dict[Any, Any] = {}  # of each
         self._deleted: Dict[Any, str] = {}  # versions of deletions since the last list, against replays
+        self._listed: Any = None  # the version of that list
 
-    def replace(self, items: Iterable[Json]) -> bool:
-        """Take a fresh list; whether it differs. What stayed keeps its place."""
+    def replace(self, items: Iterable[Json], version: Any = None) -> bool:
+        """Take a fresh list of a version; whether it differs. What stayed keeps its place."""
         fresh = {object_key(item): item for item in items}
-        self._deleted.clear()
+        versions = {key: item["metadata"].get("resourceVersion") for key, item in fresh.items()}
         old = self._items
-        if len(fresh) == len(old) and all(
-                key in old and old[key]["metadata"].get("resourceVersion") == item["metadata"].get("resourceVersion")
-                and (item["metadata"].get("resourceVersion") or old[key] == item) for key, item in fresh.items()):
+        self._listed = version
+        self._deleted.clear()
+        if versions == self._versions and all(known or old[key] == fresh[key] for key, known in versions.items()):
             return False
         self._items = {key: fresh[key] for key in old if key in fresh}
         self._items.update(fresh)
+        self._versions = versions
         return True
 
     def apply(self, action: str, item: Json) -> bool:
         """Take one event (ADDED, MODIFIED or DELETED); whether the view changed."""
         key, version = object_key(item), item["metadata"]["resourceVersion"]
-        known = self._items.get(key)
-        last = known["metadata"].get("resourceVersion") if known is not None else self._deleted.get(key)
-        if is_older(version, last):
+        last = self._versions.get(key) or self._deleted.get(key)
+        if is_older(version, last or self._listed):
             return False  # a replay
         if action == "DELETED":
             self._deleted[key] = version
             if len(self._deleted) > 10000:  # bounded: replays are of the last moments
                 del self._deleted[next(iter(self._deleted))]
+            self._versions.pop(key, None)
             return self._items.pop(key, None) is not None
         if version == last:
             return False
         self._items[key] = item  # replaced, never merged: a field that is gone is gone
+        self._versions[key] = version
         return True
 
     def items(self) -> List[Json]:
@@ -1825,6 +1928,9 @@ class Collection:
         if self._limit is None:
             return list(self._items.values())
         return heapq.nlargest(self._limit, self._items.values(), key=newest_first)
+
+
+_BLANK = re.compile(r"[ \t\r\n]*")
 
 
 def parse_events(text: Union[str, bytes]) -> List[Json]:
@@ -1835,9 +1941,8 @@ def parse_events(text: Union[str, bytes]) -> List[Json]:
         events = [json.loads(text)]
     except ValueError:
         events, position, decoder = [], 0, json.JSONDecoder()
-        while text[position:].strip():  # several in one message: a proxy may join them
-            position += len(text[position:]) - len(text[position:].lstrip())
-            event, position = decoder.raw_decode(text, position)
+        while position < len(text.rstrip()):  # several in one message: a proxy may join them
+            event, position = decoder.raw_decode(text, _BLANK.match(text, position).end())  # type: ignore[union-attr]
             events.append(event)
     for event in events:
         item = event["object"] if isinstance(event, dict) else None
@@ -1866,7 +1971,10 @@ class Watch(Task):
         self._settings = settings = client.settings
         self._paths = list(paths)  # of endpoints that may have it; the first is the one in use
         self._found = found  # called with the path that answered
-        params = {key: value for key, value in (params or {}).items() if value is not None}
+        params = {**split_query(self._paths[0]), **{key: value for key, value in (params or {}).items() if value is not None}}
+        self._paths = [path.partition("?")[0] for path in self._paths]
+        with_query("", params)  # what can't be sent is refused here, not in the thread
+        float(params.get("timeoutSeconds") or 0)
         self._list_params = {key: value for key, value in params.items() if key not in WATCH_ONLY}
         self._watch_params = {"allowWatchBookmarks": True, **{
             key: value for key, value in params.items() if key not in LIST_ONLY}, "watch": True}
@@ -1914,7 +2022,9 @@ class Watch(Task):
 
     def _list(self) -> None:
         items, version = self._fetch_all()
-        changed = self._replace(items) or not self._listed
+        changed = self._replace(items, version) or not self._listed
+        for key in ("resourceVersion", "resourceVersionMatch", "continue"):
+            self._list_params.pop(key, None)  # the caller's are for the first list; a relist reads the present
         if not self._listed and self._found:
             self._found(self._paths[0])
         self._version, self._listed, self._failures = version, True, 0
@@ -1930,7 +2040,8 @@ class Watch(Task):
         try:
             while True:
                 page = self._fetch(self._paths[0], params)
-                version = version or self._take_page(page, items)
+                first = self._take_page(page, items)
+                version = version or first
                 token = page["metadata"].get("continue")
                 if not token:
                     break
@@ -1940,22 +2051,20 @@ class Watch(Task):
                 params = {key: value for key, value in params.items() if key not in LIST_ONLY}
                 params["continue"] = token
         except ApiError as error:
-            if error.status == 410:
+            if error.status == 410 and params.get("continue") != self._list_params.get("continue"):
                 raise _Gone() from error  # its token for an inconsistent rest is not used
             raise
-        for key in ("resourceVersion", "resourceVersionMatch"):
-            self._list_params.pop(key, None)  # the caller's are for the first list; a relist reads the present
         return items, version
 
     def _take_page(self, page: Json, items: List[Json]) -> str:
         """Add a page's items, each with kind and apiVersion; its version. ApiError for what is not a list."""
         try:
-            found, kind, version = page.get("items") or [], page["kind"], page["metadata"]["resourceVersion"]
+            found, kind, version = page["items"] or [], page["kind"], page["metadata"]["resourceVersion"]
             if kind in ("Status", "Table") or not isinstance(version, str) or not version:
                 raise TypeError
             kind = kind[:-4] if kind.endswith("List") else kind
             for item in found:
-                item["metadata"].get("uid")
+                hash(object_key(item))
                 item.setdefault("kind", kind)
                 item.setdefault("apiVersion", page.get("apiVersion", "v1"))
         except (AttributeError, KeyError, TypeError):
@@ -2046,8 +2155,8 @@ class Watch(Task):
 
     # -- what is kept and shown
 
-    def _replace(self, items: List[Json]) -> bool:
-        return self._collection.replace(items)
+    def _replace(self, items: List[Json], version: str) -> bool:
+        return self._collection.replace(items, version)
 
     def _apply(self, action: str, item: Json) -> bool:
         return self._collection.apply(action, item)
@@ -2062,12 +2171,15 @@ class ItemWatch(Watch):
     def __init__(self, client: Requester, cluster: str, paths: Sequence[str], name: str, cb: StreamResultsCb,
                  err_cb: StreamErrCb, params: Params, found: Optional[Callable[[str], None]] = None) -> None:
         segment(name)
-        own = "metadata.name=" + name
-        theirs = (params or {}).get("fieldSelector")
+        own = "metadata.name=" + re.sub(r"([\\,=])", r"\\\1", name)
+        theirs = {**split_query(paths[0]), **(params or {})}.get("fieldSelector")
         super().__init__(client, cluster, paths, cb, err_cb,
                          {**(params or {}), "fieldSelector": "%s,%s" % (theirs, own) if theirs else own}, found)
         self._name = name
         self._item: Json = None  # the last state shown
+        self._seen = ""  # its version
+        self._gone = False  # it is not there
+        self._gone_at: Any = None  # the version of the list that said so
 
     def _fetch_all(self) -> Tuple[List[Json], str]:
         # At first a GET, as documented: its 404 has the server's words, and `get` is all that some users may do.
@@ -2084,22 +2196,23 @@ class ItemWatch(Watch):
             pass
         raise ApiError(200, "the server sent no object", url=self._paths[0])
 
-    def _replace(self, items: List[Json]) -> bool:
-        if items:
-            return self._apply("", items[0])
-        if self._item is None or self._item.get("actionType") == "DELETED":
+    def _replace(self, items: List[Json], version: str) -> bool:
+        for item in items:
+            if item["metadata"].get("name") == self._name:  # a server may ignore the selector
+                return self._apply("", item)
+        if self._item is None or self._gone:
             return False
         self._item = {**self._item, "actionType": "DELETED"}  # it went while nobody watched
+        self._gone, self._gone_at = True, version
         return True
 
     def _apply(self, action: str, item: Json) -> bool:
-        version, last = item["metadata"]["resourceVersion"], self._item
-        if last is not None:
-            seen = last["metadata"]["resourceVersion"]
-            gone = last.get("actionType") == "DELETED"
-            if (version == seen and gone == (action == "DELETED")) or (action and is_older(version, seen)):
-                return False
-        self._item = item
+        version, gone = item["metadata"]["resourceVersion"], action == "DELETED"
+        if self._item is not None and (version, gone) == (self._seen, self._gone):
+            return False
+        if action and (is_older(version, self._seen) or self._gone and is_older(version, self._gone_at)):
+            return False  # a replay
+        self._item, self._seen, self._gone = item, version, gone
         return True
 
     def _show(self) -> None:
@@ -2122,6 +2235,8 @@ class Poller(Task):
                 failures = 0
                 self._call(self._on_result, result)
             except ApiError as error:
+                if self._cancel.is_set():
+                    return
                 failures += 1
                 self._call(self._on_error, error)
             self._cancel.wait(period * min(2 ** max(0, failures - 1), 6))
@@ -2800,8 +2915,8 @@ class Client(Settings):
         for name, value in check_options(Settings, settings, "Client").items():
             setattr(self, name, value)
         if base_url != "":
-            target = split_url(base_url, ("http", "https")).target
-            if "?" in check_path(target):
+            split_url(base_url, ("http", "https"))
+            if "?" in check_path(base_url):
                 raise ValueError("base_url can't have a query")
         self.base_url = base_url
         self.endpoints: Dict[str, Endpoint] = {}
@@ -2928,9 +3043,9 @@ class Client(Settings):
         if credential is None:
             return ""
         if self._ends_soon(credential):
-            left = deadline.left()
-            if not credential.renewing.acquire(timeout=-1 if left is None else left):
-                raise TimeoutError("waiting for a token to be renewed")
+            while not credential.renewing.acquire(timeout=min(deadline.left() or 0.2, 0.2)):  # so that cancel ends it too
+                if cancel.is_set():
+                    raise ConnectionAbortedError("cancelled")
             try:
                 if self._tokens.get(cluster) is credential and self._ends_soon(credential):
                     self._renew(cluster, credential, deadline, cancel)
@@ -3005,6 +3120,8 @@ class Client(Settings):
         backend         whether the route wants the backend token
         """
         own = {name.lower(): (name, value) for name, value in check_headers(headers).items()}
+        if not {"content-length", "transfer-encoding"}.isdisjoint(own):
+            raise ValueError("the length of a body is not the caller's to say")
         path = with_query(check_path(path), params)
         base, context, proxy = self._base(cluster)
         url = combine_path(base, path)
@@ -3016,12 +3133,11 @@ class Client(Settings):
         if token is None:
             try:
                 token = self._token(who, deadline, cancel)
-            except TimeoutError as error:
+            except (TimeoutError, ConnectionAbortedError) as error:
                 raise unanswered(error, method, url) from error
             credential = self._tokens.get(who)
-        lines = {"Accept": "application/json", "User-Agent": "apiproxy/" + __version__}
-        if self.gzip:
-            lines["Accept-Encoding"] = "gzip"
+        lines = {"Host": address.authority, "Accept": "application/json", "User-Agent": "apiproxy/" + __version__,
+                 "Accept-Encoding": "gzip" if self.gzip else "identity"}
         if body is not None:
             lines["Content-Type"] = "application/json"
         lines.update(self._credentials(who, token))
@@ -3069,7 +3185,7 @@ class Client(Settings):
         url = "ws" + with_query(combine_path(base, check_path(path)), params)[4:]
         try:
             token = self._token(cluster, Deadline(self.connect_timeout), cancel)
-        except TimeoutError as error:
+        except (TimeoutError, ConnectionAbortedError) as error:
             raise unanswered(error, "GET", url) from error
         lines = {"Accept": "application/json", "User-Agent": "apiproxy/" + __version__, **self._credentials(cluster, token)}
         offered = ["base64.binary.k8s.io"] + [one for one in protocols if one != "base64.binary.k8s.io"]
@@ -3236,11 +3352,12 @@ class Client(Settings):
         """
         check_path(url)
         check_callable("on_metrics", on_metrics)
-        chosen = cluster or self.cluster
+        check_callable("on_error", on_error or on_metrics)
+        chosen = self._checked_cluster(cluster)
 
         def fetch(cancel: Cancel) -> Json:
             answer = self.fetch(chosen, url, None, cancel, auto_logout=True)
-            return (answer.get("items") or answer) if isinstance(answer, dict) else answer
+            return answer["items"] or [] if isinstance(answer, dict) and "items" in answer else answer
 
         return Poller(fetch, on_metrics, on_error, self, self.tasks).start().cancel
 
@@ -3417,7 +3534,8 @@ class Client(Settings):
         """
         given = cast(StreamArgs, check_options(StreamArgs, args))
         check_path(url)
-        check_callable("cb", cb)
+        for name, callback in (("cb", cb), ("connectCb", given.get("connectCb") or cb), ("failCb", given.get("failCb") or cb)):
+            check_callable(name, callback)
         protocols = list(given.get("additionalProtocols") or ())
         if not all(isinstance(one, str) and _TOKEN.fullmatch(one) for one in protocols):
             raise ValueError("additionalProtocols are RFC 9110 tokens")

@@ -9,12 +9,20 @@ tests wait for conditions, and every time in the module is a setting.
 
 import ast
 import base64
+import copy
+import email.utils
+import errno
+import gzip
 import hashlib
 import inspect
+import itertools
 import json
+import logging
 import os
+import pickle
 import random
 import re
+import select
 import shutil
 import signal
 import socket
@@ -25,7 +33,10 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
+import tracemalloc
 import types
+import urllib.parse
 
 import pytest
 
@@ -33,6 +44,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.join(HERE, "examples")]
 
 import apiproxy  # noqa: E402
+from apiproxy import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Cancel, ConnectionClosed, WebSocket  # noqa: E402
 from demo_cluster import DemoCluster  # noqa: E402
 
 # ------------------------------------------------------------------------------
@@ -322,6 +334,2644 @@ def client():
 def trusting(certificate):
     """An SSLContext that trusts the tests' certificate."""
     return ssl.create_default_context(cafile=certificate)
+
+
+def short(value):
+    """A test's id for a value that may be large."""
+    return repr(value)[-30:]
+
+
+# ------------------------------------------------------------------------------
+# 1. Types and errors
+# ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("call, nearest", [
+    (lambda c: apiproxy.Client(clustr="a"), "cluster"), (lambda c: apiproxy.configure(gzipp=True), "gzip"),
+    (lambda c: c.request("/x", {"isJson": True}), "isJSON"), (lambda c: c.cluster_request("/x", {"timeOut": 1}), "timeout"),
+    (lambda c: c.post("/x", {}, True, {"header": {}}), "headers"), (lambda c: c.put("/x", {}, True, {"Body": ""}), "body"),
+    (lambda c: c.patch("/x", {}, True, {"autoLogout": True}), "autoLogoutOnAuthError"),
+    (lambda c: c.remove("/x", {"Method": "GET"}), "method"), (lambda c: c.set_cluster({"kubeConfig": ""}), "kubeconfig"),
+    (lambda c: c.stream("/x", print, {"isJSON": True}), "isJson"),
+    (lambda c: c.stream_results_for_cluster("/x", {"cb": print, "err_cb": print}), "errCb"),
+])
+def test_an_unknown_option_is_refused_and_the_nearest_named(client, call, nearest):
+    with pytest.raises(TypeError, match="did you mean '%s'" % nearest):
+        call(client("http://127.0.0.1:1"))
+
+
+@pytest.mark.parametrize("error", [
+    apiproxy.ApiError(409, "m", phrase="p", reason="r", details={"a": [1]}, body=b"b", method="GET", url="u", retry_after=2.0),
+    apiproxy.WebSocketError(0, "m"), apiproxy.HandshakeError(403, "m", phrase="p", body=b"b"),
+    apiproxy.ProtocolError(1002, "m"), apiproxy.ConnectionClosed(1006, "gone"), apiproxy.ConnectionClosed(1005),
+])
+def test_errors_pickle_and_copy_with_all_they_know(error):
+    twins = [pickle.loads(pickle.dumps(error, protocol)) for protocol in range(pickle.HIGHEST_PROTOCOL + 1)]
+    for twin in twins + [copy.copy(error), copy.deepcopy(error)]:
+        assert (type(twin), repr(twin), vars(twin)) == (type(error), repr(error), vars(error))
+        assert str(twin) == str(error) and isinstance(twin, apiproxy.ApiError)  # one `except ApiError` is enough
+
+
+@pytest.mark.parametrize("phrase, body, text, reason, details", [
+    ("Not Found", b'{"kind": "Status", "message": "pods \\"x\\" not found", "reason": "NotFound", "details": {"name": "x"}}',
+     'Not Found - pods "x" not found', "NotFound", {"name": "x"}),
+    ("Not Found", b"", "Not Found", "", {}), ("Not Found", b" \r\n no cluster\n", "Not Found - no cluster", "", {}),
+    ("", b"", "404", "", {}), ("", b"plain", "plain", "", {}), ("Not Found", b"Not Found", "Not Found", "", {}),
+    ("Bad", b'{"error": "x"}', "Bad", "", {}), ("Bad", b'["a"]', "Bad", "", {}),
+    ("Bad", b'{"message": null, "reason": null, "details": []}', "Bad", "", {}),
+    ("Bad", b'{"message": 5, "details": "x"}', "Bad - 5", "", {}), ("Bad", b"\xff", "Bad - \ufffd", "", {}),
+    ("Bad", b"x" * 5000, "Bad - " + "x" * 1000, "", {}), ("Bad", b"[" * 200000, "Bad - " + "[" * 1000, "", {}),
+], ids=short)
+def test_an_error_says_the_phrase_and_the_detail(phrase, body, text, reason, details):
+    error = apiproxy.Response(404, phrase, {}, body, "GET", "http://h/x").error()
+    assert (str(error), error.status, error.reason, error.details) == (text, 404, reason, details)
+    assert (error.method, error.url, error.body) == ("GET", "http://h/x", body)
+
+
+@pytest.mark.parametrize("value, seconds", [
+    ("7", 7), (" 7 ", 7), ("-3", 0), ("0", 0), ("Mon, 01 Jan 2001 00:00:00 GMT", 0), (None, None), ("", None), ("soon", None),
+    ("1.5", None), ("9" * 5000, None), ("Mon, 99 Foo 0000 99:99:99 GMT", None), ("Mon, 01 Jan 99999 00:00:00 GMT", None)], ids=short)
+def test_retry_after_is_seconds_or_a_date(value, seconds):
+    def parsed(headers, body=b""):
+        return apiproxy.Response(429, "", headers, body).error().retry_after
+
+    assert parsed({"Retry-After": value}) == seconds
+    assert 50 < parsed({"Retry-After": email.utils.formatdate(time.time() + 60, usegmt=True)}) <= 61
+    assert parsed({}, b'{"details": {"retryAfterSeconds": 3}}') == 3
+    for odd in ("NaN", "Infinity", "[]", "{}", "null", '"x"', "1e999"):
+        assert parsed({}, b'{"details": {"retryAfterSeconds": %s}}' % odd.encode()) is None
+
+
+# ------------------------------------------------------------------------------
+# 2. Addresses
+# ------------------------------------------------------------------------------
+
+REFUSED = ValueError
+
+
+def result_of(function, *args):
+    """What a call gives, or the kind of error that it raises."""
+    try:
+        return function(*args)
+    except (ValueError, TypeError) as error:
+        return TypeError if isinstance(error, TypeError) else REFUSED
+
+
+@pytest.mark.parametrize("name, quoted", [
+    ("web-1.x_~", "web-1.x_~"), ("system:node", "system%3Anode"), ("a b", "a%20b"), ("d?y#z&w=1", "d%3Fy%23z%26w%3D1"),
+    ("%2e%2e", "%252e%252e"), ("%2f", "%252f"), ("é", "%C3%A9"), ("\u2028", "%E2%80%A8"), ("a@b", "a%40b"), ("...", "..."),
+    ("\\", "%5C"),
+    ("", REFUSED), (".", REFUSED), ("..", REFUSED), ("a/b", REFUSED), ("a\r\nb", REFUSED), ("a\0", REFUSED), ("\x7f", REFUSED),
+    ("\x85", REFUSED), ("\ud800", REFUSED), (None, TypeError), (b"x", TypeError), (5, TypeError)])
+def test_a_name_is_one_segment(name, quoted):
+    assert result_of(apiproxy.segment, name) == quoted
+
+
+@pytest.mark.parametrize("path, sent", [
+    ("/api/v1/pods?limit=5&x=a%20b", "/api/v1/pods?limit=5&x=a%20b"), ("", ""), ("api", "api"), ("//h/x", "//h/x"),
+    ("/%zz", "/%zz"), ("/é?x=é", "/%C3%A9?x=%C3%A9"), ("/x?y=..&z=a/../b", "/x?y=..&z=a/../b"), ("/a...b/..c", "/a...b/..c"),
+    ("/@h:1/x", "/@h:1/x"),
+    ("/a b", REFUSED), ("/a\r\nX: y", REFUSED), ("/a\n", REFUSED), ("/a\0", REFUSED), ("/a\t", REFUSED), ("/\x7f", REFUSED),
+    ("/\x85", REFUSED), ("/\xa0", REFUSED), ("/\u2028", REFUSED), ("/a#b", REFUSED), ("/a?b#c", REFUSED), ("/\ud800", REFUSED),
+    ("/a/../b", REFUSED), ("..", REFUSED), ("/a/.", REFUSED), ("/./a", REFUSED), ("/a/..?x", REFUSED),
+    ("/a/%2e%2e/b", REFUSED), ("/a/%2E./b", REFUSED), ("/a/.%2e", REFUSED), ("/%2e/b", REFUSED),  # servers resolve these too
+    (None, TypeError), (b"/x", TypeError)])
+def test_a_path_arrives_as_written_or_is_refused(path, sent):
+    assert result_of(apiproxy.check_path, path) == sent
+
+
+@pytest.mark.parametrize("path, params, whole", [
+    ("/x", None, "/x"), ("/x", {}, "/x"), ("/x?a=1", None, "/x?a=1"), ("/x", {"a": None}, "/x"),
+    ("/x?a=1", {"a": None}, "/x?a=1"), ("/x", {"a": 1, "b": "é &="}, "/x?a=1&b=%C3%A9+%26%3D"),
+    ("/x", {"a": True, "b": False, "c": 0, "d": ""}, "/x?a=true&b=false&c=0&d="),
+    ("/x?a=1", {"b": 2}, "/x?a=1&b=2"), ("/x?a=1&b=2&a=3", {"a": 4}, "/x?b=2&a=4"), ("/x?%61=1&b", {"a": 2}, "/x?b&a=2"),
+    ("/x?a=b?c", {"d": 1}, "/x?a=b?c&d=1"), ("/x?", {"a": 1}, "/x?a=1"), ("/x?&&a=1&", {"b": 1}, "/x?a=1&b=1"),
+    ("/x", {"a": ["1", True, 2], "b": ("z",)}, "/x?a=1&a=true&a=2&b=z"), ("/x", {"c": "a\r\nb#\0"}, "/x?c=a%0D%0Ab%23%00"),
+    ("/x", {"&": "="}, "/x?%26=%3D"), ("/x?b=1", {"a": []}, "/x?b=1"), ("/x", {"a": []}, "/x"),
+    ("/x", {"a": ["1", None]}, "/x?a=1"), ("/x", {"a": "\ud800"}, REFUSED), ("/x", "a=1", TypeError), ("/x", ["a"], TypeError)])
+def test_parameters_join_the_query(path, params, whole):
+    assert result_of(apiproxy.with_query, path, params) == whole
+
+
+@pytest.mark.parametrize("function, args, result", [
+    (apiproxy.combine_path, ("http://h", "x"), "http://h/x"), (apiproxy.combine_path, ("http://h/", "/x"), "http://h/x"),
+    (apiproxy.combine_path, ("http://h", "//x"), "http://h//x"), (apiproxy.combine_path, ("http://h", "@e/x"), "http://h/@e/x"),
+    (apiproxy.combine_path, ("http://h", ""), "http://h/"), (apiproxy.combine_path, ("", ""), "/"),
+    (apiproxy.api_root, ("", "v1"), "/api/v1"), (apiproxy.api_root, ("apps", "v1"), "/apis/apps/v1"),
+    (apiproxy.api_root, ("a?b", "v#"), "/apis/a%3Fb/v%23"), (apiproxy.api_root, ("..", "v1"), REFUSED),
+    (apiproxy.api_root, ("a/b", "v1"), REFUSED), (apiproxy.api_root, ("", ""), REFUSED),
+    (apiproxy.api_root, ("", ".."), REFUSED),
+    (apiproxy.split_api_version, ("v1",), ("", "v1")), (apiproxy.split_api_version, ("apps/v1",), ("apps", "v1")),
+    (apiproxy.split_api_version, ("",), REFUSED), (apiproxy.split_api_version, ("/v1",), REFUSED),
+    (apiproxy.split_api_version, ("apps/",), REFUSED), (apiproxy.split_api_version, ("a/b/c",), REFUSED),
+])
+def test_addresses_are_put_together(function, args, result):
+    assert result_of(function, *args) == result
+
+
+@pytest.mark.parametrize("url, address", [
+    ("http://h", (False, "h", 80, "h", "/")), ("https://h:443/a?b=c", (True, "h", 443, "h", "/a?b=c")),
+    ("http://H:443/", (False, "h", 443, "h:443", "/")), ("HTTP://h/x", (False, "h", 80, "h", "/x")),
+    ("http://h:", (False, "h", 80, "h", "/")), ("https://[::1]:8443/x", (True, "::1", 8443, "[::1]:8443", "/x")),
+    ("http://[fe80::1%eth0]/", (False, "fe80::1%eth0", 80, "[fe80::1]", "/")),
+    ("http://h?a", (False, "h", 80, "h", "/?a")), ("http://h//..//x", (False, "h", 80, "h", "//..//x")),
+    ("ws://h", REFUSED), ("h", REFUSED), ("http:h", REFUSED), ("http://", REFUSED), ("http:///x", REFUSED),
+    ("http://:80", REFUSED), ("", REFUSED),
+    ("http://u@h", REFUSED), ("http://u:p@h", REFUSED), ("http://@h", REFUSED), ("http://h/#f", REFUSED),
+    ("http://h#@e", REFUSED),
+    ("http://h/\r\nX: y", REFUSED), ("http://h /", REFUSED), ("http://h\0", REFUSED), ("http://hé/", REFUSED),
+    ("http://h/é", REFUSED),
+    ("http://h:x", REFUSED), ("http://h:65536", REFUSED), ("http://h:-1", REFUSED), ("http://[::1", REFUSED),
+    ("\thttp://h", REFUSED), (b"http://h", TypeError), (None, TypeError)])
+def test_an_address_says_where_to_go(url, address):
+    assert result_of(apiproxy.split_url, url, ("http", "https")) == address
+
+
+@pytest.mark.parametrize("headers, result", [
+    (None, {}), ({"X-A": "b\t c", "x": "é"}, {"X-A": "b\t c", "x": "é"}), ({"X": ""}, {"X": ""}),
+    ({"X": "a\r\nb"}, REFUSED), ({"X": "a\nb"}, REFUSED), ({"X": "a\r"}, REFUSED), ({"X": "a\0"}, REFUSED),
+    ({"X": "\x7f"}, REFUSED),
+    ({"X": "\x85"}, REFUSED), ({"X": "\u20ac"}, REFUSED), ({"": "x"}, REFUSED), ({"X Y": "x"}, REFUSED), ({"X:": "x"}, REFUSED),
+    ({"X\r\n": "x"}, REFUSED), ({"É": "x"}, REFUSED), ({"X": None}, TypeError), ({"X": 1}, TypeError), ({1: "x"}, TypeError),
+    ({"X": b"y"}, TypeError), ([("X", "y")], TypeError), ("X: y", TypeError)])
+def test_headers_that_could_break_a_request_are_refused(headers, result):
+    assert result_of(apiproxy.check_headers, headers) == result
+    assert apiproxy.check_headers({"X": "y"}) is not headers
+
+
+def test_a_refused_header_does_not_repeat_its_value():
+    for value in ("SECRET\r\n", "SECRET\u20ac"):
+        with pytest.raises(ValueError) as caught:
+            apiproxy.check_headers({"Authorization": value})
+        assert "SECRET" not in "".join(traceback.format_exception(None, caught.value, None))
+
+
+# ------------------------------------------------------------------------------
+# 3. Frames
+# ------------------------------------------------------------------------------
+
+
+def feed(*pieces, limit=70000):
+    """What a MessageReader gives for octets that come in these pieces."""
+    reader, found = apiproxy.MessageReader(limit), []
+    for piece in pieces:
+        while piece:
+            space = reader.space()[:len(piece)]
+            space[:], piece = piece[:len(space)], piece[len(space):]
+            reader.received(len(space))
+            found += iter(reader.next, None)
+    return found
+
+
+def test_masking_is_the_rfcs_and_undoes_itself():
+    assert apiproxy.apply_mask(b"Hello", b"\x37\xfa\x21\x3d") == b"\x7f\x9f\x4d\x51\x58"  # RFC 6455 5.7
+    chance = random.Random(1)
+    for size in list(range(12)) + list(range(440, 462)) + [chance.randrange(5000) for _ in range(20)]:
+        data, key = os.urandom(size), os.urandom(4)
+        masked = apiproxy.apply_mask(data, key)
+        assert masked == bytes(octet ^ key[index % 4] for index, octet in enumerate(data))
+        assert apiproxy.apply_mask(bytes(masked), key) == data
+
+
+@pytest.mark.parametrize("size, head", [
+    (0, b"\x82\x80"), (125, b"\x82\xfd"), (126, b"\x82\xfe\x00\x7e"), (65535, b"\x82\xfe\xff\xff"),
+    (65536, b"\x82\xff\0\0\0\0\0\1\0\0")])
+def test_a_frame_has_the_shortest_length(size, head):
+    assert apiproxy.encode_frame(2, b"x" * size, b"\0\0\0\0") == head + b"\0\0\0\0" + b"x" * size
+    assert apiproxy.encode_frame(0, b"", b"\0\0\0\0", fin=False)[0] == 0
+
+
+@pytest.mark.parametrize("code, reason, payload", [
+    (1000, "", b"\x03\xe8"), (4999, "bye", b"\x13\x87bye"), (1001, "é" * 62, b"\x03\xe9" + "é".encode() * 61),
+    (1005, "", REFUSED), (1006, "", REFUSED), (1015, "", REFUSED), (999, "", REFUSED), (5000, "", REFUSED), (0, "", REFUSED),
+    (1000, "\ud800", REFUSED)])
+def test_a_close_payload_is_legal_and_cut_at_a_character(code, reason, payload):
+    assert result_of(apiproxy.encode_close, code, reason) == payload
+    if payload is not REFUSED:
+        assert apiproxy.parse_close(payload) == (code, reason[:61])
+
+
+@pytest.mark.parametrize("payload, result", [
+    (b"", (1005, "")), (b"\x03\xe8", (1000, "")), (b"\x0b\xb8\xc3\xa9", (3000, "é")), (b"\x03", 1002), (b"\x03\xe8\xff", 1007)]
+    + [(code.to_bytes(2, "big"), 1002) for code in (0, 999, 1004, 1005, 1006, 1015, 1016, 2000, 2999, 5000, 65535)]
+    + [(code.to_bytes(2, "big"), (code, "")) for code in (1001, 1002, 1003, 1007, 1011, 1014, 3000, 4999)])
+def test_a_close_payload_is_read(payload, result):
+    try:
+        assert apiproxy.parse_close(payload) == result
+    except apiproxy.ProtocolError as error:
+        assert error.code == result
+
+
+@pytest.mark.parametrize("wire, messages", [
+    (frame(1, "hé€😀"), [(1, "hé€😀")]), (frame(2, b"\xff\0"), [(2, b"\xff\0")]), (frame(1) + frame(2), [(1, ""), (2, b"")]),
+    (frame(9, b"p") + frame(10) + frame(8, b"\x03\xe8"), [(9, b"p"), (10, b""), (8, b"\x03\xe8")]),
+    (frame(1, "a", fin=False) + frame(9, b"!") + frame(0, "b", fin=False) + frame(10) + frame(0, "c"),
+    [(9, b"!"), (10, b""), (1, "abc")]),
+    (frame(1, b"\xf0\x9f", fin=False) + frame(0, fin=False) + frame(0, b"\x98\x80") + frame(2, b"x"), [(1, "😀"), (2, b"x")]),
+    (frame(2, b"a", fin=False) + frame(0) + frame(1, fin=False) + frame(0, fin=False) + frame(0), [(2, b"a"), (1, "")]),
+    (frame(9, b"x" * 125) + frame(1, "y" * 126), [(9, b"x" * 125), (1, "y" * 126)]),
+    (frame(2, b"z" * 300, fin=False) + frame(0, b"w" * 200), [(2, b"z" * 300 + b"w" * 200)]),
+])
+def test_messages_are_the_same_however_the_octets_come(wire, messages):
+    assert feed(wire) == feed(*(wire[index:index + 1] for index in range(len(wire)))) == messages
+    for cut in range(1, len(wire)):
+        assert feed(wire[:cut], wire[cut:]) == messages
+
+
+def test_messages_of_every_size_come_whole():
+    for size in (125, 126, 4081, 4095, 4096, 4097, 16384, 65535, 65536, 70000):
+        text, wire = "é" * (size // 2), frame(2, b"x" * size)
+        pieces = [wire[start:start + 1000] for start in range(0, len(wire), 1000)]
+        found = [(9, b""), (2, b"x" * size), (1, text)]
+        assert feed(frame(9) + wire + frame(1, text)) == feed(frame(9), *pieces, frame(1, text)) == found
+
+
+OPEN_TEXT = frame(1, "a", fin=False)
+
+
+@pytest.mark.parametrize("wire, code", [  # the last octet is the one that makes it illegal
+    (b"\xc1\x00", 1002), (b"\xa1\x00", 1002), (b"\x91\x00", 1002), (b"\x89\x80", 1002), (b"\x81\x81", 1002)] + [
+    (bytes((0x80 | opcode, 0)), 1002) for opcode in (3, 4, 5, 6, 7, 11, 12, 13, 14, 15)] + [
+    (b"\x81\x7e\x00\x7d", 1002), (b"\x81\x7f\0\0\0\0\0\0\xff\xff", 1002), (b"\x82\x7f\x80\0\0\0\0\1\0\0", 1002),
+    (b"\x09\x00", 1002), (b"\x08\x00", 1002), (b"\x89\x7e", 1002), (b"\x88\x7f", 1002), (b"\x80\x00", 1002),
+    (b"\x00\x00", 1002), (OPEN_TEXT + b"\x81\x00", 1002), (OPEN_TEXT + b"\x02\x00", 1002), (frame(1, "a") + b"\x80\x00", 1002),
+    (b"\x81\x05\xff", 1007), (b"\x81\x05a\x80", 1007), (b"\x81\x05\xc0", 1007), (b"\x81\x05\xc3a", 1007),
+    (b"\x81\x05\xe0\x80", 1007),
+    (b"\x81\x05\xed\xa0\x80", 1007), (b"\x81\x05\xf0\x80", 1007), (b"\x81\x05\xf4\x90", 1007), (b"\x81\x05\xf5", 1007),
+    (b"\x81\x01\xc3", 1007),
+    (frame(1, b"\xc3", fin=False) + b"\x80\x00", 1007), (frame(1, b"\xe2\x82", fin=False) + b"\x00\x05a", 1007),
+    (b"\x82\x7e\x03\xe9", 1009), (b"\x82\x7f\0\0\1\0\0\0\0\0", 1009),
+    (frame(2, b"x" * 600, fin=False) + b"\x00\x7e\x01\x91", 1009),
+    (frame(2, b"x" * 1000, fin=False) + frame(0, fin=False) + b"\x80\x01", 1009)])
+def test_an_illegal_frame_is_refused_at_the_octet_that_makes_it_so(wire, code):
+    feed(wire[:-1], limit=1000)
+    for pieces in ((wire,), (wire[:-1], wire[-1:]), [wire[index:index + 1] for index in range(len(wire))],
+        (wire + b"\0" * 300,)):
+        with pytest.raises(apiproxy.ProtocolError) as caught:
+            feed(*pieces, limit=1000)
+        assert caught.value.code == code
+
+
+@pytest.mark.parametrize("opcode, piece", [(1, b"x"), (2, b"")])
+def test_a_hundred_thousand_fragments_stay_small(opcode, piece):
+    wire = frame(opcode, fin=False) + frame(0, piece, fin=False) * 100000 + frame(0)
+    tracemalloc.start()
+    (found,) = feed(wire[:1000], wire[1000:], limit=100000)
+    peak = tracemalloc.get_traced_memory()[1] - len(wire)
+    tracemalloc.stop()
+    assert len(found[1]) == len(piece) * 100000
+    assert peak < 4 * apiproxy.MiB
+
+
+KEY = "dGhlIHNhbXBsZSBub25jZQ=="
+GOOD = ["HTTP/1.1 101 Switching Protocols", "Upgrade: websocket", "Connection: Upgrade",
+        "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo="]  # RFC 6455 1.3
+
+
+@pytest.mark.parametrize("lines, chosen", [
+    (GOOD, ""), (GOOD + ["Sec-WebSocket-Protocol: b"], "b"), (GOOD + ["sec-websocket-extensions:"], ""),
+    (GOOD[:1] + ["upgrade:WebSocket", "CONNECTION:\tkeep-alive, UPGRADE "] + GOOD[3:], ""), (["HTTP/1.1 101"] + GOOD[1:], ""),
+    (["HTTP/1.1 101 "] + GOOD[1:], ""), (GOOD[:2] + ["Connection: keep-alive"] + GOOD[2:], ""),
+] + [(lines, None) for lines in (
+    GOOD[:1] + GOOD[2:], GOOD[:2] + GOOD[3:], GOOD[:3], GOOD + GOOD[3:], GOOD + GOOD[1:2], GOOD[:3] + [GOOD[3].swapcase()],
+    GOOD[:3] + [GOOD[3] + ", x"], GOOD[:1] + ["Upgrade: h2c"] + GOOD[2:], GOOD[:2] + ["Connection: close"] + GOOD[3:],
+    GOOD + ["Sec-WebSocket-Protocol: c"], GOOD + ["Sec-WebSocket-Protocol: B"], GOOD + ["Sec-WebSocket-Protocol: a, b"],
+    GOOD + ["Sec-WebSocket-Protocol: a"] * 2, GOOD + ["Sec-WebSocket-Protocol:"],
+    GOOD + ["Sec-WebSocket-Extensions: permessage-deflate"],
+    ["HTTP/1.0 101 X"] + GOOD[1:], ["HTTP/2 101 X"] + GOOD[1:], ["HTTP/1.1 101X"] + GOOD[1:], ["http/1.1 101 X"] + GOOD[1:],
+    ["HTTP/1.1  101 X"] + GOOD[1:], ["HTTP/1.1 1010 X"] + GOOD[1:], [" HTTP/1.1 101 X"] + GOOD[1:],
+    ["HTTP/1.1 101 a\nb"] + GOOD[1:],
+    GOOD + [" folded"], GOOD + ["\tfolded"], GOOD + ["no colon"], GOOD + ["Space : x"], GOOD + [": x"], GOOD + ["X: a\nY: b"],
+    GOOD + ["X: a\rb"], GOOD + ["X: \0"], GOOD + ["X\xe9: a"])])
+def test_a_handshake_is_accepted_only_as_the_rfc_says(lines, chosen):
+    try:
+        head = apiproxy.parse_head("\r\n".join(lines + ["", ""]).encode("latin-1"))
+        assert apiproxy.check_handshake(head, KEY, ["a", "b"]) == chosen
+    except apiproxy.HandshakeError:
+        assert chosen is None
+
+
+def mutated(chance, data):
+    """`data` with a few octets changed, lost, doubled, moved in, or its end cut off."""
+    data = bytearray(data)
+    for _ in range(chance.randrange(4)):
+        start, size = chance.randrange(len(data) + 1), chance.randrange(1, 6)
+        data[start:start + size] = chance.choice((
+            b"", bytes(chance.randrange(256) for _ in range(size)), bytes(data[start:start + size]) * 2, b"\r\n", b"\0",
+            b"\x7f", b"-1", b"999999999999", b":", b" ", b"\xff"))
+    return bytes(data[:chance.randrange(len(data) + 1)] if chance.random() < 0.2 else data)
+
+
+def test_any_octets_give_messages_or_a_protocol_error():
+    chance, good = random.Random(6455), frame(1, "é€", fin=False) + frame(9, b"p") + frame(0, "x" * 130) + frame(2, b"y")
+    for _ in range(15000):
+        wire = mutated(chance, good) if chance.random() < 0.8 else bytes(chance.randrange(256) for _ in range(20))
+        cut, results = chance.randrange(len(wire) + 1), []
+        for pieces in ((wire,), (wire[:cut], wire[cut:])):
+            try:
+                results.append(feed(*pieces, limit=500))
+            except apiproxy.ProtocolError as error:
+                results.append(error.code)
+        assert results[0] == results[1]
+
+
+def test_any_octets_give_a_head_or_a_handshake_error():
+    chance, good = random.Random(9112), "\r\n".join(GOOD + ["Sec-WebSocket-Protocol: a", "", ""]).encode()
+    for _ in range(5000):
+        try:
+            apiproxy.check_handshake(apiproxy.parse_head(mutated(chance, good)), KEY, ["a"])
+        except apiproxy.HandshakeError:
+            pass
+
+
+# ------------------------------------------------------------------------------
+# 5. HTTP
+# ------------------------------------------------------------------------------
+
+JSON = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+CHUNKED = JSON + "Transfer-Encoding: chunked\r\n\r\n"
+
+
+def failed(call, *args):
+    """The ApiError of a call."""
+    with pytest.raises(apiproxy.ApiError) as caught:
+        call(*args)
+    return caught.value
+
+
+class RawServer(Server):
+    """A server whose script gets each connection as it was accepted: nothing is read for it."""
+
+    def _serve(self, sock):
+        self.open.add(sock)
+        try:
+            self.script(Conn(sock))
+        except (EOFError, OSError, ValueError):
+            pass
+        finally:
+            self.open.discard(sock)
+            sock.close()
+
+
+def test_connections_are_kept_and_shared_by_threads(serve, client):
+    server = serve(lambda request, conn: conn.reply(200, {"path": request.path}))
+    one = client(server)
+    assert [one.request("/%d" % index)["path"] for index in range(5)] == server.paths() and server.count == 1
+    right = []
+
+    def ask(name):
+        for index in range(20):
+            right.append(one.request("/%s%d" % (name, index))["path"].endswith("/%s%d" % (name, index)))
+
+    threads = [threading.Thread(target=ask, args=(name,)) for name in "abcdefgh"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert right == [True] * 160 and server.count <= 9
+    one.close()
+    eventually(lambda: not server.open)
+    one.keep_alive = 0.0  # an idle connection is never young enough
+    before = server.count
+    one.request("/x"), one.request("/x")
+    assert server.count == before + 2
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("end", [
+    lambda conn: False, lambda conn: conn.reset(), lambda conn: conn.send("HTTP/1.1 2") or False,
+    lambda conn: conn.send("HTTP/1.1 200") or False, lambda conn: conn.send("HTTP/1.1 200 OK\r\nContent-Le") or False,
+    lambda conn: conn.send("HTTP/1.1 200 OK\r\nX: y\r\n") or False,
+    "before"], ids=["silent", "reset", "version", "status", "header", "headers", "before"])
+def test_a_kept_connection_that_ends_fails_no_call(serve, client, trusting, end, tls):
+    def script(request, conn):
+        conn.count = getattr(conn, "count", 0) + 1
+        if conn.count == 2:
+            return end(conn)
+        conn.reply(200, {"count": conn.count})
+        return end != "before"
+
+    server = serve(script, tls=tls)
+    one = client(server, ssl_context=trusting)
+    for method in ("GET", "GET", "POST", "PUT", "PATCH", "DELETE", "POST"):
+        assert one.request("/x", {"method": method, "body": "{}"}) == {"count": 1}
+    sent = [request.method for request in server.requests]
+    assert (sent.count("POST"), sent.count("PATCH")) == (2, 1)  # not idempotent: never twice
+    assert len(sent) == 7 + (0 if end == "before" else 3)
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 2", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{"])
+@pytest.mark.parametrize("method", ["GET", "PUT", "POST", "PATCH"])
+def test_a_fresh_connection_that_ends_fails_the_call_once(serve, client, method, answer):
+    server = serve(lambda request, conn: conn.send(answer) or False)
+    error = failed(client(server).request, "/x", {"method": method})
+    assert (error.status, error.method, error.url) == (502, method, server.url + "/clusters/dev/x")
+    assert error.__cause__ is not None and len(server.requests) == 1
+
+
+@pytest.mark.parametrize("status", [300, 301, 302, 303, 304, 307, 308])
+def test_redirects_are_errors_and_nobody_else_is_asked(serve, client, status):
+    other = serve(lambda request, conn: conn.reply(200, {}))
+    server = serve(lambda request, conn: conn.reply(status, b"", {"Location": other.url + "/x"}))
+    one = client(server)
+    one.set_token("dev", "SECRET")
+    for method in ("GET", "POST"):
+        assert failed(one.request, "/x", {"method": method}).status == status
+    assert len(server.requests) == 2 and not other.count
+
+
+@pytest.mark.parametrize("start, piece", [
+    ("", ""), ("", "HTTP/1.1 100 Continue\r\n\r\n"), ("HTTP/1.1 200 OK\r\nX: ", "x"), (JSON + "\r\n", " "),
+    (JSON + "Content-Length: 9999\r\n\r\n", " "), (CHUNKED, "1\r\n \r\n"), (CHUNKED + "5\r\n", "")])
+@pytest.mark.parametrize("warm", [False, True])
+def test_one_deadline_covers_the_whole_answer(serve, client, start, piece, warm):
+    def script(request, conn):
+        if request.path.endswith("/warm"):
+            return conn.reply(200, {})
+        conn.send(start)
+        while not server.stopped.wait(0.02):
+            conn.send(piece)
+
+    server = serve(script)
+    one, begin = client(server), time.monotonic()
+    if warm:
+        one.request("/warm")
+    error = failed(one.request, "/x", {"timeout": 200})
+    assert (error.status, error.phrase) == (408, "Request timed-out")
+    assert 0.19 < time.monotonic() - begin < 3 and len(server.requests) == 1 + warm
+
+
+def test_the_deadline_covers_tls_and_large_uploads_and_zero(serve, client):
+    silent = RawServer(lambda conn: silent.stopped.wait(30))  # reads nothing
+    try:
+        for url, params in ((silent.url.replace("http", "https"), {"timeout": 100}), (silent.url, {"timeout": 0}),
+                            (silent.url, {"timeout": 100, "method": "POST", "body": b"x" * (16 << 20)})):
+            assert failed(client(url).request, "/x", params).status == 408
+    finally:
+        silent.stop()
+
+
+@pytest.mark.parametrize("timeout", [None, float("inf"), 3e9, 1e15])
+def test_a_call_may_have_no_deadline_or_a_far_one(serve, client, timeout):
+    server = serve(lambda request, conn: server.stopped.wait(0.05) or conn.reply(200, {}))
+    assert client(server, request_timeout=0.01).request("/x", {"timeout": timeout}) == {}
+
+
+@pytest.mark.parametrize("answer", [
+    "", "rubbish", "rubbish " * 8000 + "\r\n\r\n", "<html>HTTP/0.9</html>", "SSH-2.0-x\r\n",
+    "HTTP/2 200 OK\r\n\r\n", "HTTP/1.1 abc OK\r\n\r\n", "HTTP/1.1 200 OK", "HTTP/1.1 200 OK\r\n",
+    JSON, JSON + "Content-Le", JSON + "Content-Length: 3\r\n\r\n{}", CHUNKED + "2\r\n{}\r\n", CHUNKED + "3\r\n{}",
+    CHUNKED + "xyz\r\n{}\r\n0\r\n\r\n", CHUNKED + "-2\r\n{}\r\n0\r\n\r\n", CHUNKED, CHUNKED + "\r\n", CHUNKED + "2",
+    JSON + "Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}", JSON + "Content-Length: 2\r\nContent-Length: 1\r\n\r\n5 ",
+    JSON + "X: " + "x" * 70000 + "\r\n\r\n", JSON + "X: y\r\n" * 200 + "\r\n"], ids=short)
+def test_a_broken_answer_is_a_502_and_not_data(serve, client, answer):
+    server = serve(lambda request, conn: conn.send(answer) or False)
+    error = failed(client(server).request, "/x")
+    assert error.status == 502 and len(str(error)) < 1100
+
+
+def test_endless_headers_end(serve, client):
+    def script(request, conn):
+        conn.send("HTTP/1.1 200 OK\r\n")
+        while True:
+            conn.send("X-%s: y\r\n" % os.urandom(9).hex() * 100)
+
+    assert failed(client(serve(script)).request, "/x", {"timeout": None}).status == 502
+
+
+@pytest.mark.parametrize("answer, result", [
+    (JSON + "Content-Length: 0\r\n\r\n", None), (JSON + "Content-Length: 3\r\n\r\n \r\n", None),
+    ("HTTP/1.1 204 No Content\r\n\r\n", None),
+    (JSON + "\r\n{}", {}), (JSON + "Content-Length: x\r\n\r\n{}", {}), (JSON + "Content-Length: -1\r\n\r\n{}", {}),
+    ("HTTP/1.0 200 OK\r\n\r\n[1]", [1]), (CHUNKED + "1;x=y\r\n[\r\n1\r\n]\r\n0\r\nX: y\r\n\r\n", []),
+    (JSON + "Content-Length: 2\r\nContent-Length: 2\r\n\r\n{}", {}), ("HTTP/1.1 100 Continue\r\n\r\n" + JSON + "\r\n{}", {}),
+    ("HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + JSON + "\r\n{}", {})])
+def test_odd_but_whole_answers_are_read(serve, client, answer, result):
+    server = serve(lambda request, conn: conn.send(answer) or False)
+    assert client(server).request("/x") == result
+
+
+@pytest.mark.parametrize("body, said", [
+    (b"<!doctype html><p>Headlamp", "this route is not enabled"), (b"\n <html>", "this route is not enabled"),
+    (b"hello", "text/plain instead of JSON: 'hello'"),
+    (b"{" * 100000, "instead of JSON"), (b'{"a": ', "instead of JSON"), (b"\xff\xfe", "instead of JSON"),
+    (b"{} {}", "instead of JSON")], ids=short)
+def test_what_is_not_json_is_an_error_that_says_so(serve, client, body, said):
+    one = client(serve(lambda request, conn: conn.reply(200, body, reason="OK")))
+    error = failed(one.request, "/x")
+    assert error.status == 200 and said in str(error) and len(str(error)) < 300 and error.body == body
+    response = one.request("/x", {"isJSON": False})
+    assert (response.ok, response.body, repr(response)) == (True, body, "<Response 200 OK, %d bytes>" % len(body))
+
+
+@pytest.mark.parametrize("after", [b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n\"poison\"", b"\n", b"\0" * 100000], ids=short)
+@pytest.mark.parametrize("answer", [
+    JSON + "Content-Length: 2\r\n\r\n{}", "HTTP/1.1 204 No Content\r\n\r\n", CHUNKED + "0\r\n\r\n", "HTTP/1.1 101 X\r\n\r\n"])
+def test_what_follows_an_answer_poisons_no_later_call(serve, client, answer, after):
+    def script(request, conn):
+        conn.reply(200, "5") if request.path.endswith("/y") else conn.send(answer.encode() + after)
+
+    one = client(serve(script))
+    for _ in range(3):
+        one.request("/x") if "101" not in answer else failed(one.request, "/x")
+        assert one.request("/y") == 5
+
+
+def zipped(data):
+    return b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(data) + data
+
+
+def test_gzip_is_asked_for_and_decoded(serve, client):
+    whole = gzip.compress(b'{"a": "%s"}' % (b"b" * 100000))
+    answers = {"/good": whole, "/cut": whole[:-1], "/more": whole + b"x", "/sum": whole[:-8] + b"\0" * 8, "/empty": b""}
+    server = serve(lambda request, conn: conn.send(zipped(answers[request.path])))
+    one = client(server, cluster="")
+    assert one.request("/good") == {"a": "b" * 100000} and one.request("/empty") is None
+    assert [failed(one.request, path).status for path in ("/cut", "/more", "/sum")] == [502] * 3
+    assert server.requests[0].headers["accept-encoding"] == "gzip"
+    one.gzip = False
+    one.request("/good")
+    assert server.requests[-1].headers["accept-encoding"] == "identity"
+
+
+@pytest.mark.parametrize("head, body", [
+    ("Content-Length: 1001", b"x" * 1001), ("Content-Length: 99999999999999999999", b""), ("X: y", b"x" * 1001),
+    ("Transfer-Encoding: chunked", b"3e9\r\n" + b"x" * 1001 + b"\r\n0\r\n\r\n"),
+    ("Content-Encoding: gzip", gzip.compress(b"x" * (64 << 20)))], ids=short)
+def test_a_body_over_the_limit_is_an_error(serve, client, head, body):
+    server = serve(lambda request, conn: conn.send(("HTTP/1.1 200 OK\r\n%s\r\n\r\n" % head).encode() + body) or False)
+    tracemalloc.start()
+    error = failed(client(server, max_body=1000 if b"\x1f" != body[:1] else 70000).request, "/x", {"isJSON": False})
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert error.status == 200 and "larger than the limit" in str(error) and peak < 4 * apiproxy.MiB
+
+
+@pytest.mark.parametrize("head", ["Content-Length: 50000000\r\n\r\n", "\r\n", "Transfer-Encoding: chunked\r\n\r\n2faf080\r\n"])
+def test_of_a_large_error_the_first_mib_is_kept(serve, client, head):
+    server = serve(lambda request, conn: conn.send("HTTP/1.1 500 Oops\r\n" + head + "x" * 50000000) or False)
+    error = failed(client(server).request, "/x")
+    assert (error.status, len(error.body), str(error)) == (500, apiproxy.MiB, "Oops - " + "x" * 1000)
+
+
+@pytest.mark.parametrize("answer", [
+    "Content-Length: 9\r\n\r\nno", "Transfer-Encoding: chunked\r\n\r\n2\r\nno", "Content-Encoding: gzip\r\n\r\nno"])
+def test_an_error_whose_body_is_broken_keeps_its_status(serve, client, answer):
+    server = serve(lambda request, conn: conn.send("HTTP/1.1 403 Forbidden\r\n" + answer) or False)
+    assert failed(client(server).request, "/x").status == 403
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a reset may take the answer with it")
+def test_an_answer_that_comes_before_the_whole_request_was_taken_counts(client):
+    def script(conn):
+        while b"\r\n\r\n" not in conn.buffer:
+            conn.more()
+        conn.reply(413, b"", reason="Request Entity Too Large")
+
+    server = RawServer(script)
+    try:
+        assert failed(client(server).post, "/x", "x" * (16 << 20)).status == 413
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def proxies(monkeypatch):
+    """proxies(http_proxy=...): the environment says these and no others."""
+    def use(**settings):
+        for name in list(os.environ):
+            if name.lower().endswith("_proxy"):
+                monkeypatch.delenv(name)
+        for name, value in settings.items():
+            monkeypatch.setenv(name, value)
+
+    return use
+
+
+def test_http_goes_to_the_proxy_whole_and_no_proxy_past_it(serve, client, proxies):
+    proxy, server = (serve(lambda request, conn: conn.reply(200, {})) for _ in range(2))
+    proxies(http_proxy="http://us%%65r:pass%%21@127.0.0.1:%d" % proxy.port, no_proxy="127.0.0.1,.example.org")
+    one = client("http://cluster.invalid:81")
+    assert one.request("/x") == one.request("/x") == one.post("/x", {}) == {}
+    assert proxy.paths() == ["http://cluster.invalid:81/clusters/dev/x"] * 3
+    for request in proxy.requests:
+        assert request.headers["proxy-authorization"] == "Basic " + base64.b64encode(b"user:pass!").decode()
+        assert request.headers["host"] == "cluster.invalid:81"
+    assert client(server).request("/x") == {} and proxy.count == 2
+    assert "proxy-authorization" not in server.requests[0].headers and server.paths() == ["/clusters/dev/x"]
+
+
+def test_https_goes_through_a_tunnel(serve, client, proxies, certificate, trusting):
+    inner = []
+
+    def script(request, conn):
+        for octet in b"HTTP/1.1 200 OK\r\nX: y\r\n\r\n":
+            conn.send(bytes((octet,)))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        with context.wrap_socket(conn.sock, server_side=True) as sock:
+            conn = Conn(sock)
+            while True:
+                inner.append(conn.request())
+                conn.reply(200, {})
+
+    proxy = serve(script)
+    proxies(https_proxy="user:pass@127.0.0.1:%d" % proxy.port)
+    one = client("https://localhost:9", ssl_context=trusting)
+    one.set_token("dev", "SECRET")
+    assert one.request("/x") == one.request("/x") == {}
+    (connect,) = proxy.requests
+    assert (connect.method, connect.path, connect.headers["host"]) == ("CONNECT", "localhost:9", "localhost:9")
+    assert "proxy-authorization" in connect.headers and "authorization" not in connect.headers
+    assert [request.path for request in inner] == ["/clusters/dev/x"] * 2
+    for request in inner:
+        assert request.headers["authorization"] == "Bearer SECRET" and "proxy-authorization" not in request.headers
+    error = failed(client("https://other.localhost:9", ssl_context=trusting).request, "/x")
+    assert error.status == 502 and isinstance(error.__cause__, ssl.SSLCertVerificationError)  # the name behind the proxy counts
+
+
+@pytest.mark.parametrize("answer", [
+    "HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "HTTP/1.1 502 Bad\r\n\r\n", "HTTP/1.1 302 X\r\nLocation: http://e\r\n\r\n",
+    "rubbish\r\n\r\n", "HTTP/1.1 200 OK\r\n", "", "X" * 70000], ids=short)
+def test_a_proxy_that_refuses_is_named(serve, client, proxies, answer):
+    proxy = serve(lambda request, conn: conn.send(answer) or False)
+    proxies(https_proxy="http://user:SECRET@127.0.0.1:%d" % proxy.port)
+    error = failed(client("https://localhost:9").request, "/x")
+    assert error.status == 502 and "SECRET" not in str(error)
+    assert "proxy 127.0.0.1:%d" % proxy.port in str(error)
+
+
+@pytest.mark.parametrize("url", ["socks5://127.0.0.1:1", "https://u:SECRET@h", "http://:80", "http://u:SECRET@h:x",
+    "http://h:99999", "http://[::1"])
+def test_a_proxy_that_is_none_is_a_502(client, proxies, url):
+    proxies(http_proxy=url)
+    error = failed(client("http://127.0.0.1:1").request, "/x")
+    assert error.status == 502 and "proxy" in str(error) and "SECRET" not in str(error)
+
+
+@pytest.mark.parametrize("host, asked", [("::1", "[::1]"), ("127.0.0.1", "[::ffff:127.0.0.1]"), ("127.0.0.1", "localhost")])
+def test_servers_are_found_by_name_and_by_ipv6_address(serve, client, host, asked):
+    server = serve(lambda request, conn: conn.reply(200, {}), host=host)
+    assert client("http://%s:%d" % (asked, server.port)).request("/x") == {}
+    assert server.requests[0].headers["host"] == "%s:%d" % (asked, server.port)
+
+
+def test_a_server_that_is_not_there_is_a_502_with_its_cause(client):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    for host, cause in (("127.0.0.1:%d" % port, ConnectionRefusedError), ("no-such.invalid", socket.gaierror), ("a..b", OSError)):
+        error = failed(client("http://" + host).request, "/x")
+        assert (error.status, error.phrase, error.url) == (502, "Unreachable", "http://%s/clusters/dev/x" % host)
+        assert isinstance(error.__cause__, cause)
+
+
+def test_a_certificate_is_checked(serve, client, trusting):
+    server = serve(lambda request, conn: conn.reply(200, {}), tls=True)
+    mapped = server.url.replace("127.0.0.1", "[::ffff:127.0.0.1]")  # not a name in it
+    for url, context in ((server.url, None), (server.url, ssl.create_default_context()), (mapped, trusting)):
+        error = failed(client(url, ssl_context=context).request, "/x")
+        assert error.status == 502 and isinstance(error.__cause__, ssl.SSLCertVerificationError)
+    assert not server.requests and client(server, ssl_context=trusting).request("/x") == {}
+
+
+def test_a_tls_body_without_its_end_is_an_error(serve, client, trusting):
+    def script(request, conn):  # "{}" until the end, but without close_notify anybody may have ended it
+        conn.send(JSON + "\r\n{}")
+        return False
+
+    assert failed(client(serve(script, tls=True), ssl_context=trusting).request, "/x").status == 502
+
+
+@pytest.mark.parametrize("error, calls", [
+    (ValueError, [(path,) for path in ("/x\r\nX: y", "/x y", "/x\0", "/../x", "/x#y")]),
+    (ValueError, [("/x", params) for params in (
+        {"cluster": "a/b"}, {"cluster": ".."}, {"timeout": -1}, {"timeout": "1"}, {"timeout": True}, {"timeout": float("nan")},
+        {"method": "GET /"}, {"method": "G\r\n"}, {"method": ""}, {"method": None}, {"body": "\ud800"},
+        {"headers": {"X": "a\r\nY: b"}}, {"headers": {"X Y": "a"}}, {"headers": {"content-length": "1"}, "body": "abc"},
+        {"headers": {"Transfer-Encoding": "chunked"}, "body": "abc"})]),
+    (TypeError, [(None,), ("/x", ["timeout"]), ("/x", None, True, True, "a=1")] + [("/x", params) for params in (
+        {"timeOut": 1}, {"body": {}}, {"body": 5}, {"headers": {"X": 1}}, {"headers": [("X", "y")]})]),
+    (ValueError, [("/x", None, True, True, {"a": "\ud800"})]),
+    (ValueError, [lambda c: c.set_token("dev", "a\r\nX: y"), lambda c: c.set_token("dev", "a b"), lambda c: c.set_token("a/b", "t"),
+                  lambda c: c.post("/x", {"a": float("nan")}), lambda c: c.set_cluster({"kubeconfig": "a\nb"})]),
+    (TypeError, [lambda c: c.set_token("dev", b"a"), lambda c: c.post("/x", object()), lambda c: c.patch("/x", "text")]),
+    (ValueError, [lambda c, url=url: apiproxy.Client(url) for url in ("http://u:p@h", "http://h?", "http://h/a/../b", "ftp://h")]),
+])
+def test_wrong_arguments_are_refused_before_anything_is_sent(serve, client, error, calls):
+    server = serve(lambda request, conn: conn.reply(200, {}))
+    for call in calls:
+        with pytest.raises(error):
+            call(client(server)) if callable(call) else client(server).request(*call)
+    assert not server.count
+
+
+def test_a_callers_headers_replace_ours_in_any_case(serve, client):
+    server = serve(lambda request, conn: conn.reply(200, {}))
+    own = {"host": "h", "ACCEPT": "a", "content-type": "b", "user-agent": "c", "AUTHORIZATION": "d"}
+    client(server).post("/x", {}, True, {"headers": own})
+    assert sorted(server.requests[0].lines[1:]) == sorted(
+        ["Accept-Encoding: gzip", "Content-Length: 2"] + ["%s: %s" % pair for pair in own.items()])
+
+
+def test_no_secret_is_in_an_error_a_repr_or_a_log_line(serve, client, proxies, caplog):
+    caplog.set_level(logging.DEBUG)
+    secret, texts = "SECR" + "ET", []  # in two: a traceback shows these lines
+    answers = [
+        lambda conn: conn.reply(401, {}), lambda conn: conn.reply(500, "oops"), lambda conn: conn.send("HTTP/1.1 2") or False,
+        lambda conn: False, lambda conn: conn.reply(200, "<html>"), lambda conn: conn.reply(200, {}, {"X-Authorization": secret})]
+    calls = [lambda one: one.post("/x", {"a": secret}), lambda one: one.request("/x"), lambda one: one.delete_plugin("p")]
+    server = serve(lambda request, conn: answers[len(server.requests) % len(answers)](conn))
+    proxies(http_proxy="http://user:%s@127.0.0.1:1" % secret, no_proxy="127.0.0.1")
+    for one in (client(server), client("http://cluster.invalid")):
+        one.backend_token = one._kubeconfigs["dev"] = secret
+        for index in range(30):
+            one.set_token("dev", secret if index % 2 else lambda: secret + "\n")
+            try:
+                texts.append(repr(calls[index % 3](one)))
+            except apiproxy.ApiError as error:
+                texts += traceback.format_exception(None, error, error.__traceback__) + [repr(error), repr(vars(error))]
+        texts.append(repr(one))
+    assert len(texts) > 100 and len(caplog.messages) > 50 and secret not in "".join(texts) + caplog.text
+
+
+def test_any_octets_as_an_answer_give_data_or_an_api_error(serve, client):
+    chance, kinds = random.Random(9110), set()
+    good = [
+        JSON.encode() + b'Content-Length: 8\r\nRetry-After: 5\r\n\r\n{"a": 1}', zipped(gzip.compress(b'{"a": 12}')),
+        CHUNKED.encode() + b'4\r\n["a"\r\n1\r\n]\r\n0\r\nX: y\r\n\r\n',
+        b'HTTP/1.1 429 Slow\r\nRetry-After: Mon, 01 Jan 2001 00:00:00 GMT\r\nContent-Length: 22\r\n\r\n{"details": {"a": 1}}\n']
+    server = serve(lambda request, conn: conn.send(mutated(chance, chance.choice(good))) or False)
+    one = client(server)
+    for index in range(400):
+        try:
+            kinds.add(type(one.request("/x", {"timeout": 5000, "isJSON": index % 2 == 0})))
+        except apiproxy.ApiError as error:
+            assert error.status != 408
+            kinds.add(error.status)
+    assert {dict, list, apiproxy.Response, 200, 429, 502} <= kinds
+
+
+# ------------------------------------------------------------------------------
+# 4. Connections
+# ------------------------------------------------------------------------------
+
+connect = WebSocket.connect
+both = pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+
+
+def accepting(request, extra="", head="HTTP/1.1 101 Switching Protocols"):
+    """The octets of a 101; `{accept}` in `extra` becomes the right answer to the key."""
+    accept = base64.b64encode(hashlib.sha1(
+        request.headers["sec-websocket-key"].encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()).decode()
+    lines = "%s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n" % head
+    return (lines + extra).replace("{accept}", accept).encode() + b"\r\n"
+
+
+def hello(request, conn):
+    conn.upgrade(request)
+    conn.send(frame(TEXT, "hello"))
+    conn.wait_end()
+
+
+def background(call, *args, **kwargs):
+    """Start call(...) in a thread; what it gives, or raises, is what `.result()` gives within ten seconds."""
+    outcome = []
+
+    def run():
+        try:
+            outcome.append(call(*args, **kwargs))
+        except Exception as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+
+    def result(seconds=10.0):
+        thread.join(seconds)
+        assert outcome, "still not done after %s s" % seconds
+        return outcome[0]
+
+    thread.result = result
+    thread.start()
+    return thread
+
+
+def sockets():
+    """How many sockets this process has open; 0 where nobody can tell."""
+    count = 0
+    for name in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else ():
+        try:
+            count += os.readlink("/proc/self/fd/" + name).startswith("socket:")
+        except OSError:
+            pass
+    return count
+
+
+@pytest.fixture
+def listener():
+    """listener(full=False) -> "127.0.0.1:port" that says nothing; a full one does not even take connections."""
+    opened = []
+
+    def start(full=False):
+        opened.append(socket.socket())
+        opened[0].bind(("127.0.0.1", 0))
+        opened[0].listen(0 if full else 16)
+        for _ in range(4 if full else 0):
+            opened.append(socket.socket())
+            opened[-1].setblocking(False)
+            opened[-1].connect_ex(opened[0].getsockname())
+        return "127.0.0.1:%d" % opened[0].getsockname()[1]
+
+    yield start
+    for one in opened:
+        one.close()
+
+
+@pytest.fixture
+def names(monkeypatch):
+    """A dict of host names and what a look-up of each gives: addresses, or a function that returns them."""
+    known, real = {}, socket.getaddrinfo
+
+    def look_up(host, port, family=0, kind=0, proto=0, flags=0):
+        if host not in known:
+            return real(host, port, family, kind, proto, flags)
+        if flags & socket.AI_NUMERICHOST:
+            raise socket.gaierror
+        return known[host]() if callable(known[host]) else known[host]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    return known
+
+
+def at(place, family=socket.AF_INET):
+    host, _, port = place.rpartition(":")
+    return family, socket.SOCK_STREAM, 6, "", (host, int(port))
+
+
+@pytest.mark.parametrize("first", ["refuses", "is silent", "is of a family that is not there"])
+def test_an_address_that_fails_leaves_time_for_the_next(serve, listener, names, first):
+    server = serve(hello)
+    live = "127.0.0.1:%d" % server.port
+    names["many.test"] = [{"refuses": at("127.0.0.1:1"), "is silent": at(listener(full=True)),
+                           "is of a family that is not there": at(live, 99)}[first], at(live)]
+    ws = connect("ws://many.test:%d/" % server.port, timeout=1.0)
+    assert ws.recv() == "hello"
+    ws.abort()
+
+
+def test_an_ipv6_host_is_bracketed_in_host_and_origin(serve):
+    try:
+        server = serve(hello, host="::1")
+    except OSError:
+        pytest.skip("no IPv6 here")
+    connect(server.ws).abort()
+    request = server.requests[0]
+    assert request.headers["host"] == "[::1]:%d" % server.port
+    assert request.headers["origin"] == server.url
+
+
+CONNECT_STAGES = {  # where connect hangs: url, proxy
+    "name look-up": ("ws://slow.test/", ""), "connecting": ("ws://{full}/", ""), "TLS": ("wss://{mute}/", ""),
+    "the proxy": ("ws://far.test/", "http://{mute}"), "the answer": ("ws://{mute}/", ""),
+    "the body of a refusal": ("ws://{refusing}/", ""),
+}
+
+
+@pytest.mark.parametrize("stage", CONNECT_STAGES)
+@pytest.mark.parametrize("how", ["cancelled", "late"])
+def test_connect_ends_at_every_stage_and_leaves_nothing(serve, listener, names, stage, how):
+    release = threading.Event()
+    names["slow.test"] = lambda: release.wait(20) and []
+    refusing = serve(lambda request, conn: conn.send("HTTP/1.1 403 No\r\nContent-Length: 9\r\n\r\nwhy"))
+    places = {"refusing": "127.0.0.1:%d" % refusing.port}
+    if stage != "name look-up":
+        places["full" if stage == "connecting" else "mute"] = listener(stage == "connecting")
+    url, proxy = (text.format(**places) if "{" in text else text for text in CONNECT_STAGES[stage])
+    before, threads, cancel = sockets(), set(threading.enumerate()), Cancel()
+    call = background(connect, url, proxy=proxy, cancel=cancel, timeout=60 if how == "cancelled" else 0.1)
+    if how == "cancelled":
+        eventually(lambda: cancel._held and getattr(cancel._held, "_waiting", 1))
+        cancel.set()
+    error = call.result()
+    assert isinstance(error, apiproxy.ApiError)
+    if stage == "the body of a refusal":
+        assert error.status in (403, 502)
+    else:
+        assert error.status == (502 if how == "cancelled" else 408)
+    eventually(lambda: sockets() - len(refusing.open) <= before)
+    assert {thread.name for thread in set(threading.enumerate()) - threads
+            if thread is not call and thread not in refusing.threads} <= {"apiproxy-lookup"}
+    release.set()
+
+
+def test_a_connect_that_was_cancelled_before_sends_nothing(serve):
+    server, cancel = serve(hello), Cancel()
+    cancel.set()
+    with pytest.raises(apiproxy.ApiError):
+        connect(server.ws, cancel=cancel)
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_tls_names_the_host_unless_it_is_an_address(serve, trusting, host):
+    server, seen = serve(hello, tls=True), []
+    server.context.sni_callback = lambda sock, name, context: seen.append(name)
+    ws = connect("wss://%s:%d/" % (host, server.port), ssl_context=trusting)
+    assert ws.recv() == "hello"
+    assert seen == [None if host == "127.0.0.1" else host]
+    ws.abort()
+
+
+def test_tls_refuses_an_unknown_authority_and_a_wrong_name(serve, names, trusting):
+    server = serve(hello, tls=True)
+    names["other.test"] = [at("127.0.0.1:%d" % server.port)]
+    for url, context in ((server.ws, None), ("wss://other.test:%d/" % server.port, trusting)):
+        with pytest.raises(apiproxy.ApiError) as caught:
+            connect(url, ssl_context=context)
+        assert caught.value.status == 502
+        assert isinstance(caught.value.__cause__, ssl.SSLCertVerificationError)
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("last, code", [(b"", 1006), (b"\x81\x05he", 1006), (frame(CLOSE, b"\x03\xe9"), 1001)])
+def test_tls_that_ends_without_close_notify_is_lost_unless_a_close_frame_came(dial, last, code):
+    ws = dial(lambda conn: conn.send(last), tls=True)
+    with pytest.raises(ConnectionClosed) as caught:
+        ws.recv()
+    assert caught.value.code == code
+
+
+def test_messages_of_one_tls_record_all_arrive(dial):
+    ws = dial(lambda conn: (conn.send(frame(TEXT, "x") * 500), conn.wait_end()), tls=True)
+    assert [ws.recv(timeout=5) for _ in range(500)] == ["x"] * 500
+
+
+def proxying(answer=b"HTTP/1.1 200 Connected\r\n\r\n"):
+    """The script of a CONNECT proxy, which answers octet by octet."""
+    def script(request, conn):
+        with socket.create_connection(("127.0.0.1", int(request.path.rpartition(":")[2])), 5) as far:
+            conn.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for index in range(len(answer)):
+                conn.send(answer[index:index + 1])
+            other = {conn.sock: far, far: conn.sock}
+            while True:
+                for one in select.select(list(other), [], [], 10)[0]:
+                    data = one.recv(65536)
+                    if not data:
+                        return False
+                    other[one].sendall(data)
+    return script
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    for name in ("http_proxy", "https_proxy", "no_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    return monkeypatch.setenv
+
+
+@both
+def test_a_proxy_gets_its_own_credentials_and_only_those(serve, environment, trusting, tls):
+    server, proxy = serve(hello, tls=tls), serve(proxying())
+    environment("https_proxy" if tls else "http_proxy", "http://me:pass%3A@127.0.0.1:" + str(proxy.port))
+    ws = connect(server.ws, headers={"Authorization": "Bearer secret"}, ssl_context=trusting)
+    assert ws.recv() == "hello"
+    ws.abort()
+    outer, inner = proxy.requests[0], server.requests[0]
+    assert (outer.method, outer.path) == ("CONNECT", "127.0.0.1:%d" % server.port)
+    assert outer.headers == {"host": outer.path, "proxy-authorization": "Basic " + base64.b64encode(b"me:pass:").decode()}
+    assert inner.headers["authorization"] == "Bearer secret"
+    assert "proxy-authorization" not in inner.headers
+
+
+def test_no_proxy_goes_straight(serve, environment):
+    server, proxy = serve(hello), serve(proxying())
+    environment("http_proxy", proxy.url)
+    environment("no_proxy", "127.0.0.1")
+    connect(server.ws).abort()
+    connect(server.ws, proxy="").abort()
+    assert proxy.count == 0
+
+
+@pytest.mark.parametrize("answer, status, text", [
+    (b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n", 502, "407 Proxy Auth"),
+    (b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\n\r\n", 502, "302 Found"),
+    (b"SSH-2.0-x\r\n\r\n", 502, "no HTTP"),
+    (b"", 502, "closed before an answer"),
+    (b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 20000, 502, "head"),
+    (b"HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 403 Inside\r\nContent-Length: 0\r\n\r\n", 403, "Inside"),  # of the tunnel
+])
+def test_what_a_proxy_may_answer(serve, answer, status, text):
+    proxy = serve(lambda request, conn: bool(conn.send(answer)) or status == 403)
+    with pytest.raises(apiproxy.ApiError) as caught:
+        connect("ws://far.test/", proxy=proxy.url, headers={"Authorization": "Bearer secret"})
+    assert caught.value.status == status and text in str(caught.value)
+    assert "secret" not in repr(proxy.requests[0].headers)
+
+
+# ------------------------------------------------------------------------------
+# 6. WebSocket
+# ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def dial(serve, trusting):
+    """dial(script, tls=False, **settings) -> a WebSocket whose server, `ws.server`, runs script(conn) after the 101."""
+    opened = []
+
+    def start(script, tls=False, **settings):
+        def upgrade(request, conn):
+            conn.upgrade(request)
+            conn.stopped = server.stopped
+            script(conn)
+            return False
+
+        server = serve(upgrade, tls=tls)
+        opened.append(connect(server.ws, ssl_context=trusting, **settings))
+        opened[-1].server = server
+        return opened[-1]
+
+    yield start
+    for ws in opened:
+        ws.abort()
+
+
+def some(conn):
+    """The next octets, many at a time."""
+    data = conn.sock.recv(1 << 20)
+    if not data:
+        raise EOFError
+    return data
+
+
+def swallow(conn):
+    """Read until the client ends, and keep nothing."""
+    while some(conn):
+        pass
+
+
+def idle(conn):
+    """Read nothing, until the test is over."""
+    conn.stopped.wait(20)
+
+
+def closing(code, reason=""):
+    return frame(CLOSE, code.to_bytes(2, "big") + reason.encode())
+
+
+def outcome(call, *args, **kwargs):
+    """The ConnectionClosed that call(...) raises, as (code, reason)."""
+    with pytest.raises(ConnectionClosed) as caught:
+        call(*args, **kwargs)
+    return caught.value.code, caught.value.reason
+
+
+# -- the handshake ---------------------------------------------------------------
+
+ACCEPT = "Sec-WebSocket-Accept: {accept}\r\n"
+
+
+@pytest.mark.parametrize("old, new", [
+    ("{accept}", "AAAAAAAAAAAAAAAAAAAAAAAAAAA="), ("{accept}", "{ACCEPT}"), (ACCEPT, ""), (ACCEPT, ACCEPT * 2),  # H01, 14, 02, 10
+    ("101", "200"), ("101", "204"), ("HTTP/1.1", "HTTP/1.0"), ("HTTP/1.1 101", "HTTP/1.1 0101"),  # H03, 11
+    ("Upgrade: websocket\r\n", ""), ("Upgrade: websocket", "Upgrade: h2c"),  # H04
+    ("Connection: Upgrade\r\n", ""), ("Connection: Upgrade", "Connection: keep-alive"),  # H05
+    (ACCEPT, ACCEPT + "Sec-WebSocket-Protocol: other\r\n"), (ACCEPT, ACCEPT + "Sec-WebSocket-Protocol: mine, two\r\n"),  # H07
+    (ACCEPT, ACCEPT + "Sec-WebSocket-Protocol: MINE\r\n"), (ACCEPT, ACCEPT + "Sec-WebSocket-Protocol: mine\r\n" * 2),  # H08
+    (ACCEPT, ACCEPT + "Sec-WebSocket-Extensions: permessage-deflate\r\n"),  # H09
+    ("Connection: Upgrade", "Connection:\r\n Upgrade"), (ACCEPT, ACCEPT + "no colon\r\n"),  # H12
+    ("Upgrade: websocket", "Upgrade : websocket"), (ACCEPT, ACCEPT + "X: a\0b\r\n"), (ACCEPT, ACCEPT + "X: a\nb\r\n"),  # H13
+])
+def test_a_wrong_answer_is_refused_and_the_socket_closed(serve, old, new):
+    def script(request, conn):
+        right = accepting(request).decode()
+        accept = right.split("Accept: ")[1].split("\r\n")[0]
+        wrong = right.replace(*(part.replace("{accept}", accept).replace("{ACCEPT}", accept.swapcase()) for part in (old, new)), 1)
+        assert wrong != right
+        conn.send(wrong)
+        return None if wrong.startswith("HTTP/1.1 101") else False
+
+    server = serve(script)
+    with pytest.raises(apiproxy.HandshakeError):
+        connect(server.ws, protocols=["mine", "two"])
+    eventually(lambda: not server.open)
+
+
+@pytest.mark.parametrize("old, new", [  # H06
+    (b"Connection: Upgrade", b"connection: keep-alive, UPGRADE"), (b"Upgrade: websocket", b"uPGRADE:WebSocket"),
+    (b"\r\n\r\n", b"\r\nSec-WebSocket-Protocol:  two \r\n\r\n"), (b"Switching Protocols", b""),
+    (b"HTTP/1.1 101", b"HTTP/1.1 100 Go on\r\n\r\nHTTP/1.1 103 Early\r\nLink: <x>\r\n\r\nHTTP/1.1 101"),
+    (b"\r\n\r\n", b"\r\nX-Long: " + b"x" * 60000 + b"\r\n\r\n"),
+])
+def test_an_unusual_but_legal_answer_is_accepted(serve, old, new):
+    server = serve(lambda request, conn: (conn.send(accepting(request).replace(old, new, 1) + frame(TEXT, "hello")),
+                                          conn.wait_end()))
+    ws = connect(server.ws, protocols=["one", "two"])
+    assert ws.recv() == "hello"
+    assert ws.protocol == ("two" if b"two" in new else "")
+    ws.abort()
+
+
+@pytest.mark.parametrize("form, body", [
+    ("Content-Length: 4", b"why?"), ("Connection: close", b"why?"),
+    ("Transfer-Encoding: chunked", b"2\r\nwh\r\n2\r\ny?\r\n0\r\n\r\n")])
+@pytest.mark.parametrize("status", [302, 401, 403, 429, 503])
+def test_a_refusal_has_status_and_body_and_is_not_followed(serve, status, form, body):  # H19, 20
+    server = serve(lambda request, conn: conn.send(
+        b"HTTP/1.1 %d Why\r\nRetry-After: 7\r\nLocation: /else\r\n%s\r\n\r\n%s" % (status, form.encode(), body)) or
+        (False if "close" in form else None))
+    with pytest.raises(apiproxy.HandshakeError) as caught:
+        connect(server.ws + "/x", headers={"Authorization": "Bearer secret"})
+    error = caught.value
+    assert (error.status, error.body, error.retry_after, error.method) == (status, b"why?", 7.0, "GET")
+    assert str(error) == "Why - why?" and "secret" not in repr(error)
+    assert server.paths() == ["/x"]
+
+
+def test_a_refusal_whose_body_never_ends_has_what_came_in_time(serve):
+    server = serve(lambda request, conn: conn.send("HTTP/1.1 403 No\r\n\r\nwhy?"))
+    with pytest.raises(apiproxy.HandshakeError) as caught:
+        connect(server.ws, timeout=0.3)
+    assert (caught.value.status, caught.value.body) == (403, b"why?")
+
+
+@pytest.mark.parametrize("start, piece, status", [
+    (b"HTTP/1.1 101 X\r\n", b"X: y\r\n" * 1000, 502),  # H15
+    (b"HTTP/1.1 101 X\r\nX: ", b"y" * 6000, 502), (b"", b"H" * 6000, 502),  # H16
+    (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 200, None), (b"", b"HTTP/1.1 103 Early\r\n\r\n" * 200, None),
+    (b"HTTP/1.1 403 No\r\n\r\n", b"x" * 6000, 403),
+    (b"HTTP/1.1 403 No\r\nContent-Length: 999999999\r\n\r\n", b"x" * 6000, 403),
+    (b"HTTP/1.1 403 No\r\nTransfer-Encoding: chunked\r\n\r\n", b"1000\r\n" + b"x" * 4096 + b"\r\n", 403),
+    (b"HTTP/1.1 403 No\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"X: y\r\n" * 1000, 403),
+])
+def test_an_endless_answer_is_given_up(serve, start, piece, status):
+    def script(request, conn):
+        conn.send(start)
+        while True:
+            conn.send(piece)
+
+    server = serve(script)
+    error = background(connect, server.ws, timeout=2).result()
+    assert isinstance(error, apiproxy.ApiError) and status in (error.status, None)
+    eventually(lambda: not server.open)
+
+
+def test_one_deadline_covers_an_answer_of_single_octets(serve):  # H17
+    def script(request, conn):
+        for _ in range(500):
+            conn.send("H")
+            server.stopped.wait(0.02)
+        return False
+
+    server = serve(script)
+    with pytest.raises(apiproxy.ApiError) as caught:
+        connect(server.ws, timeout=0.3)
+    assert caught.value.status == 408
+
+
+@pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 101 Swi"])
+def test_an_end_before_the_answer_is_502(serve, sent):  # H21
+    server = serve(lambda request, conn: bool(conn.send(sent)))
+    with pytest.raises(apiproxy.ApiError) as caught:
+        connect(server.ws)
+    assert caught.value.status == 502 and "closed" in str(caught.value)
+
+
+@pytest.mark.parametrize("bad", ["\r", "\n", "\0", "\r\nX: y", "\x85"])
+def test_a_control_character_is_refused_before_connecting(serve, bad):  # H22
+    server = serve(hello)
+    for url, more in [
+            (server.ws + "/" + bad, {}), (server.ws + "/?q=" + bad, {}), ("ws://127.0.0.1%s:%d/" % (bad, server.port), {}),
+            (server.ws + "/", {"headers": {"X" + bad: "y"}}), (server.ws + "/", {"headers": {"X": "y" + bad}}),
+            (server.ws + "/", {"headers": {"Host": "h" + bad}}), (server.ws + "/", {"protocols": ["p" + bad]})]:
+        with pytest.raises(ValueError):
+            connect(url, **more)
+    assert server.count == 0
+
+
+def test_every_connection_has_an_origin_and_a_key_of_its_own(serve):
+    server = serve(hello)
+    connect(server.ws).abort()
+    connect(server.ws, headers={"origin": "http://me"}).abort()
+    first, second = server.requests
+    assert first.headers["origin"] == server.url
+    assert [line for line in second.lines if "rigin" in line] == ["origin: http://me"]
+    keys = {request.headers["sec-websocket-key"] for request in server.requests}
+    assert len(keys) == 2 and {len(base64.b64decode(key)) for key in keys} == {16}
+
+
+# -- messages --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("messages", [["first", b"second"], ["x" * 9000, b"y" * 9000]])
+def test_frames_in_the_segment_of_the_101_are_kept(serve, messages):  # H18
+    octets = b"".join(frame(TEXT if isinstance(one, str) else BINARY, one) for one in messages)
+    server = serve(lambda request, conn: (conn.send(accepting(request) + octets), conn.wait_end()))
+    ws = connect(server.ws)
+    assert [ws.recv() for _ in messages] == messages
+    ws.abort()
+
+
+@both
+def test_recv_goes_on_after_a_timeout_at_every_octet(dial, tls):  # F17
+    octets, go = frame(TEXT, "a\u20ac", fin=False) + frame(PING, "p") + frame(CONTINUATION, "\U0001f600"), threading.Semaphore(0)
+
+    def script(conn):
+        for index in range(len(octets)):
+            go.acquire(timeout=10)
+            conn.send(octets[index:index + 1])
+        conn.wait_end()
+
+    ws = dial(script, tls)
+    for _ in octets[1:]:
+        go.release()
+        with pytest.raises(TimeoutError):
+            ws.recv(timeout=0.01)
+    go.release()
+    assert ws.recv() == "a\u20ac\U0001f600"
+
+
+@pytest.mark.parametrize("piece", [frame(CONTINUATION, b"", fin=False), frame(PONG), frame(PING)])
+def test_recv_keeps_its_time_while_octets_come_that_are_no_message(dial, piece):  # F09
+    def script(conn):
+        conn.send(frame(TEXT, b"", fin=False))
+        while True:
+            conn.send(piece * 20000)
+
+    ws = dial(script)
+    assert isinstance(background(ws.recv, timeout=0.1).result(), TimeoutError)
+
+
+def test_a_second_reader_keeps_its_time_too(dial):
+    ws = dial(swallow)
+    first = background(ws.recv)
+    eventually(lambda: ws._wire._waiting)
+    assert isinstance(background(ws.recv, timeout=0.05).result(), TimeoutError)
+    ws.abort()
+    assert first.result().code == 1006
+
+
+@both
+def test_a_big_message_arrives_as_it_was_sent(dial, tls):
+    payload = os.urandom(1 << 16) * 48
+
+    def script(conn):
+        head, data = conn.take(14), bytearray(conn.buffer)
+        while len(data) < len(payload):
+            data += some(conn)
+        conn.send(frame(BINARY, apiproxy.apply_mask(bytes(data), head[10:])))
+        conn.wait_end()
+
+    ws = dial(script, tls)
+    ws.send(payload)
+    assert ws.recv() == payload
+
+
+@both
+def test_frames_of_many_senders_leave_whole_while_one_reads(dial, tls):  # F21, 22
+    sizes, count = (0, 5, 130, 3000, 70000), 8
+    seen = []
+
+    def script(conn):
+        while True:
+            seen.append(conn.read_frame())
+            if seen[-1][0] == BINARY:
+                conn.send(frame(PING, "p") + frame(TEXT, "got"))
+
+    def sender(name):
+        for size in sizes:
+            ws.send(bytes((name,)) * size)
+
+    ws = dial(script, tls)
+    senders = [background(sender, name) for name in range(count)]
+    assert [ws.recv(timeout=20) for _ in range(count * len(sizes))] == ["got"] * count * len(sizes)
+    assert [one.result() for one in senders] == [None] * count
+    messages = [payload for opcode, payload in seen if opcode == BINARY]
+    for name in range(count):
+        assert [len(one) for one in messages if one and set(one) == {name}] == list(sizes[1:])
+
+
+def test_a_surrogate_leaves_nothing_on_the_wire(dial):
+    seen = []
+    ws = dial(lambda conn: (seen.append(conn.read_frame()), conn.wait_end()))
+    for wrong in ("ab\ud800", 5, None, ["x"]):
+        with pytest.raises((UnicodeEncodeError, TypeError)):
+            ws.send(wrong)
+    with pytest.raises(ValueError):
+        ws.ping(b"x" * 126)
+    ws.send("ok")
+    eventually(lambda: seen == [(TEXT, b"ok")])
+
+
+def test_a_ping_inside_a_message_is_answered_at_once(dial):
+    seen = []
+
+    def script(conn):
+        conn.send(frame(TEXT, "a", fin=False) + frame(PING, "p"))
+        seen.append(conn.read_frame())
+        conn.send(frame(CONTINUATION, "b"))
+        conn.wait_end()
+
+    assert dial(script).recv() == "ab"
+    assert seen == [(PONG, b"p")]
+
+
+# -- a peer that does not read ---------------------------------------------------
+
+
+def test_a_flood_of_pings_stops_neither_the_reader_nor_fills_memory(dial):  # F10
+    done, last = [], b"%100d" % 99999
+
+    def script(conn):
+        for start in range(0, 100000, 1000):
+            conn.send(b"".join(frame(PING, b"%100d" % number) for number in range(start, start + 1000)))
+        conn.send(frame(TEXT, "after"))
+        eventually(lambda: done, 30)
+        data = bytearray(conn.buffer)
+        while len(data) % 106 or apiproxy.apply_mask(bytes(data[-100:]), bytes(data[-104:-100])) != last:
+            data += some(conn)
+        conn.send(frame(TEXT, "answered"))
+        conn.wait_end()
+
+    ws = dial(script)
+    tracemalloc.start()
+    try:
+        # the server's own batches are counted too: 0.2 MB
+        assert ws.recv(timeout=60) == "after"
+        assert tracemalloc.get_traced_memory()[1] < 3 << 20
+    finally:
+        tracemalloc.stop()
+    done.append(True)
+    assert ws.recv(timeout=20) == "answered"
+
+
+@both
+def test_a_pong_for_which_there_was_no_room_leaves_when_there_is(dial, tls):
+    go = threading.Event()
+
+    def script(conn):
+        conn.send(frame(PING, "p"))
+        go.wait(10)
+        octets = bytearray()
+        while octets[-7:-5] != b"\x8a\x81" or octets[-1] ^ octets[-5] != ord("p"):
+            octets += some(conn)
+        conn.send(frame(TEXT, "answered"))
+        conn.wait_end()
+
+    ws = dial(script, tls)
+    while ws._wire.write(bytes(1000)):  # until the system takes no more
+        pass
+    if not tls:
+        ws._wire._out.clear()  # so that the pong is the first that waits
+    with pytest.raises(TimeoutError):
+        ws.recv(timeout=0.1)
+    go.set()
+    assert ws.recv(timeout=10) == "answered"
+
+
+@both
+def test_recv_goes_on_beside_a_send_that_is_stuck(dial, tls):  # F23
+    go = threading.Event()
+
+    def script(conn):
+        for number in range(3):
+            conn.send(frame(PING, "p") + frame(TEXT, str(number)))
+        go.wait(10)
+        swallow(conn)
+
+    ws = dial(script, tls, close_timeout=0.1)
+    sender = background(ws.send, bytes(20 << 20))
+    assert [ws.recv(timeout=10) for _ in range(3)] == ["0", "1", "2"]
+    assert sender.is_alive()
+    go.set()
+    assert sender.result() is None
+
+
+@both
+@pytest.mark.parametrize("what", ["recv", "send"])
+def test_abort_wakes_who_is_blocked(dial, tls, what):  # F18, 19, 20
+    ws = dial(idle, tls)
+    call = background(ws.recv) if what == "recv" else background(ws.send, bytes(20 << 20))
+    eventually(lambda: ws._wire._waiting)
+    begin = time.monotonic()
+    ws.abort()
+    assert call.result().code == 1006
+    assert time.monotonic() - begin < 1
+    assert ws.closed and outcome(ws.recv) == outcome(ws.send, "x") == (1006, "aborted here")
+    assert ws._wire._sock.fileno() == -1
+
+
+# -- the end ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("last", [
+    lambda conn: None, lambda conn: conn.send(b"\x81\x05he"), lambda conn: conn.send(b"\x81"),
+    lambda conn: conn.send(frame(TEXT, "half", fin=False)), lambda conn: conn.reset(),
+], ids=["end", "end in a frame", "end in a head", "end in a message", "reset"])
+def test_an_end_without_a_close_frame_is_1006_for_good(dial, last):  # F11, 12, 13
+    ws = dial(last)
+    assert [outcome(ws.recv)[0] for _ in range(3)] == [1006] * 3
+    assert ws.closed and outcome(ws.send, "x")[0] == 1006
+    with pytest.raises(ConnectionClosed):
+        list(ws)
+    ws.close()
+
+
+@pytest.mark.parametrize("last, clean", [
+    (closing(1000), True), (closing(1001, "bye"), True), (frame(CLOSE), True), (closing(1011), False), (closing(4000), False)])
+def test_iteration_ends_at_a_clean_close_and_raises_at_another(dial, last, clean):
+    ws, seen = dial(lambda conn: conn.send(frame(TEXT, "a") + frame(BINARY, b"b") + last)), []
+    try:
+        for message in ws:
+            seen.append(message)
+        assert clean
+    except ConnectionClosed:
+        assert not clean
+    assert seen == ["a", b"b"]
+
+
+def test_a_connection_left_open_after_close_frames_ends_in_time(dial):  # F14
+    ws = dial(lambda conn: (conn.send(closing(1000, "bye")), idle(conn)), close_timeout=0.1)
+    result = background(ws.recv).result()
+    assert (result.code, result.reason) == (1000, "bye")
+    assert ws._wire._sock.fileno() == -1
+
+
+@both
+@pytest.mark.parametrize("server", ["silent", "flooding", "not reading"])
+def test_close_takes_no_longer_than_close_timeout(dial, tls, server):  # F15, 16
+    def script(conn):
+        while server == "flooding":
+            conn.send(frame(BINARY, bytes(60000)) * 10)
+        idle(conn)
+
+    ws = dial(script, tls, close_timeout=0.2)
+    sender = background(ws.send, bytes(20 << 20)) if server == "not reading" else None
+    if sender:
+        eventually(lambda: ws._wire._waiting)
+    assert background(ws.close).result(5) is None
+    assert ws.closed and outcome(ws.recv)[0] == 1000
+    assert sender is None or isinstance(sender.result(), ConnectionClosed)
+    assert ws._wire._sock.fileno() == -1
+
+
+def test_close_ends_in_time_although_octets_never_stop(dial):
+    ws = dial(idle, close_timeout=0.1)
+    end = time.monotonic() + 4
+    ws._wire.read = lambda space: len(space) if time.monotonic() < end else 0  # a peer that is faster than we are
+    assert background(ws.close).result(2) is None
+
+
+@both
+def test_close_beside_a_reader_ends_both_with_the_servers_answer(dial, tls):
+    def script(conn):
+        opcode, payload = conn.read_frame()
+        conn.send(frame(TEXT, "last") + frame(opcode, payload))
+        conn.wait_end()
+
+    ws = dial(script, tls, close_timeout=10)
+    reader = background(list, ws)
+    eventually(lambda: ws._wire._waiting)
+    assert background(ws.close, 1000, "enough").result() is None
+    assert reader.result() == ["last"]
+    assert outcome(ws.recv) == (1000, "enough")
+    assert outcome(ws.send, "x")[0] == 1000
+
+
+def test_a_reader_does_not_outlive_a_close_that_nobody_answers(dial):
+    ws = dial(idle, close_timeout=0.1)
+    reader = background(ws.recv)
+    eventually(lambda: ws._wire._waiting)
+    ws.close()
+    assert isinstance(reader.result(), ConnectionClosed)
+
+
+@pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65536])
+def test_a_close_code_that_cannot_be_sent_is_refused_and_leaves_it_open(dial, code):
+    seen = []
+    ws = dial(lambda conn: (seen.append(conn.read_frame()), conn.wait_end()))
+    with pytest.raises(ValueError):
+        ws.close(code)
+    ws.send("still open")
+    eventually(lambda: seen)
+
+
+def test_a_long_reason_is_cut_at_a_character(dial):
+    seen = []
+    ws = dial(lambda conn: seen.append(conn.read_frame()))
+    ws.close(3000, "\u20ac" * 50)
+    eventually(lambda: seen == [(CLOSE, (3000).to_bytes(2, "big") + "\u20ac".encode() * 41)])
+
+
+@pytest.mark.parametrize("octets, code", [
+    (b"\xff\xff", 1002), (frame(TEXT, b"\xff"), 1007), (b"\x82\x7f" + (1 << 40).to_bytes(8, "big"), 1009),
+    (frame(CLOSE, b"x"), 1002), (closing(1006), 1002), (frame(CLOSE, b"\x03\xe8\xff"), 1007)])
+def test_a_broken_frame_comes_after_the_good_ones_and_is_answered_with_its_code(dial, octets, code):
+    seen = []
+    ws = dial(lambda conn: (conn.send(frame(TEXT, "good") + octets), seen.append(conn.read_frame())))
+    assert ws.recv() == "good"
+    with pytest.raises(apiproxy.ProtocolError) as caught:
+        ws.recv()
+    assert caught.value.code == code
+    eventually(lambda: seen and seen[0][1][:2] == code.to_bytes(2, "big"))
+    assert outcome(ws.recv)[0] == code
+
+
+@both
+@pytest.mark.parametrize("who", ["the reader", "a sender"])
+def test_what_came_before_a_reset_is_read_although_nothing_can_be_sent(dial, tls, who):
+    gone = threading.Event()
+
+    def script(conn):
+        conn.send(frame(TEXT, "before") + frame(PING, "1") + frame(PING, "2") + frame(TEXT, "last") + closing(1011, "why"))
+        conn.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # all of it leaves now
+        conn.reset()
+        gone.set()
+
+    ws = dial(script, tls)
+    assert gone.wait(10)
+    if who == "a sender":
+        for _ in range(3):
+            background(ws.send, "x").result()
+    assert [ws.recv(), ws.recv()] == ["before", "last"]
+    assert outcome(ws.recv) == (1011, "why")
+
+
+# -- silence ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("timeout", [None, 0.02])
+def test_a_peer_that_is_gone_is_pinged_and_then_given_up(dial, timeout):  # F24
+    seen = []
+    ws = dial(lambda conn: (seen.append(conn.read_frame()), idle(conn)), ping_interval=0.1, ping_timeout=0.1)
+
+    def read():
+        for _ in range(200):
+            try:
+                return ws.recv(timeout)
+            except TimeoutError:
+                pass
+        return None
+
+    result = background(read).result(20)
+    assert isinstance(result, ConnectionClosed) and result.code == 1006
+    assert seen == [(PING, b"")]
+
+
+def test_any_octet_is_a_sign_of_life(dial):
+    octets = frame(TEXT, "x" * 50)
+
+    def script(conn):
+        for index in range(len(octets)):
+            conn.send(octets[index:index + 1])
+            conn.stopped.wait(0.02)
+        conn.wait_end()
+
+    assert dial(script, ping_interval=0.25, ping_timeout=0.25).recv() == "x" * 50
+
+
+def test_a_time_out_of_the_system_is_an_end_not_a_time_out_of_ours(dial):
+    ws = dial(swallow)
+
+    def read(space):
+        raise OSError(errno.ETIMEDOUT, "Connection timed out")  # keepalive, or unacknowledged octets
+
+    ws._wire.read = read
+    assert outcome(ws.recv)[0] == 1006
+
+
+@pytest.mark.parametrize("timeout", [1e7, float("inf")])
+def test_a_very_long_time_is_a_time(dial, timeout):
+    ws = dial(lambda conn: (conn.read_frame(), conn.send(frame(TEXT, "hi")), conn.wait_end()), ping_interval=None, timeout=timeout)
+    reader = background(ws.recv, timeout)
+    eventually(lambda: ws._wire._waiting or not reader.is_alive())
+    ws.send("x")
+    assert reader.result() == "hi"
+
+
+# ------------------------------------------------------------------------------
+# 7. Streams
+# ------------------------------------------------------------------------------
+
+
+def pod(name, version="1", uid=None, **more):
+    """An object as a watch sends it; "a" at version "1" is "a1" in `text`."""
+    return {"kind": "Pod", "apiVersion": "v1", **more,
+            "metadata": {"name": name, "uid": uid or "u" + name, "resourceVersion": version, **more.get("metadata", {})}}
+
+
+def pods(*items, version="10", **metadata):
+    return {"kind": "PodList", "apiVersion": "v1", "metadata": {"resourceVersion": version, **metadata}, "items": list(items)}
+
+
+def event(action, name, version="1", **more):
+    return {"type": action, "object": pod(name, version, **more)}
+
+
+def error(code=None, reason="", **more):
+    return {"type": "ERROR", "object": {"kind": "Status", "reason": reason, **({"code": code} if code else {}), **more}}
+
+
+def bookmark(version="15"):
+    return {"type": "BOOKMARK", "object": {"kind": "Pod", "metadata": {"resourceVersion": version}}}
+
+
+def text(items):
+    return " ".join(item["metadata"]["name"] + item["metadata"]["resourceVersion"] for item in items)
+
+
+def query(request):
+    return dict(urllib.parse.parse_qsl(request.path.partition("?")[2]))
+
+
+def threads():
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("apiproxy-")]
+
+
+def hang(request, conn):
+    conn.wait_end()
+    return False
+
+
+def eof(request, conn):
+    return False
+
+
+def reset(request, conn):
+    conn.reset()
+    return False
+
+
+def cut(request, conn):
+    conn.send(b"HTTP/1.1 200 OK\r\nContent-Length: 400\r\n\r\n" + json.dumps(pods(pod("x"))).encode())
+    return False
+
+
+def pong(request, conn):
+    """A peer that is dead but for its answers to pings."""
+    while True:
+        opcode, payload = conn.read_frame()
+        conn.send(frame(10, payload) if opcode == 9 else b"")
+
+
+def play(steps, request, conn):
+    """A watch: a dict is an event, bytes go out as they are, 1000 and up is a close frame, below that the
+    status of a refusal (with headers behind it), the rest are scripts. Without an end it stays open."""
+    if steps and isinstance(steps[0], int) and steps[0] < 1000:
+        conn.reply(steps[0], b"", steps[1] if len(steps) > 1 else ())
+        return False
+    if hang not in steps:
+        conn.upgrade(request)
+    for step in steps:
+        if callable(step):
+            if step(request, conn) is False:
+                return False
+        else:
+            conn.push(step) if isinstance(step, dict) else conn.send(
+                frame(8, step.to_bytes(2, "big")) if isinstance(step, int) else step)
+    return hang(request, conn)
+
+
+class Api:
+    """An API server of three scripts: answers to LISTs, to GETs of one object, and watches, in turn; the last stays.
+
+    An answer is a dict, (status, body, headers) or script(request, conn).
+    """
+
+    def __init__(self, serve, lists=(), watches=((),), gets=(), tls=False):
+        self.lists, self.watches, self.gets = list(lists or [pods(pod("a"))]), list(watches), list(gets)
+        self.views, self.errors, self.times = [], [], []
+        self.server = serve(self.answer, tls=tls)
+
+    def answer(self, request, conn):
+        self.times.append(time.monotonic())
+        steps = self.watches if request.is_watch else self.gets if "/pods/" in request.path else self.lists
+        step = steps.pop(0) if len(steps) > 1 else steps[0]
+        if request.is_watch or callable(step):
+            return play(step, request, conn) if request.is_watch else step(request, conn)
+        conn.reply(*step if isinstance(step, tuple) else (200, step))
+
+    def start(self, client, params=None, name=None, **settings):
+        self.client = client(self.server, **settings)
+        if name:
+            self.cancel = self.client.stream_result("/api/v1/pods", name, self.view, self.error, params)
+        else:
+            self.cancel = self.client.stream_results("/api/v1/pods", self.view, self.error, params)
+        return self
+
+    def view(self, got):
+        self.views.append(text(got) if isinstance(got, list) else (text([got]) + " " + got.get("actionType", "")).strip())
+
+    def error(self, error, cancel):
+        self.errors.append(error.status)
+
+    def asked(self, watch, number=None):
+        """The queries of all LISTs, or watches, so far; of one, as soon as it is there."""
+        if number is not None:
+            return eventually(lambda: self.asked(watch)[number - 1:number])[0]
+        return [query(one) for one in list(self.server.requests) if one.is_watch == watch and "/pods/" not in one.path]
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    """Every wait that streams ask for, none of which takes time."""
+    asked, real = [], apiproxy.Cancel.wait
+    monkeypatch.setattr(apiproxy.Cancel, "wait", lambda self, seconds: asked.append(seconds) or real(self, min(seconds, 0.001)))
+    return asked
+
+
+REAL_TIMES = {name: getattr(apiproxy.Settings, name) for name in FAST}
+
+
+def test_backoff_starts_near_nothing_and_doubles_to_its_cap():
+    for _ in range(100):
+        backoff = apiproxy.Backoff(0.8, 30.0)
+        assert 0 <= backoff.next() <= 0.1
+        for top in (0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30.0, 30.0):
+            assert top / 2 <= backoff.next() <= top
+    for _ in range(5000):
+        assert backoff.next() <= 30.0
+    backoff.reset()
+    assert backoff.next() <= 0.1
+
+
+@pytest.mark.parametrize("gap", [0, 0.1, 1.0, 1.9, 3.0])
+def test_rate_allows_20_requests_in_10_seconds_and_44_in_60(gap):
+    now = [0.0]
+    rate, times = apiproxy.Rate(12, 0.5, lambda: now[0]), []
+    while now[0] < 200:
+        now[0] += rate.take()
+        times.append(now[0])
+        now[0] += gap
+    for window, most in ((10, 20), (60, 44)):
+        assert max(sum(start <= time < start + window for time in times) for start in times) <= most
+
+
+STREAM = "/api/v1/namespaces/default/pods/a/log"
+
+
+def once(*steps):
+    return lambda request, conn: play(steps, request, conn)
+
+
+@pytest.mark.parametrize("args, goes_on", [
+    ({}, True), ({"failCb": 1}, False), ({"failCb": 1, "reconnectOnFailure": True}, True), ({"reconnectOnFailure": False}, False)])
+@pytest.mark.parametrize("steps", [[frame(1, "x"), 1000], [eof], [reset], [403], [frame(3, "?")]])
+def test_stream_reconnects_by_default_if_there_is_no_fail_cb(serve, client, args, goes_on, steps):
+    server, calls = serve(once(*steps)), []
+    if args.get("failCb"):
+        args = dict(args, failCb=lambda: calls.append("fail"))
+    stream = client(server).stream(STREAM, lambda message: None, dict(args, connectCb=lambda: calls.append("connect")))
+    if goes_on:
+        eventually(lambda: len(server.requests) > 3)
+    else:
+        eventually(lambda: not threads())
+        assert len(server.requests) == 1
+    stream.cancel()
+    round_ = ([] if steps[0] == 403 else ["connect"]) + (["fail"] if "failCb" in args else [])
+    assert calls == (round_ * len(calls))[:len(calls)] and len(calls) >= len(round_)
+
+
+@pytest.mark.parametrize("args, sent, got", [
+    ({}, frame(1, "h\u00e9"), "h\u00e9"), ({}, frame(2, b"\x01\xff"), b"\x01\xff"), ({}, frame(1, ""), ""),
+    ({"isJson": True}, frame(1, '{"a": 1}'), {"a": 1}), ({"isJson": True}, frame(2, b"[1]"), [1]), ({"isJSON": 1}, b"", TypeError)])
+def test_stream_passes_str_bytes_or_parsed(serve, client, args, sent, got):
+    server, seen = serve(once(sent)), []
+    if got is TypeError:
+        with pytest.raises(TypeError, match="isJson"):
+            client(server).stream(STREAM, seen.append, args)
+        return
+    client(server).stream(STREAM, seen.append, args)
+    eventually(lambda: seen)
+    assert seen == [got]
+
+
+@pytest.mark.parametrize("token, kubeconfig, option, authorization, protocols", [
+    ("", "", False, None, ["base64.binary.k8s.io", "v4.k8s", "v5.k8s"]),
+    ("t?~>", "", False, "Bearer t?~>", ["base64.binary.k8s.io", "v4.k8s", "v5.k8s"]),
+    ("t?~>", "", True, None, ["base64.binary.k8s.io", "v4.k8s", "v5.k8s", "base64url.bearer.authorization.k8s.io.dD9-Pg"]),
+    ("tt", "", True, None, ["base64.binary.k8s.io", "v4.k8s", "v5.k8s", "base64url.bearer.authorization.k8s.io.dHQ"]),
+    ("", "", True, None, ["base64.binary.k8s.io", "v4.k8s", "v5.k8s"]),
+    ("", "S0M=", False, None, ["base64.binary.k8s.io", "v4.k8s", "v5.k8s", "base64url.headlamp.authorization.k8s.io.me"]),
+    ("t", "S0M=", False, "Bearer t", ["base64.binary.k8s.io", "v4.k8s", "v5.k8s", "base64url.headlamp.authorization.k8s.io.me"]),
+])
+def test_a_handshake_carries_the_credentials_once(serve, client, token, kubeconfig, option, authorization, protocols):
+    server = serve(once())
+    one = client(server, token_protocol=option, user_id="me")
+    one.set_token("dev", token)
+    one._kubeconfigs.update({"dev": kubeconfig} if kubeconfig else {})
+    stream = one.stream(STREAM, print, {"additionalProtocols": ["v4.k8s", "base64.binary.k8s.io", "v5.k8s"], "tty": True})
+    request, = eventually(lambda: server.requests)
+    assert request.headers.get("authorization") == authorization
+    assert [line for line in request.lines if line.lower().startswith("sec-websocket-protocol:")] == [
+        "Sec-WebSocket-Protocol: " + ", ".join(protocols)]
+    assert request.headers["origin"] == server.url and request.path == "/clusters/dev" + STREAM
+    assert (request.headers.get("kubeconfig"), request.headers.get("x-headlamp-user-id")) == (
+        (kubeconfig, "me") if kubeconfig else (None, None))
+    eventually(lambda: stream.get_socket()).protocol == protocols[0]
+
+
+def test_a_stream_of_one_message_a_connection_is_no_storm(serve, client):
+    times = []
+    server = serve(lambda *args: times.append(time.monotonic()) or once(frame(1, "x"), 1000)(*args))
+    client(server, burst=3, rate=50.0).stream(STREAM, lambda message: None)
+    eventually(lambda: len(times) >= 20)
+    assert times[19] - times[0] >= (20 - 3 - 2) / 50.0
+
+
+# -- metrics
+
+
+@pytest.mark.parametrize("answer, got", [({"items": [1]}, [1]), ({"items": []}, []), ({"cpu": 1}, {"cpu": 1}), ([2], [2])])
+def test_metrics_passes_items_or_the_whole_answer_at_once(serve, client, answer, got):
+    seen = []
+    cancel = client(serve(lambda request, conn: conn.reply(200, answer)), metrics_period=1000.0).metrics("/m", seen.append)
+    eventually(lambda: seen)
+    cancel()
+    assert seen == [got] and not threads()
+
+
+def test_metrics_goes_on_after_errors_and_slows_down_while_they_last(serve, client, waits):
+    answers = itertools.chain([(500, "no"), (200, "{"), (200, "<html>"), (401, "")] + [(503, "")] * 3, itertools.repeat((200, "{}")))
+    errors, seen = [], []
+    client(serve(lambda request, conn: conn.reply(*next(answers))), metrics_period=10.0).metrics(
+        "/m", seen.append, lambda error: errors.append(error.status), "prod")
+    eventually(lambda: len(seen) > 2)
+    assert errors == [500, 200, 200, 401, 503, 503, 503]
+    assert waits[:9] == [10, 20, 40, 60, 60, 60, 60, 10, 10]
+
+
+# ------------------------------------------------------------------------------
+# 8. Watches
+# ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("events, changed, view", [
+    ("+a1", "y", "a1"), ("+a1 +a1", "yn", "a1"), ("+a1 ~a1", "yn", "a1"), ("~a1", "y", "a1"), ("-a1", "n", ""),
+    ("+a2 ~a1", "yn", "a2"), ("+a2 -a1", "yn", "a2"), ("+a10 ~a9", "yn", "a10"), ("+a9 ~a10", "yy", "a10"),
+    ("+a1 +b2 ~a3", "yyy", "a3 b2"), ("+a1 +b2 -a3 +a4", "yyyy", "b2 a4"),
+    ("+a1 -a1", "yy", ""), ("+a1 -a3 +a1 ~a2 -a3", "yynnn", ""),  # a replay raises nobody from the dead
+    ("+a1 -a2 +a3 -a4 +a5", "yyyyy", "a5"),  # a selector left and entered again
+    ("+a9007199254740993 ~a9007199254740992 ~a9007199254740994", "yny", "a9007199254740994"),
+    ("+ax ~aw ~aw", "yyn", "aw"), ("+a1 ~ax", "yy", "ax"), ("+ax ~a1", "yy", "a1"), ("+ax -aw +av", "yyy", "av")])
+@pytest.mark.parametrize("keyed", ["uid", "name"])
+def test_a_collection_only_moves_forward(events, changed, view, keyed):
+    collection, said = apiproxy.Collection(), ""
+    for word in events.split():
+        item = pod(word[1], word[2:])
+        if keyed == "name":
+            del item["metadata"]["uid"]
+        said += "ny"[collection.apply({"+": "ADDED", "~": "MODIFIED", "-": "DELETED"}[word[0]], item)]
+    assert (said, text(collection.items())) == (changed, view)
+
+
+@pytest.mark.parametrize("before, after, differs, view", [
+    ("", "", False, ""), ("a1", "a1", False, "a1"), ("a1 b1", "b1 a1", False, "a1 b1"), ("a1", "a2", True, "a2"),
+    ("a2", "a1", True, "a1"), ("a1 b1 c1", "c2 d1 a1", True, "a1 c2 d1"), ("a1", "", True, ""), ("a1", "b1", True, "b1")])
+def test_a_relist_replaces_everything_and_what_stayed_keeps_its_place(before, after, differs, view):
+    collection = apiproxy.Collection()
+    collection.replace([pod(*word) for word in before.split()])
+    assert collection.replace([pod(*word) for word in after.split()]) is differs
+    assert text(collection.items()) == view
+
+
+@pytest.mark.parametrize("limit, expected", [(None, "a1 b1 c1 d1 e1 f1"), (1, "b1"), (3, "b1 d1 a1"), (9, "b1 d1 a1 c1 e1 f1")])
+def test_limit_keeps_the_newest_and_puts_them_first(limit, expected):
+    collection = apiproxy.Collection(limit)
+    collection.replace([
+        pod("a", metadata={"creationTimestamp": "2024-01-02T00:00:00Z"}),
+        pod("b", metadata={"creationTimestamp": "2020-01-01T00:00:00Z"}, lastTimestamp="2024-01-03T00:00:00Z"),
+        pod("c", metadata={"creationTimestamp": "2024-01-01T00:00:00Z"}, lastTimestamp=None),
+        pod("d", metadata={"creationTimestamp": "2024-01-02T00:00:00.5Z"}), pod("e"),
+        pod("f", metadata={"creationTimestamp": "zebra"})])
+    assert text(collection.items()) == expected
+
+
+ADDED = json.dumps(event("ADDED", "a"))
+
+
+RUBBISH = [
+    "{", "x", "null", "[]", "1", '"ADDED"', "{}", ADDED + "{", ADDED[:-1], ADDED + "]", "[%s]" % ADDED, ADDED.encode(), "[" * 100000] + [
+    json.dumps(dict(event("ADDED", "a"), **change)) for change in (
+        {"type": "CHANGED"}, {"type": None}, {"type": ["ADDED"]}, {"object": None}, {"object": []}, {"object": {}},
+        {"object": {"metadata": None}}, {"object": {"metadata": {}}}, {"object": {"metadata": []}},
+        {"object": {"metadata": {"resourceVersion": ""}}}, {"object": {"metadata": {"resourceVersion": 5}}})] + [
+    json.dumps({"type": "ERROR", "object": None}), json.dumps({"type": "BOOKMARK", "object": {"metadata": {}}})]
+
+
+@pytest.mark.parametrize("message", RUBBISH)
+def test_parse_events_refuses_what_is_not_a_whole_event(message):
+    with pytest.raises((ValueError, KeyError, TypeError, RecursionError)):
+        apiproxy.parse_events(message)
+
+
+# -- lists
+
+
+def test_which_parameters_go_where(serve, client):
+    params = {"labelSelector": "a=b", "fieldSelector": "c=d", "limit": 7, "resourceVersion": "3", "pretty": True, "none": None,
+              "resourceVersionMatch": "NotOlderThan", "watch": "0", "allowWatchBookmarks": False, "sendInitialEvents": True,
+              "timeoutSeconds": 33, "x": "y"}
+    api = Api(serve, watches=[[error(410)], []]).start(client, params)
+    both = {"labelSelector": "a=b", "fieldSelector": "c=d", "pretty": "true", "x": "y"}
+    for number, version in ((1, {"resourceVersion": "3", "resourceVersionMatch": "NotOlderThan"}), (2, {})):
+        assert api.asked(False, number) == {**both, "limit": "7", **version}
+        assert api.asked(True, number) == {
+            **both, "watch": "true", "allowWatchBookmarks": "false", "timeoutSeconds": "33", "resourceVersion": "10"}
+
+
+def test_pages_are_followed_so_that_limit_keeps_the_newest(serve, client):
+    ages = [pod(name, metadata={"creationTimestamp": "202%d-01-01T00:00:00Z" % age}) for name, age in zip("abcd", (1, 0, 3, 2))]
+    api = Api(serve, [pods(*ages[:2], **{"continue": "x"}), pods(ages[2], version="11", **{"continue": "y"}), pods(ages[3], version="12")])
+    api.start(client, {"limit": "2"})
+    assert api.asked(True, 1)["resourceVersion"] == "10"
+    assert (api.views, api.asked(False)) == (["c1 d1"], [{"limit": "2"}, {"continue": "x"}, {"continue": "y"}])
+
+
+@pytest.mark.parametrize("answers, views, errors", [
+    ([pods(pod("a"), **{"continue": "x"}), (410, pods(**{"continue": "z"})), pods(pod("b"))], ["b1"], []),
+    ([pods(pod("a"), **{"continue": "x"})] * 2 + [pods(pod("b"))], ["b1"], [200]),
+    ([pods(pod("a"), **{"continue": "x"}), (200, {"kind": "Status"}), pods(pod("b"))], ["b1"], [200]),
+    ([pods(pod("a"), **{"continue": "x"}), cut, pods(pod("b"))], ["b1"], [502]),
+    ([pods(pod("a"), **{"continue": "x"}), eof, pods(pod("b"))], ["a1 b1"], []),  # the connection was not kept: asked again
+    ([dict(pods(), items=None)], [""], []), ([pods()], [""], []), ([(200, pods(pod("a"), pod("a", "2")))], ["a2"], [])])
+def test_a_partial_list_is_never_shown(serve, client, answers, views, errors):
+    api = Api(serve, answers).start(client)
+    api.asked(True, 1)
+    assert (api.views, api.errors) == (views, errors)
+
+
+BAD_LISTS = [
+    (200, b""), (200, b"{"), (200, b"<html>"), (200, b"\xff"), (200, []), (200, 5), (200, {}), (200, dict(pods(), kind="Status")),
+    (200, dict(pods(), kind="Table")), (200, dict(pods(), metadata={})), (200, dict(pods(), metadata=None)), (200, dict(pods(), items=[5])),
+    (200, dict(pods(), items=5)), (200, pods(None)), (200, pods({})), (200, pods(version="")), (200, pods(version=5)), (200, pod("a")),
+    (200, pods(pod("a", uid={"x": 1}))), (302, b"", {"Location": "http://localhost:1/"}), (408, b""), (409, b""), (410, {"reason": "Expired"}),
+    (418, b""), (429, b"slow", {"Retry-After": "0"}), (500, b"x" * 100), (502, b"<html>"), (503, b""),
+    (504, {"kind": "Status", "reason": "Timeout"}), (200, b"{}", {"Content-Encoding": "gzip"}), eof, reset]
+
+
+@pytest.mark.parametrize("bad", BAD_LISTS)
+def test_a_list_that_fails_is_reported_and_tried_again(serve, client, bad):
+    api = Api(serve, [bad, bad, pods(pod("a"))]).start(client)
+    eventually(lambda: api.views)
+    assert api.views == ["a1"] and len(api.errors) == 2
+    assert set(api.errors) <= {bad[0] if isinstance(bad, tuple) else 502, 502}
+
+
+@pytest.mark.parametrize("status", sorted(apiproxy.FINAL) + [422])
+@pytest.mark.parametrize("start", [Api.start, lambda api, client: api.start(client, name="a")])
+def test_a_refusal_of_the_first_list_ends_the_stream(serve, client, status, start):
+    answers = [(503, b""), (status, {"kind": "Status", "code": status, "details": {"name": "a"}})]
+    api = start(Api(serve, answers, gets=answers), client)
+    eventually(lambda: not threads())
+    assert api.errors == [503, status] and not api.views and len(api.server.requests) == 2
+    assert {400, 401, 403, 404, 405, 406, 422} == apiproxy.FINAL
+
+
+# -- watches
+
+B2 = event("ADDED", "b", "12")
+PART = frame(1, json.dumps(event("ADDED", "c", "19")))[:30]
+
+
+@pytest.mark.parametrize("steps, lists, errors, version", [pytest.param(*case[1:], id=case[0]) for case in [
+    # how the first watch goes; lists in all; errors; the version that the second watch asks for
+    ("bookmark, 1000", [bookmark(), 1000], 1, [], "15"), ("event, 1000", [B2, 1000], 1, [], "12"),
+    ("old bookmark", [B2, bookmark("11"), 1000], 1, [], "12"), ("huge version", [bookmark("9" * 40), 1000], 1, [], "9" * 40),
+    ("opaque version", [bookmark("x-1"), 1000], 1, [], "x-1"), ("close 1001", [B2, 1001], 1, [], "12"),
+    ("close 1012", [B2, 1012], 1, [], "12"), ("close 1011", [B2, 1011], 1, [0], "12"), ("close 1013", [B2, 1013], 1, [0], "12"),
+    ("close 4000", [B2, 4000], 1, [0], "12"), ("no code", [B2, frame(8), eof], 1, [], "12"),
+    ("one octet of code", [B2, frame(8, b"\x03"), eof], 2, [0], "20"), ("code 1006", [B2, frame(8, b"\x03\xee"), eof], 2, [0], "20"),
+    ("reason not UTF-8", [B2, frame(8, b"\x03\xe8\xff"), eof], 2, [0], "20"),
+    ("end without close", [B2, eof], 1, [], "12"), ("end in mid-frame", [B2, PART, eof], 1, [], "12"),
+    ("reset", [B2, reset], 1, [0], "12"),
+    ("410, close", [error(410, "Expired"), 1000], 2, [], "20"), ("410, open", [error(410)], 2, [], "20"),
+    ("410, end", [error(410), eof], 2, [], "20"), ("410 after an event", [B2, error(410)], 2, [], "20"),
+    ("Expired", [error(reason="Expired")], 2, [], "20"), ("Gone", [error(reason="Gone")], 2, [], "20"), ("HTTP 410", [410], 2, [], "20"),
+    ("500", [error(500)], 1, [500], "10"), ("429", [error(429, details={"retryAfterSeconds": 0})], 1, [429], "10"),
+    ("504", [error(504)], 1, [504], "10"), ("bare error", [{"type": "ERROR", "object": {}}], 1, [0], "10"),
+    ("odd error", [error("x", details=[1], message={}, metadata=5)], 1, [0], "10"),
+    *(("refused %d" % code, [code], 1, [code], "10") for code in (200, 302, 400, 401, 403, 404, 405, 406, 422, 429, 500, 503)),
+    ("invalid JSON", [B2, frame(1, "{"), event("ADDED", "c", "13")], 2, [0], "20"),
+    ("not UTF-8", [B2, frame(1, b'"\xff"')], 2, [0], "20"), ("binary", [B2, frame(2, ADDED)], 2, [0], "20"),
+    ("unknown type", [dict(B2, type="CHANGED")], 2, [0], "20"), ("object null", [dict(B2, object=None)], 2, [0], "20"),
+    ("no metadata", [dict(B2, object={"kind": "Pod"})], 2, [0], "20"), ("no version", [dict(B2, object={"metadata": {}})], 2, [0], "20"),
+    ("uid no text", [event("ADDED", "c", "13", uid=[1])], 2, [0], "20"), ("deep", [frame(1, b"[" * 100000)], 2, [0], "20"),
+    ("one of two bad", [frame(1, json.dumps(B2) + "{")], 2, [0], "20"), ("masked", [b"\x81\x81abcdx"], 2, [0], "20"),
+    ("RSV", [frame(1, "x", rsv=4)], 2, [0], "20"), ("reserved opcode", [frame(3)], 2, [0], "20"), ("big ping", [frame(9, b"x" * 126)], 2, [0], "20"),
+    ("no start", [frame(0, "x")], 2, [0], "20"), ("too big", [b"\x81\x7f" + (1 << 62).to_bytes(8, "big")], 2, [0], "20"),
+]])
+def test_how_a_watch_goes_on(serve, client, steps, lists, errors, version):
+    api = Api(serve, [pods(pod("a")), pods(pod("a"), pod("b", "12"), version="20")], [steps, []]).start(client, short_watch=0.0)
+    assert api.asked(True, 1)["resourceVersion"] == "10"
+    assert api.asked(True, 2)["resourceVersion"] == version
+    assert (len(api.asked(False)), api.errors) == (lists, errors)
+    assert not [one for one in api.asked(False) if "resourceVersion" in one]
+    assert api.views == ["a1"] + (["a1 b12"] if lists == 2 or B2 in steps else [])
+
+
+def test_the_third_error_at_one_version_lists_again(serve, client):
+    api = Api(serve, watches=[[error(500)], [503], [error(500)], []]).start(client)
+    assert len(eventually(lambda: api.asked(True)[3:])) == 1
+    assert (api.errors, len(api.asked(False)), api.views) == ([500, 503, 500], 2, ["a1"])
+
+
+def test_a_watch_that_ends_at_once_lists_again_with_growing_waits(serve, client, waits):
+    api = Api(serve, watches=[[1000]]).start(client, **dict(REAL_TIMES, burst=1000, rate=1000.0))
+    eventually(lambda: len(api.asked(False)) > 8)
+    waited = [one for one in list(waits) if one]
+    assert api.views == ["a1"] and len(api.errors) >= 8
+    assert waited[0] <= 0.1 and all(0.4 * 2 ** n <= one <= 30 for n, one in enumerate(waited[1:7]))
+
+
+@pytest.mark.parametrize("peer, settings, errors", [
+    (pong, dict(ping_interval=0.02, watch_grace=0.05), []), (lambda *args: hang(*args), dict(ping_interval=0.02, ping_timeout=0.05, watch_grace=99.0), [0])])
+def test_a_dead_peer_is_found_though_it_may_answer_pings(serve, client, peer, settings, errors):
+    api = Api(serve, watches=[[bookmark(), peer], []])
+    api.start(client, {"timeoutSeconds": 0.1}, short_watch=0.0, **settings)
+    assert api.asked(True, 2)["resourceVersion"] == "15"
+    assert (api.errors[:1], len(api.asked(False)), api.views) == (errors, 1, ["a1"])
+
+
+def test_a_relist_shows_only_a_difference_and_forgets_what_is_gone(serve, client):
+    lists = [pods(pod("a"), pod("b"))] + [pods(pod("b"), pod("a"), version=str(version)) for version in (11, 12)] + [pods(pod("b"), version="13")]
+    api = Api(serve, lists).start(client, resync=0.02, short_watch=0.0)
+    eventually(lambda: len(api.asked(False)) > 5)
+    assert api.views == ["a1 b1", "b1"] and not api.errors
+
+
+@pytest.mark.parametrize("replayed", ["ADDED", "MODIFIED"])
+def test_a_replay_after_a_relist_raises_nobody_from_the_dead(serve, client, replayed):
+    api = Api(serve, [pods(pod("a", "8"), pod("b", "9")), pods(version="20")], [
+        [event("DELETED", "b", "11"), error(410)], [event(replayed, "a", "8"), event(replayed, "b", "9"), event("ADDED", "c", "21")]])
+    api.start(client)
+    eventually(lambda: api.views[-1:] == ["c21"])
+    assert api.views == ["a8 b9", "a8", "", "c21"]
+
+
+def test_the_token_is_read_anew_at_every_attempt(serve, client):
+    api, tokens = Api(serve, watches=[[401], [403], []]), map("t%d".__mod__, itertools.count())
+    one = client(api.server)
+    one.set_token("dev", lambda: next(tokens))
+    one.stream_results("/api/v1/pods", api.view, api.error)
+    api.asked(True, 3)
+    sent = [request.headers["authorization"] for request in api.server.requests]
+    assert len(set(sent)) == len(sent) == 4 and api.errors == [401, 403]
+
+
+@pytest.mark.parametrize("value, least, most", [
+    ("7", 7, 7), ("1000000000", 60, 60), ("rubbish", 0, 2), ("-5", 0, 2), ("Fri, 31 Dec 2999 23:59:59 GMT", 60, 60), ("nan", 0, 2)])
+@pytest.mark.parametrize("where", ["list", "watch", "event"])
+def test_retry_after_is_honoured_up_to_a_minute(serve, client, waits, where, value, least, most):
+    answer = (429, b"slow down", {"Retry-After": value})
+    steps = [error(429, details={"retryAfterSeconds": value})] if where == "event" else [429, {"Retry-After": value}]
+    api = Api(serve, [answer, pods()] if where == "list" else [pods()], [steps, []] if where != "list" else [()]).start(client, **REAL_TIMES)
+    api.asked(True, 1 if where == "list" else 2)
+    assert api.errors == [429] and least <= max(waits) <= most
+
+
+@pytest.mark.parametrize("steps", [[B2, eof], [eof], [error(410)], [bookmark(), error(500)]])
+def test_requests_are_bounded_whatever_the_server_does(serve, client, steps):
+    api = Api(serve, watches=[steps])
+    api.start(client, burst=4, rate=100.0, retry_cap=0.01)
+    eventually(lambda: len(api.times) >= 30)
+    assert api.times[29] - api.times[0] >= (30 - 4 - 2) / 100.0
+
+
+@pytest.mark.parametrize("failure", [OSError(24, "Too many open files"), MemoryError(), RuntimeError("can't start new thread")])
+@pytest.mark.parametrize("start", ["stream_results", "stream_result", "stream", "metrics"])
+def test_a_machine_at_its_limits_is_survived(serve, client, monkeypatch, start, failure):
+    api = Api(serve, [pods(pod("a"))], [[B2]], [pod("a")])
+    failures, real, seen, one = [failure] * 2, apiproxy.Wire.open, [], client(api.server)
+
+    def open_(*args, **options):
+        if failures:
+            raise failures.pop()
+        return real(*args, **options)
+
+    monkeypatch.setattr(apiproxy.Wire, "open", open_)
+    if start == "stream":
+        api.watches = [[frame(1, "x")]]
+        one.stream("/x", seen.append)
+    elif start == "metrics":
+        one.metrics("/x", seen.append)
+    else:
+        getattr(one, start)("/api/v1/pods", *["a"][:start == "stream_result"], seen.append, api.error)
+    eventually(lambda: seen)
+
+
+# -- one object
+
+
+@pytest.mark.parametrize("watches, lists, states, errors", [
+    ([[event("MODIFIED", "a", "2"), event("MODIFIED", "a", "1"), event("MODIFIED", "a", "2"), bookmark("3"), 1000], []], [],
+     ["a1", "a2 MODIFIED"], []),
+    ([[event("DELETED", "a", "2"), event("ADDED", "a", "1"), event("ADDED", "a", "3", uid="new"), 1000], []], [],
+     ["a1", "a2 DELETED", "a3 ADDED"], []),
+    ([[error(410)], []], [pods(pod("a"))], ["a1"], []), ([[410], []], [pods(pod("a", "4"))], ["a1", "a4"], []),
+    ([[error(410)], [event("ADDED", "a", "1"), event("ADDED", "a", "21"), 1000], []], [pods(version="20")], ["a1", "a1 DELETED", "a21 ADDED"], []),
+    ([[error(410)], [error(410)], []], [pods(version="20")], ["a1", "a1 DELETED"], []),
+    ([[error(500), 1000], [event("MODIFIED", "a", "2")]], [], ["a1", "a2 MODIFIED"], [500]),
+    ([[frame(1, "{")], []], [pods(pod("a", "2"))], ["a1", "a2"], [0])])
+def test_stream_result_shows_every_state_of_one_object(serve, client, watches, lists, states, errors):
+    api = Api(serve, lists, watches, gets=[pod("a")])
+    api.start(client, {"fieldSelector": "spec.nodeName=n", "resourceVersion": "7", "limit": 1, "pretty": True}, "a")
+    api.asked(True, len(watches))
+    eventually(lambda: len(api.views) >= len(states))
+    assert (api.views, api.errors) == (states, errors)
+    assert api.server.requests[0].path == "/clusters/dev/api/v1/pods/a?pretty=true"
+    selector = {"fieldSelector": "spec.nodeName=n,metadata.name=a", "pretty": "true"}
+    assert [one for one in api.asked(False)] == [dict(selector, limit="1")] * (len(api.server.requests) - 1 - len(watches))
+    assert {key: value for key, value in api.asked(True, 1).items() if "Selector" in key or key in ("resourceVersion", "limit")} == {
+        "fieldSelector": selector["fieldSelector"], "resourceVersion": "1"}
+
+
+def test_a_query_in_the_url_counts_as_parameters(serve, client):
+    api = Api(serve, gets=[pod("a")])
+    api.client = client(api.server)
+    api.client.stream_result("/api/v1/pods?fieldSelector=b%3Dc&pretty=true", "a", api.view, api.error, {"x": "y"})
+    assert api.asked(True, 1)["fieldSelector"] == "b=c,metadata.name=a"
+    assert api.server.paths()[0] == "/clusters/dev/api/v1/pods/a?pretty=true&x=y"
+
+
+@pytest.mark.parametrize("call, wrong", [
+    (lambda one: one.stream_results("/x", None, print), TypeError), (lambda one: one.stream_results("/x", print, 1), TypeError),
+    (lambda one: one.stream_results("/x y", print, print), ValueError), (lambda one: one.stream_result("/x", "a/b", print, print), ValueError),
+    (lambda one: one.stream_results("/x", print, print, {"limit": "many"}), ValueError),
+    (lambda one: one.stream_results("/x", print, print, {"timeoutSeconds": "long"}), ValueError),
+    (lambda one: one.stream_results("/x", print, print, {"labelSelector": "\ud800"}), ValueError),
+    (lambda one: one.stream_results_for_cluster("/x", {"cb": print, "errCb": print, "cluster": "a/b"}), ValueError),
+    (lambda one: one.stream_results_for_cluster("/x", {"cb": print, "err_cb": print}), TypeError),
+    (lambda one: one.stream("/x", print, {"additionalProtocols": ["a b"]}), ValueError), (lambda one: one.stream("/x", 5), TypeError),
+    (lambda one: one.stream("/x", print, {"failCb": 5}), TypeError), (lambda one: one.metrics("/x", print, 5), TypeError),
+    (lambda one: one.metrics("/x", None), TypeError), (lambda one: one.metrics("/x", print, None, "a/b"), ValueError)])
+def test_wrong_arguments_raise_in_the_callers_thread(client, call, wrong):
+    with pytest.raises(wrong):
+        call(client("http://127.0.0.1:1"))
+    assert not threads()
+
+
+# -- callbacks
+
+
+@pytest.mark.parametrize("raised", [ValueError, SystemExit, KeyboardInterrupt])
+def test_what_a_callback_raises_is_logged_and_the_stream_goes_on(serve, client, caplog, raised):
+    def bad(*args):
+        calls.append((threading.current_thread().name, len(args)))
+        raise raised("oops")
+
+    calls = []
+    api = Api(serve, [(503, b""), pods(pod("a"))], [[error(500)], [event("ADDED", "b", "11")]])
+    client(api.server).stream_results("/api/v1/pods", bad, bad)
+    eventually(lambda: len(calls) == 4)
+    assert calls == [("apiproxy-watch", count) for count in (2, 1, 2, 1)]
+    eventually(lambda: caplog.text.count("a callback failed") == 4)
+    assert caplog.text.count("%s: oops" % raised.__name__) == 4
+
+
+# -- cancel
+
+
+def sends(*pieces):
+    return lambda request, conn: [conn.send(piece) for piece in pieces] and hang(request, conn)
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"
+STAGES = {  # where a stream is stuck: (list, watch, settings)
+    "list head": (hang, (), {}), "in list head": (sends(HEAD[:20]), (), {}), "list body": (sends(HEAD), (), {}),
+    "in list body": (sends(HEAD, b"{"), (), {}), "chunk": (sends(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nx"), (), {}),
+    "refusal": (sends(b"HTTP/1.1 403 no\r\nContent-Length: 9\r\n\r\n"), (), {}), "handshake": (None, [hang], {}),
+    "first frame": (None, [], {}), "in a frame": (None, [PART], {}), "pace": (None, (), dict(burst=1, rate=0.001)),
+    "retry": ((503, b"", {"Retry-After": "50"}), (), {}), "closing": (None, [1000], dict(close_timeout=60.0)),
+    "look-up": "http://frozen.test", "connect": "http", "TLS": "https"}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_cancel_ends_every_stage_within_a_second(serve, client, monkeypatch, stage):
+    thaw, real, sockets, url = threading.Event(), socket.getaddrinfo, [], None
+    first, watch, settings = STAGES[stage] if isinstance(STAGES[stage], tuple) else (None, (), {})
+    api = Api(serve, [first or pods(pod("a"))], [list(watch) + [lambda request, conn: thaw.wait(10) and False] * (stage == "closing")])
+    if stage == "look-up":
+        monkeypatch.setattr(socket, "getaddrinfo", lambda host, port, *args: (
+            real(host, port, *args) if len(args) > 3 else thaw.wait(10) and real("127.0.0.1", api.server.port, *args)))
+        url = STAGES[stage]
+    elif stage in ("connect", "TLS"):  # nobody accepts; for "connect" nothing fits into the queue either
+        sockets = [socket.socket() for _ in range(5)]
+        sockets[0].bind(("127.0.0.1", 0))
+        sockets[0].listen(0 if stage == "connect" else 9)
+        for sock in sockets[1:] if stage == "connect" else ():
+            sock.setblocking(False)
+            sock.connect_ex(sockets[0].getsockname())
+        url = "%s://127.0.0.1:%d" % (STAGES[stage], sockets[0].getsockname()[1])
+    api.start(lambda server, **settings: client(url or server, **settings), **settings)
+    eventually(lambda: [task for task in api.client.tasks if task._cancel._held] if url else api.errors or api.asked(watch != ()))
+    seen, start = (list(api.views), list(api.errors)), time.monotonic()
+    api.cancel()
+    api.cancel()
+    assert time.monotonic() - start < 1
+    eventually(lambda: not [name for name in threads() if name != "apiproxy-lookup"], 2)
+    count = len(api.server.requests)
+    thaw.set()
+    eventually(lambda: not threads())
+    api.client.close()
+    eventually(lambda: not api.server.open)
+    assert (api.views, api.errors) == seen and len(api.server.requests) == count
+    for sock in sockets:
+        sock.close()
+
+
+def test_cancel_does_not_wait_for_a_token_that_another_stream_renews(serve, client):
+    claims = json.dumps({"exp": 1, "kubernetes.io": {"namespace": "n", "serviceaccount": {"name": "s"}}})
+    server, cancels = serve(hang), []
+    one = client(server)
+    one.set_token("dev", "x.%s.x" % base64.urlsafe_b64encode(claims.encode()).decode().rstrip("="))
+    for _ in range(2):
+        cancels.append(one.stream_results("/api/v1/pods", print, print))
+        eventually(lambda: server.requests)
+    cancels[1]()
+    eventually(lambda: len(threads()) == 1, 2)
+
+
+@pytest.mark.parametrize("where, how", [("cb", "cancel"), ("cb", "close"), ("err_cb", "cancel"), ("err_cb", "close")])
+def test_cancel_inside_a_callback_makes_it_the_last(serve, client, where, how):
+    two = frame(1, json.dumps(B2) * 2 + json.dumps(event("ADDED", "c", "13")))
+    calls, one, took = [], client(Api(serve, watches=[[error(500)], [two, error(500)]]).server), []
+
+    def end(cancel):
+        start = time.monotonic()
+        cancel() if how == "cancel" else one.close()
+        took.append(time.monotonic() - start)
+
+    def view(items):
+        calls.append(text(items))
+        if where == "cb" and len(items) == 2:
+            end(stop)
+
+    stop = one.stream_results("/api/v1/pods", view, lambda error, own: (calls.append(error.status), where == "cb" or end(own)))
+    eventually(lambda: not threads())
+    assert calls == (["a1", 500, "a1 b12"] if where == "cb" else ["a1", 500]) and took[0] < 0.8
+
+
+@pytest.mark.parametrize("holds", [True, False])
+def test_cancel_waits_for_a_running_callback_but_a_second_at_most(serve, client, holds):
+    """The callback wants a lock, which the thread that cancels may hold: neither may wait for ever."""
+    lock, entered, calls, took = threading.Lock(), threading.Event(), [], []
+
+    def view(items):
+        entered.set()
+        threading.Event().wait(0.1)
+        with lock:
+            calls.append(text(items))
+
+    def timed():
+        start = time.monotonic()
+        cancel()
+        took.append((time.monotonic() - start, len(calls)))
+
+    cancel = client(Api(serve, watches=[[B2]]).server).stream_results("/api/v1/pods", view, print)
+    others = [threading.Thread(target=timed) for _ in range(10)]
+    if holds:
+        lock.acquire()
+    assert entered.wait(10)
+    for thread in others:
+        thread.start()
+    timed()
+    if holds:
+        lock.release()
+    for thread in others:
+        thread.join()
+    eventually(lambda: not threads())
+    assert max(took)[0] < 1.5 and len(took) == 11 and calls == ["a1"]  # 0.9 and what a busy machine adds
+    assert holds or {done for _, done in took} == {1}
+
+
+def test_close_ends_all_streams_and_the_client_goes_on(serve, client):
+    api = Api(serve, watches=[[]] * 9 + [[frame(1, "x")]], gets=[pod("a")])
+    one, got = client(api.server), []
+    for _ in range(3):
+        one.stream_results("/api/v1/pods", api.view, api.error)
+        one.stream_result("/api/v1/pods", "a", api.view, api.error)
+        one.stream("/x", got.append)
+        one.metrics("/api/v1/pods", got.append)
+    eventually(lambda: not api.watches[1:])
+    starting = apiproxy.Poller(print, print, None, one, one.tasks)
+    one.tasks[starting] = None  # where `start` is before its thread runs
+    one.close()
+    del one.tasks[starting]
+    assert not threads() and not one.tasks and not api.errors
+    eventually(lambda: not api.server.open)
+    one.stream("/x", got.append)
+    eventually(lambda: got[-1:] == ["x"])
+
+
+def test_a_late_cancel_does_not_close_a_connection_that_another_call_has_now(serve, client, monkeypatch):
+    cancel, closes, closed = apiproxy.Cancel(), [], threading.Event()
+    hold = cancel.hold
+
+    def cancel_late(wire):  # set() has read what is held, but not closed it yet, when the answer is complete
+        if wire is None:
+            cancel._flag.set()
+            closes.append(cancel._held.close)
+        hold(wire)
+
+    def close_first(answer):
+        closed.set() if closes[0]() is None else None
+        return read_body(answer)
+
+    def second(request, conn):
+        conn.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")
+        closed.wait(10)
+        conn.send(b"{}")
+
+    one, cancel.hold = client(Api(serve, [pods(), second]).server), cancel_late
+    one.fetch("dev", "/api/v1/pods", None, cancel, False)
+    read_body = one._handler._body
+    monkeypatch.setattr(one._handler, "_body", close_first)
+    assert one.fetch("dev", "/api/v1/pods", None, apiproxy.Cancel(), False) == {}
+
+
+def test_a_thousand_cancels_at_random_moments_leave_nothing(serve, client, trusting):
+    def busy(request, conn):
+        for version in itertools.count(11):
+            conn.push(event("ADDED", "b", str(version)))
+
+    lists, watches = [pods(pod("a")), pods(pod("a"), **{"continue": "x"})] * 5000, [[busy], [B2, error(410)], [B2, PART, eof]] * 5000
+    servers = [Api(serve, lists, watches, tls=tls).server for tls in (False, True)]
+    ones = [client(server, ssl_context=trusting) for server in servers]
+    descriptors = lambda: len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0  # noqa: E731
+    before, took, late, seeds = descriptors(), [], [], list(range(1000))
+
+    def worker():
+        while seeds:
+            chance, dead = random.Random(seeds.pop()), []
+            cancel = chance.choice(ones).stream_results("/api/v1/pods", lambda items: late.extend(dead), lambda *args: late.extend(dead))
+            threading.Event().wait(chance.choice((0, 0.01, 0.05, 0.2)) * chance.random())
+            start = time.monotonic()
+            cancel()
+            took.append(time.monotonic() - start)
+            dead.append(1)
+
+    workers = [threading.Thread(target=worker) for _ in range(8)]
+    for thread in workers:
+        thread.start()
+    for thread in workers:
+        thread.join()
+    eventually(lambda: not threads())
+    for one in ones:
+        one.close()
+    eventually(lambda: not any(server.open for server in servers) and descriptors() <= before)
+    assert len(took) == 1000 and max(took) < 1 and not late
+
+
+# -- the whole
+
+
+@pytest.mark.parametrize("message", [b"{", b"\xff", b"", b"[" * 100000 + b"]" * 100000])
+def test_a_message_that_is_not_json_ends_the_connection_not_the_stream(serve, client, message):
+    scripts = iter([once(frame(2, message))])
+    server, seen = serve(lambda *args: next(scripts, once(frame(1, "1")))(*args)), []
+    client(server).stream(STREAM, seen.append, {"isJson": True})
+    eventually(lambda: seen == [1])
+
+
+def test_get_socket_sends_while_connected_and_is_none_otherwise(serve, client):
+    got = []
+
+    def echo(request, conn):
+        conn.upgrade(request)
+        got.append(conn.read_frame())
+        return False
+
+    stream = client(serve(echo)).stream(STREAM, print, {"reconnectOnFailure": False})
+    eventually(stream.get_socket).send(b"\x00ls")
+    eventually(lambda: stream.get_socket() is None)
+    eventually(lambda: not threads())
+    assert got == [(2, b"\x00ls")] and stream.error.code == 1006
+
+
+def test_a_refused_handshake_is_an_api_error_with_its_status_and_body(serve, client):
+    server, failed = serve(lambda request, conn: conn.reply(403, {"kind": "Status", "message": "not you", "code": 403})), []
+    stream = client(server).stream(STREAM, print, {"failCb": lambda: failed.append(stream.error)})
+    eventually(lambda: failed)
+    assert (failed[0].status, failed[0].message) == (403, "not you") and b"not you" in failed[0].body
+
+
+def test_a_stream_backs_off_while_it_is_refused(serve, client, waits):
+    server = serve(once(503))
+    client(server, **REAL_TIMES).stream(STREAM, print)
+    eventually(lambda: len(server.requests) > 8)
+    waited = [one for one in list(waits) if one]
+    assert waited[0] <= 0.1 and all(0.4 * 2 ** n <= one <= 30 for n, one in enumerate(waited[1:6]))
+
+
+def test_metrics_polls_again_only_after_the_last_has_ended_and_been_passed_on(serve, client):
+    busy, seen = [], []
+
+    def answer(request, conn):
+        busy.append(1)
+        conn.reply(200, {"busy": len(busy)})
+
+    def slow(item):
+        seen.append((item["busy"], len(busy)))
+        threading.Event().wait(0.02)
+        busy.pop()
+
+    client(serve(answer), metrics_period=0.001).metrics("/m", slow)
+    eventually(lambda: len(seen) > 5)
+    assert set(seen) == {(1, 1)}
+
+
+def test_the_same_name_with_another_uid_is_another_object():
+    collection = apiproxy.Collection()
+    collection.replace([pod("a", "1", uid="1"), pod("b", "2")])
+    assert collection.apply("DELETED", pod("a", "3", uid="1")) and collection.apply("ADDED", pod("a", "4", uid="2"))
+    assert not collection.apply("MODIFIED", pod("a", "2", uid="1")) and text(collection.items()) == "b2 a4"
+    for different in (dict(kind="Node"), dict(apiVersion="v2"), dict(metadata={"namespace": "x"})):
+        one, other = pod("a", uid=" "), pod("a", uid=" ", **different)
+        one["metadata"]["uid"] = other["metadata"]["uid"] = ""
+        assert apiproxy.object_key(one) != apiproxy.object_key(other)
+
+
+def test_tombstones_are_bounded():
+    collection = apiproxy.Collection()
+    for number in range(20000):
+        collection.apply("DELETED", pod("a", str(number), uid=str(number)))
+    assert len(collection._deleted) <= 10000 and not collection.apply("ADDED", pod("a", "1", uid="19999"))
+
+
+@pytest.mark.parametrize("message, versions", [
+    (ADDED, "1"), (ADDED + "\n", "1"), (json.dumps(json.loads(ADDED), indent=2), "1"), (ADDED * 2, "11"),
+    (" %s\r\n\t%s\n" % (ADDED, json.dumps(bookmark(), indent=1)), "115"), ("", "bad"), ("  \n", "bad")])
+def test_parse_events_takes_every_layout_of_json(message, versions):
+    if versions == "bad":
+        versions = ""
+    assert "".join(one["object"]["metadata"]["resourceVersion"] for one in apiproxy.parse_events(message)) == versions
+
+
+@pytest.mark.parametrize("status", sorted(apiproxy.FINAL) + [410, 500])
+def test_after_the_first_list_nothing_ends_the_stream(serve, client, status):
+    api = Api(serve, [pods(pod("a")), (status, b""), (status, b""), pods(pod("b"))], [[error(410)], []]).start(client)
+    api.client.set_token("dev", "t")
+    eventually(lambda: len(api.views) == 2)
+    assert (api.views, api.errors, api.client.get_token("dev")) == (["a1", "b1"], [status] * 2, "t")
+
+
+def test_items_get_kind_and_api_version_and_actiontype_if_watched(serve, client):
+    bare, seen = pod("a"), []
+    del bare["kind"], bare["apiVersion"]
+    api = Api(serve, [pods(bare)], [[event("MODIFIED", "a", "11"), event("ADDED", "b", "12")]])
+    client(api.server).stream_results("/api/v1/pods", seen.append, print)
+    eventually(lambda: len(seen) == 3)
+    facts = [[(item["kind"], item["apiVersion"], item.get("actionType")) for item in view] for view in seen]
+    assert facts == [[("Pod", "v1", None)], [("Pod", "v1", "MODIFIED")], [("Pod", "v1", "MODIFIED"), ("Pod", "v1", "ADDED")]]
+
+
+@pytest.mark.parametrize("pieces", [
+    [frame(1, json.dumps(B2))[index:index + 1] for index in range(200)],
+    [frame(1, json.dumps(B2)[:9], fin=False), frame(9, "?"), frame(0, fin=False), frame(0, json.dumps(B2)[9:])],
+    [frame(1, json.dumps(B2) + "\n" + json.dumps(B2))], [frame(1, json.dumps(B2, indent=3))],
+    [frame(1, json.dumps(dict(event("ADDED", "b", "12", data="x" * 1500000))))]])
+def test_events_are_applied_once_however_they_are_cut(serve, client, pieces):
+    api = Api(serve, watches=[pieces + [bookmark("13"), 1000], []]).start(client)
+    assert api.asked(True, 2)["resourceVersion"] == "13"
+    assert (api.views, api.errors) == (["a1", "a1 b12"], [])
+
+
+def test_a_refused_connection_keeps_the_version(serve, client):
+    api = Api(serve, watches=[[B2, eof], [eof], [eof], [eof], [eof], []]).start(client, short_watch=0.0)
+    assert api.asked(True, 6)["resourceVersion"] == "12" and len(api.asked(False)) == 1
+
+
+def test_a_list_of_a_lower_version_is_accepted(serve, client):
+    api = Api(serve, [pods(pod("a", "9")), pods(pod("a", "5"), version="6")], [[error(410)], [event("MODIFIED", "a", "7")]]).start(client)
+    eventually(lambda: api.views == ["a9", "a5", "a7"])
+    assert api.asked(True, 2)["resourceVersion"] == "6"
+
+
+def test_lists_are_the_callers_and_objects_never_change(serve, client):
+    seen, copies = [], []
+
+    def scribble(items):
+        seen.append(list(items))
+        copies.append(json.dumps(items))
+        items.clear()
+
+    api = Api(serve, [pods(pod("a"), pod("b"))], [[event("MODIFIED", "a", "11", data={"x": 1}), event("MODIFIED", "a", "12"), 1000], []])
+    client(api.server, resync=0.05).stream_results("/api/v1/pods", scribble, print)
+    eventually(lambda: len(seen) >= 3)
+    assert [text(items) for items in seen[:3]] == ["a1 b1", "a11 b1", "a12 b1"] and "data" not in seen[2][0]
+    assert [json.dumps(items) for items in seen] == copies
+
+
+def test_a_field_selector_keeps_a_name_whole(serve, client):
+    api = Api(serve, gets=[pod("a,b=c\\d")]).start(client, name="a,b=c\\d")
+    assert api.asked(True, 1)["fieldSelector"] == "metadata.name=a\\,b\\=c\\\\d"
+
+
+def test_callbacks_come_in_order_one_at_a_time_and_slow_down_only_their_own(serve, client):
+    events = [event("ADDED", "b", str(version)) for version in range(11, 40)]
+    api, free, slow = Api(serve, watches=[events]), threading.Event(), []
+    one = client(api.server)
+    one.stream_results("/api/v1/pods", lambda items: (slow.append(text(items)), free.wait(10)), print)
+    eventually(lambda: slow)
+    one.stream_results("/api/v1/pods", api.view, print)
+    eventually(lambda: len(api.views) == 30)
+    assert len(slow) == 1 and api.views == ["a1"] + ["a1 b%d" % version for version in range(11, 40)]
+    free.set()
+    eventually(lambda: slow == api.views)
+
+
+class Store:
+    """A server that knows every state it ever had, and fails as real ones do until it has used up its faults."""
+
+    def __init__(self, serve, seed):
+        self.chance, self.lock, self.faults = random.Random(seed), threading.RLock(), 60
+        self.version, self.window, self.state, self.log, self.history, self.pages = 10, 0, {}, [], {10: ""}, {}
+        self.server = serve(lambda request, conn: (self.watch if request.is_watch else self.list)(request, conn))
+
+    def text(self, items):
+        return " ".join(sorted(text(items).split()))
+
+    def change(self):
+        """One object is made, changed, or deleted, to be made anew later with another uid."""
+        name = self.chance.choice("abcd")
+        known = self.state.pop(name, None)
+        self.version += self.chance.choice((1, 1, 7))
+        item = pod(name, str(self.version), known["metadata"]["uid"] if known else "%s-%d" % (name, self.version))
+        gone = known and self.chance.random() < 0.5
+        if not gone:
+            self.state[name] = item
+        self.log.append((self.version, {"type": "DELETED" if gone else "MODIFIED" if known else "ADDED", "object": item}))
+        self.history[self.version] = self.text(self.state.values())
+
+    def fault(self, *choices):
+        with self.lock:
+            if self.faults <= 0 or self.chance.random() < 0.6:
+                return None
+            self.faults -= 1
+            return self.chance.choice(choices)
+
+    def list(self, request, conn):
+        fault = self.fault(cut, reset, "gone", (500, b"<html>"), (200, {"kind": "Status"}), (429, b"", {"Retry-After": "0"}))
+        if fault and fault != "gone":
+            return fault(request, conn) if callable(fault) else conn.reply(*fault)
+        with self.lock:
+            token, more = query(request).get("continue"), {}
+            if token and (fault or token not in self.pages):
+                return conn.reply(410, pods(**{"continue": "inconsistent"}))
+            version, items = self.pages.pop(token, None) or (str(self.version), list(self.state.values()))
+            if not token and self.chance.random() < 0.5:  # two pages, and changes between them
+                more = {"continue": "t%d" % len(self.server.requests)}
+                self.pages[more["continue"]], items = (version, items[1:]), items[:1]
+                self.change()
+        conn.reply(200, pods(*items, version=version, **more))
+
+    def watch(self, request, conn):
+        after, fault = int(query(request)["resourceVersion"]), self.fault([410], [503], [403], [eof], "replay")
+        if isinstance(fault, list):
+            return play(fault, request, conn)
+        with self.lock:
+            sent = max(0, sum(version <= after for version, _ in self.log) - (5 if fault else 0))
+            if after < self.window:
+                return play([error(410)] + self.chance.choice(([], [1000], [eof])), request, conn)
+        conn.upgrade(request)
+        while not self.server.stopped.is_set():
+            with self.lock:
+                self.change() if self.faults > 0 else None
+                news, sent, now = self.log[sent:], len(self.log), self.version
+            for _, one in news:
+                data = frame(1, json.dumps(one))
+                fault = self.fault([data, data], [frame(1, "{")], [frame(2, json.dumps(one))], [frame(1, b"\xff")], [frame(1, "null")],
+                                   [error(500)], [error(410)], [reset], [eof], [1000], [1011], [data[:20], eof], "compact")
+                if fault == "compact":
+                    self.window = now + 1
+                for step in fault if isinstance(fault, list) else [data]:
+                    if callable(step):
+                        return step(request, conn)
+                    conn.send(frame(8, step.to_bytes(2, "big")) if isinstance(step, int) else
+                              frame(1, json.dumps(step)) if isinstance(step, dict) else step)
+            if self.chance.random() < 0.3:
+                conn.push(bookmark(str(now)))
+            if self.faults <= 0 and not news:
+                return hang(request, conn)
+
+
+@pytest.mark.parametrize("seed", range(15))
+def test_every_view_was_the_servers_and_they_only_go_forward_and_the_last_is_the_truth(serve, client, seed):
+    store, seen, last, wrong = Store(serve, seed), [None], [0], []
+
+    def view(items):
+        shown = store.text(items)
+        found = [version for version, state in dict(store.history).items() if state == shown and version >= last[0]]
+        if not found or shown == seen[-1]:
+            wrong.append((seen[-1], shown, last[0]))
+        seen.append(shown)
+        last[0] = min(found, default=last[0])
+        items.clear()
+
+    client(store.server, retry_cap=0.02).stream_results("/api/v1/pods", view, lambda error, cancel: None)
+    eventually(lambda: store.faults <= 0 and seen[-1] == store.text(list(store.state.values())))
+    assert not wrong and len(seen) > 10
 
 
 # ------------------------------------------------------------------------------
