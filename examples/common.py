@@ -93,9 +93,15 @@ def options(*names, **defaults):
     return parser.parse_args()
 
 
-def wait(seconds):
-    """Until Ctrl-C, or for `seconds`; the callbacks run on their own threads meanwhile."""
-    threading.Event().wait(seconds)
+def wait(seconds, event=None):
+    """Until Ctrl-C, or `event`, or for `seconds`; the callbacks run on their own threads meanwhile.
+
+    In slices: a Ctrl-C that comes just before an endless wait begins would not end it.
+    """
+    event, end = event or threading.Event(), None if seconds is None else time.monotonic() + seconds
+    while not event.wait(0.2) and (end is None or time.monotonic() < end):
+        pass
+    return event.is_set()
 
 
 def run(main):

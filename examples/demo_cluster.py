@@ -3459,7 +3459,8 @@ class DemoCluster:
             if not threads or time.monotonic() > deadline:
                 return
             for thread in threads:
-                thread.join(max(0.0, min(0.2, deadline - time.monotonic())))
+                if thread.is_alive():  # else it has ended, or is just being started
+                    thread.join(max(0.0, min(0.2, deadline - time.monotonic())))
 
     def __enter__(self) -> "DemoCluster":
         return self.start()

@@ -12,7 +12,7 @@ import sys
 import threading
 import urllib.parse
 
-from common import colour, connect, options, run
+from common import colour, connect, options, run, wait
 
 STDIN, STDOUT, STDERR, STATUS, RESIZE = range(5)  # v4.channel.k8s.io: the first octet of each message
 
@@ -41,13 +41,13 @@ def main():
         opened = threading.Event()
         stream = client.stream("%s/%s/exec?%s" % (pods, pod, query), on_message, {
             "additionalProtocols": ["v4.channel.k8s.io"], "failCb": ended.set})
-        if opened.wait(given.seconds or 10) and not ended.is_set():
+        if wait(given.seconds or 10, opened) and not ended.is_set():
             socket = stream.get_socket()
             size = shutil.get_terminal_size()
             if socket and given.input:
                 socket.send(bytes([RESIZE]) + json.dumps({"Width": size.columns, "Height": size.lines}).encode())
                 socket.send(bytes([STDIN]) + given.input.encode() + b"\n")
-        ended.wait(given.seconds)
+        wait(given.seconds, ended)
         stream.cancel()
         if not result:
             sys.exit(str(stream.error or "it did not end in time"))

@@ -9,7 +9,7 @@ import base64
 import codecs
 import threading
 
-from common import colour, connect, options, run
+from common import colour, connect, options, run, wait
 
 
 def main():
@@ -26,7 +26,7 @@ def main():
 
         print(colour("dim", "%s/%s" % (namespace, pod)))
         client.stream("%s/%s/log?follow=true&tailLines=10" % (pods, pod), show, {"failCb": ended.set})
-        ended.wait(given.seconds)
+        wait(given.seconds, ended)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ start it. --folder is where token, ca.crt and namespace are, for trying it elsew
 import argparse
 import os
 import sys
-import threading
+import time
 
 sys.path.insert(1, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir))
 
@@ -34,8 +34,10 @@ def main():
     with apiproxy.Client.in_cluster(given.folder) as client:
         print("connected to Kubernetes %s" % client.request("/version")["gitVersion"], flush=True)
         client.stream_results("/api/v1/pods", on_pods, lambda error, cancel: print("trouble: %s" % error, flush=True))
+        end = None if given.seconds is None else time.monotonic() + given.seconds
         try:
-            threading.Event().wait(given.seconds)
+            while end is None or time.monotonic() < end:
+                time.sleep(0.5)
         except KeyboardInterrupt:
             pass
 

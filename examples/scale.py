@@ -7,7 +7,7 @@
 
 import threading
 
-from common import bar, colour, connect, options, run
+from common import bar, colour, connect, options, run, wait
 
 
 def main():
@@ -30,7 +30,7 @@ def main():
         before = deployments.scale.get(namespace, name)["spec"]["replicas"]
         print("scaling %s from %d to %d" % (name, before, given.replicas), flush=True)
         deployments.scale.put({"metadata": {"name": name, "namespace": namespace}, "spec": {"replicas": given.replicas}})
-        if not done.wait(given.seconds or 60):
+        if not wait(given.seconds or 60, done):
             print(colour("yellow", "not there yet"))
 
 
