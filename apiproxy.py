@@ -1241,7 +1241,7 @@ class HttpHandler(urllib.request.BaseHandler):
 
     def http_open(self, request: _HttpRequest) -> Response:
         """What urllib calls for a request."""
-        key = (request.type, request.host, id(request.context), request.proxy)
+        key = (request.type, request.host, request.context, request.proxy)  # the context itself: an id comes again
         kept = self._kept(key) if request.get_method() in IDEMPOTENT else None
         if kept:
             try:
@@ -1499,13 +1499,16 @@ class WebSocket:
         end = None if timeout is None else time.monotonic() + min(timeout, FOREVER)
         if not self._recv_lock.acquire(timeout=-1 if timeout is None else max(0.0, min(timeout, FOREVER))):
             raise TimeoutError("another thread is reading")
+        late = False
         try:
             while True:
                 if self._ended:
                     raise ConnectionClosed(self._ended.code, self._ended.reason) from self._ended.__cause__
                 found = self._reader.next()
+                if found is None and late:
+                    raise TimeoutError("no message in time")
                 if found is None:
-                    self._receive(end)
+                    late = self._receive(end)
                 elif found[0] in (TEXT, BINARY):
                     return found[1]
                 else:
@@ -1546,20 +1549,16 @@ class WebSocket:
 
     # -- the reading thread, with _recv_lock -------------------------------------
 
-    def _receive(self, end: Optional[float]) -> None:
-        """Wait for octets until `end`; ping when it is silent. Octets that are no message do not move the end."""
-        begun = time.monotonic()
-        heard = begun - self._silence  # silence counts while somebody listens
+    def _receive(self, end: Optional[float]) -> bool:
+        """Wait for octets until `end`, ping when it is silent; whether the time is over by now."""
+        heard = time.monotonic() - self._silence  # silence counts while somebody listens
         while True:
             count = self._wire.read(self._reader.space())
             now = time.monotonic()
             if count:
                 self._reader.received(count)
                 self._silence, self._pinged = 0.0, False
-                if end is not None and now >= end and begun < end:
-                    return
-                if end is None or now < end:
-                    return
+                return end is not None and now >= end
             if count == 0:
                 raise self._end(ABNORMAL, "the connection ended without a close frame")
             if end is not None and now >= end:
