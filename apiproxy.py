@@ -1573,9 +1573,9 @@ class WebSocket:
                     self._pinged = True
                     self._control_frame(PING, b"")
                     continue
+            self._write_pending()  # before waiting: the read above may have made room for it
             waits = [at - now for at in (end, limit) if at is not None]
             self._wire.wait(min(waits) if waits else None)
-            self._write_pending()
 
     def _control(self, opcode: int, payload: bytes) -> None:
         if opcode == PING:
