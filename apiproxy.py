@@ -2874,8 +2874,9 @@ class _Pipe(Task):
 class _Credential:
     """A cluster's token; `account` is (namespace, name, expiry) where it is a service account's that ends."""
 
-    def __init__(self, value: Token) -> None:
+    def __init__(self, value: Token, endpoint: Optional[Endpoint]) -> None:
         self.value = value
+        self.endpoint = endpoint  # whom it is for, None: the Headlamp server; nobody else gets it
         self.account = self._parse(value) if isinstance(value, str) else None
         self.renewing = threading.Lock()  # one renewal at a time
         self.retry_at = 0.0  # monotonic: after a renewal failed
@@ -3008,7 +3009,7 @@ class Client(Settings):
         """Use `token` for `cluster`: a str, a function that returns one (called for each request), or None to forget it."""
         if cluster not in self.endpoints:
             segment(cluster, "cluster")
-        credential = _Credential(token if callable(token) else check_token(token))
+        credential = _Credential(token if callable(token) else check_token(token), self.endpoints.get(cluster))
         with self._lock:
             if credential.value:
                 self._tokens[cluster] = credential
@@ -3036,12 +3037,11 @@ class Client(Settings):
         except Exception as error:
             raise ApiError(0, "the function that gives the token failed: %s" % type(error).__name__) from error
 
-    def _token(self, cluster: str, deadline: Deadline, cancel: Cancel) -> str:
-        """The token to send, renewed first when it is a service account's that is about to end."""
+    def _token(self, cluster: str, endpoint: Optional[Endpoint], deadline: Deadline,
+               cancel: Cancel) -> Tuple[str, Optional[_Credential]]:
+        """The token to send and where it is from, renewed first when it is a service account's that is about to end."""
         credential = self._tokens.get(cluster)
-        if credential is None:
-            return ""
-        if self._ends_soon(credential):
+        if credential is not None and self._ends_soon(credential):
             while not credential.renewing.acquire(timeout=min(deadline.left() or 0.2, 0.2)):  # so that cancel ends it too
                 if cancel.is_set():
                     raise ConnectionAbortedError("cancelled")
@@ -3051,7 +3051,9 @@ class Client(Settings):
             finally:
                 credential.renewing.release()
             credential = self._tokens.get(cluster, credential)
-        return self._value(credential)
+        if credential is None or credential.endpoint is not endpoint:
+            return "", None
+        return self._value(credential), credential
 
     def _ends_soon(self, credential: _Credential) -> bool:
         return (credential.account is not None and credential.account[2] - time.time() <= self.token_window
@@ -3077,14 +3079,13 @@ class Client(Settings):
             if old is None or callable(old.value) or self._tokens.get(cluster) is not old:
                 return False
             if new:
-                self._tokens[cluster] = _Credential(new)
+                self._tokens[cluster] = _Credential(new, old.endpoint)
             else:
                 del self._tokens[cluster]
             return True
 
-    def _base(self, cluster: str) -> Tuple[str, Optional[ssl.SSLContext], Optional[str]]:
+    def _base(self, cluster: str, endpoint: Optional[Endpoint]) -> Tuple[str, Optional[ssl.SSLContext], Optional[str]]:
         """(address, TLS settings, proxy) of the API server of `cluster`."""
-        endpoint = self.endpoints.get(cluster)
         if endpoint:
             return endpoint.server, endpoint.ssl_context or self.ssl_context, endpoint.proxy
         if not self.base_url:
@@ -3093,13 +3094,12 @@ class Client(Settings):
         base = combine_path(self.base_url, "/clusters/" + segment(cluster, "cluster")) if cluster else self.base_url
         return base, self.ssl_context, None
 
-    def _credentials(self, cluster: str, token: str) -> Dict[str, str]:
+    def _credentials(self, cluster: str, endpoint: Optional[Endpoint], token: str) -> Dict[str, str]:
         """Headers that say who we are to `cluster`, made afresh each time."""
         lines = {"Authorization": "Bearer " + token} if token else {}
-        endpoint = self.endpoints.get(cluster)
         if endpoint and endpoint.basic and not token:
             lines["Authorization"] = "Basic " + base64.b64encode(endpoint.basic.encode()).decode()
-        kubeconfig = self._kubeconfigs.get(cluster)
+        kubeconfig = None if endpoint else self._kubeconfigs.get(cluster)
         if kubeconfig:
             lines.update({"KUBECONFIG": kubeconfig, "X-HEADLAMP-USER-ID": self._user()})
         return lines
@@ -3122,26 +3122,24 @@ class Client(Settings):
         if not {"content-length", "transfer-encoding"}.isdisjoint(own):
             raise ValueError("the length of a body is not the caller's to say")
         path = with_query(check_path(path), params)
-        base, context, proxy = self._base(cluster)
+        endpoint = self.endpoints.get(cluster)  # looked up once: address and credentials belong together
+        base, context, proxy = self._base(cluster, endpoint)
         url = combine_path(base, path)
         address = split_url(url, ("http", "https"))
         cancel = cancel or Cancel()
         deadline = deadline or Deadline(self.request_timeout)
-        who = cluster or credentials_of
-        credential = self._tokens.get(who)
+        who, credential = cluster or credentials_of, None
         if token is None:
             try:
-                token = self._token(who, deadline, cancel)
+                token, credential = self._token(who, endpoint, deadline, cancel)
             except (TimeoutError, ConnectionAbortedError) as error:
                 raise unanswered(error, method, url) from error
-            credential = self._tokens.get(who)
         lines = {"Host": address.authority, "Accept": "application/json", "User-Agent": "apiproxy/" + __version__,
                  "Accept-Encoding": "gzip" if self.gzip else "identity"}
         if body is not None:
             lines["Content-Type"] = "application/json"
-        lines.update(self._credentials(who, token))
-        if self.backend_token and (backend or cluster and cluster not in self.endpoints
-                                   and path.lstrip("/").startswith("helm/")):
+        lines.update(self._credentials(who, endpoint, token))
+        if self.backend_token and (backend or cluster and not endpoint and path.lstrip("/").startswith("helm/")):
             lines["X-HEADLAMP_BACKEND-TOKEN"] = check_token(self.backend_token)
         lines = {name: value for name, value in lines.items() if name.lower() not in own}
         lines.update(own.values())
@@ -3175,18 +3173,26 @@ class Client(Settings):
 
     def fetch(self, cluster: str, path: str, params: Params, cancel: Cancel, auto_logout: bool) -> Json:
         """GET for a stream: ended by its cancel, and by silence."""
-        return _checked(self._send("GET", path, cluster, params=params, cancel=cancel, auto_logout=auto_logout,
-                                   deadline=Deadline(self.request_timeout, self.list_idle))).json()
+        try:
+            return _checked(self._send("GET", path, cluster, params=params, cancel=cancel, auto_logout=auto_logout,
+                                       deadline=Deadline(self.request_timeout, self.list_idle))).json()
+        except ValueError as error:  # the cluster was taken away meanwhile
+            raise ApiError(0, str(error), method="GET", url=path) from error
 
     def connect(self, cluster: str, path: str, params: Params, cancel: Cancel, protocols: Sequence[str] = ()) -> WebSocket:
         """The WebSocket of a stream, with the token of this moment."""
-        base, context, proxy = self._base(cluster)
+        endpoint = self.endpoints.get(cluster)
+        try:
+            base, context, proxy = self._base(cluster, endpoint)
+        except ValueError as error:  # the cluster was taken away meanwhile
+            raise ApiError(0, str(error), method="GET", url=path) from error
         url = "ws" + with_query(combine_path(base, check_path(path)), params)[4:]
         try:
-            token = self._token(cluster, Deadline(self.connect_timeout), cancel)
+            token, _ = self._token(cluster, endpoint, Deadline(self.connect_timeout), cancel)
         except (TimeoutError, ConnectionAbortedError) as error:
             raise unanswered(error, "GET", url) from error
-        lines = {"Accept": "application/json", "User-Agent": "apiproxy/" + __version__, **self._credentials(cluster, token)}
+        lines = {"Accept": "application/json", "User-Agent": "apiproxy/" + __version__,
+                 **self._credentials(cluster, endpoint, token)}
         offered = ["base64.binary.k8s.io"] + [one for one in protocols if one != "base64.binary.k8s.io"]
         if token and self.token_protocol:
             del lines["Authorization"]  # both together are refused
@@ -3285,8 +3291,9 @@ class Client(Settings):
 
         Documented as deleteCluster.
         """
-        if self.endpoints.pop(cluster, None):
+        if cluster in self.endpoints:
             self.set_token(cluster, None)
+            del self.endpoints[cluster]
             return None
         quoted = segment(cluster, "cluster")
         with self._lock:
@@ -3578,7 +3585,7 @@ class Client(Settings):
 
     def _checked_cluster(self, cluster: Optional[str]) -> str:
         cluster = cluster or self.cluster
-        self._base(cluster)
+        self._base(cluster, self.endpoints.get(cluster))
         return cluster
 
     def test_auth(self, cluster: str = "") -> Json:

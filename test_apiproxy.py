@@ -4383,6 +4383,36 @@ def test_clusters_behind_headlamp_and_direct_ones_stand_side_by_side(demo, clien
     assert all("x-headlamp_backend-token" not in record.headers for record in server.requests)
 
 
+def test_a_credential_goes_only_where_it_was_meant_to_go(serve, client):
+    headlamp, other = serve(echo_headers), serve(lambda request, conn: conn.reply(200, request.headers))
+    one = client(headlamp)
+    one.set_token("dev", "SECRET-1")
+    one._kubeconfigs["dev"] = "SECRET-2"
+    one.endpoints["dev"] = apiproxy.Endpoint(other.url)  # as a call sees it that comes between the two halves of add_endpoint
+    seen = one.request("/x")
+    assert not {"authorization", "kubeconfig", "x-headlamp-user-id"} & set(seen)
+    one.add_endpoint("dev", apiproxy.Endpoint(other.url, token="SECRET-3"))
+    assert one.request("/x")["authorization"] == "Bearer SECRET-3"
+    del one.endpoints["dev"]
+    assert one.request("/x")["authorization"] is None
+
+
+def test_a_stream_of_a_cluster_that_is_taken_away_says_so_and_goes_on(serve, client):
+    server = serve(lambda request, conn: conn.reply(500, {}))
+    errors = []
+    with apiproxy.Client("", **FAST) as one:
+        for name in ("a/b", "c"):
+            one.add_endpoint(name, apiproxy.Endpoint(server.url))
+            one.stream_results_for_cluster("/x", {"cb": print, "errCb": lambda error, cancel: errors.append(error.status), "cluster": name})
+        eventually(lambda: 500 in errors)
+        for name in ("a/b", "c"):
+            one.delete_cluster(name)
+        eventually(lambda: errors.count(0) > 3)
+        one.add_endpoint("c", apiproxy.Endpoint(server.url))
+        del errors[:]
+        eventually(lambda: 500 in errors)
+
+
 # -- draining
 
 def direct_demo(demo, client, **settings):
