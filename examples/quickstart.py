@@ -57,7 +57,8 @@ class Seen:
         for name, item in self.deployments.items():
             ready, wanted = item.get("status", {}).get("readyReplicas", 0), item["spec"]["replicas"]
             image = item["spec"]["template"]["spec"]["containers"][0]["image"]
-            say("deployments", "%s %s %d/%d ready, %s" % (name, bar(ready, wanted, 4 * wanted), ready, wanted, image))
+            labels = "".join(", %s=%s" % pair for pair in (item["metadata"].get("labels") or {}).items())
+            say("deployments", "%s %s %d/%d ready, %s%s" % (name, bar(ready, wanted, 4 * wanted), ready, wanted, image, labels))
         if not items:
             say("deployments", colour("dim", "none"))
 
