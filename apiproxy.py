@@ -31,6 +31,7 @@ import base64
 import binascii
 import calendar
 import codecs
+import collections
 import errno
 import functools
 import hashlib
@@ -52,7 +53,7 @@ import urllib.parse
 import urllib.request
 import zlib
 from typing import (
-    TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Protocol,
+    TYPE_CHECKING, Any, Callable, Deque, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Protocol,
     Sequence, Tuple, TypedDict, TypeVar, Union, cast,
 )
 
@@ -881,7 +882,8 @@ class Wire:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
     def _connect_through(self, proxy: Proxy, address: Address, deadline: Deadline) -> None:
-        target = "%s:%d" % ("[%s]" % address.host if ":" in address.host else address.host, address.port)
+        host = address.host.partition("%")[0]
+        target = "%s:%d" % ("[%s]" % host if ":" in host else host, address.port)
         lines = ["CONNECT %s HTTP/1.1" % target, "Host: " + target] + ["%s: %s" % pair for pair in proxy.headers.items()]
         try:
             self.send("\r\n".join(lines + ["", ""]).encode(), deadline)
@@ -900,12 +902,16 @@ class Wire:
         while True:
             try:
                 self._tls.do_handshake()
+                self.send(b"", deadline)
+                return
             except ssl.SSLWantReadError:
                 self._feed(deadline)
-                continue
-            finally:
-                self.send(b"", deadline)  # also the alert that says why we refuse
-            return
+            except ssl.SSLError:
+                try:
+                    self.send(b"", deadline)  # the alert that says why we refuse
+                except OSError:
+                    pass
+                raise
 
     def _feed(self, deadline: Deadline) -> None:
         """Wait for TLS records of the handshake."""
@@ -1418,7 +1424,7 @@ class WebSocket:
             self._reader.received(len(space))
         self._silence = 0.0  # seconds of listening since anything was heard; guarded by _recv_lock, as the next
         self._pinged = False  # in this silence
-        self._pending: Optional[bytes] = None  # one control frame for which there was no room; replaced, never queued
+        self._pending: Deque[bytes] = collections.deque(maxlen=1)  # a control frame for which there was no room: the latest
         self._close_sent = False  # guarded by _send_lock, as the next
         self._torn: Optional[OSError] = None  # why nothing can be sent any more
         self._ended: Optional[ConnectionClosed] = None  # set once
@@ -1442,6 +1448,8 @@ class WebSocket:
         if isinstance(protocols, str) or not all(isinstance(one, str) and _TOKEN.fullmatch(one) for one in protocols):
             raise ValueError("protocols is a sequence of RFC 9110 tokens")
         lines = check_headers(headers)
+        if any(re.fullmatch("(?i)host|upgrade|connection|sec-websocket-.*", name) for name in lines):
+            raise ValueError("Host, Upgrade, Connection and Sec-WebSocket-* are the handshake's own headers")
         if not any(name.lower() == "origin" for name in lines):  # the API server refuses a watch without it
             lines["Origin"] = "%s://%s" % ("https" if address.secure else "http", address.authority)
         key = base64.b64encode(os.urandom(16)).decode()
@@ -1586,18 +1594,17 @@ class WebSocket:
 
     def _control_frame(self, opcode: int, payload: bytes) -> None:
         """Send it when there is room; never waits."""
-        self._pending = encode_frame(opcode, payload, os.urandom(4))
+        self._pending.append(encode_frame(opcode, payload, os.urandom(4)))
         self._write_pending()
 
     def _write_pending(self) -> None:
         # A sender that holds the lock comes here itself after releasing it, so nothing is left lying.
-        while self._pending is not None and self._send_lock.acquire(blocking=False):
+        while self._pending and self._send_lock.acquire(blocking=False):
             try:
                 if self._close_sent or self._torn:
-                    self._pending = None
+                    self._pending.clear()
                 elif self._wire.write(b""):  # nothing waits in front of it
-                    frame, self._pending = self._pending, None
-                    self._wire.write(frame or b"")
+                    self._wire.write(self._pending.pop() if self._pending else b"")
                 else:
                     return
             except OSError as error:
