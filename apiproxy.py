@@ -294,6 +294,7 @@ def check_callable(what: str, value: Any) -> None:
 # ------------------------------------------------------------------------------
 
 _UNPRINTABLE = re.compile("[\x00-\x20\x7f-\xa0\u2028\u2029]")
+_PRINTABLE = "".join(map(chr, range(33, 127)))
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 5.6.2
 
@@ -316,7 +317,7 @@ def check_path(path: str) -> str:
         raise ValueError("a path can't hold %r: percent-encode it" % (found.group() if found else "#"))
     if not {".", ".."}.isdisjoint(re.sub("(?i)%2e", ".", path.partition("?")[0]).split("/")):
         raise ValueError("a path can't have '.' or '..' as a segment: servers resolve them")
-    return urllib.parse.quote(path, safe="".join(map(chr, range(33, 127))))
+    return urllib.parse.quote(path, safe=_PRINTABLE)
 
 
 def combine_path(base: str, path: str) -> str:
@@ -338,7 +339,8 @@ def with_query(path: str, params: Params) -> str:
         return path
     path, _, query = path.partition("?")
     kept = [part for part in query.split("&") if part and urllib.parse.unquote_plus(part.partition("=")[0]) not in new]
-    pairs = [(key, str(one).lower() if isinstance(one, bool) else str(one)) for key, values in new.items() for one in values]
+    pairs = [(key, str(one).lower() if isinstance(one, bool) else str(one))
+             for key, values in new.items() for one in values]
     return path + "?" + "&".join(kept + [urllib.parse.urlencode(pairs)])
 
 
@@ -467,7 +469,8 @@ def parse_close(payload: bytes) -> Tuple[int, str]:
         return NO_CODE, ""
     code = int.from_bytes(payload[:2], "big")
     if len(payload) < 2 or not _legal_close_code(code):
-        raise ProtocolError(PROTOCOL_ERROR, "close frame with %s" % ("one octet" if len(payload) < 2 else "code %d" % code))
+        what = "one octet" if len(payload) < 2 else "code %d" % code
+        raise ProtocolError(PROTOCOL_ERROR, "close frame with " + what)
     try:
         return code, payload[2:].decode()
     except UnicodeDecodeError:
@@ -1257,7 +1260,8 @@ class HttpHandler(urllib.request.BaseHandler):
         proxy = find_proxy(request.address, request.proxy)
         wire = Wire.open(request.address, request.deadline, request.cancel, request.context, proxy)
         try:
-            return self._exchange(_HttpSocket(wire, request.deadline, b"", None if request.context else proxy), key, request)
+            sock = _HttpSocket(wire, request.deadline, b"", None if request.context else proxy)
+            return self._exchange(sock, key, request)
         except _Stale as stale:
             raise cast(OSError, stale.__cause__) from None
 
@@ -1424,7 +1428,7 @@ class WebSocket:
             self._reader.received(len(space))
         self._silence = 0.0  # seconds of listening since anything was heard; guarded by _recv_lock, as the next
         self._pinged = False  # in this silence
-        self._pending: Deque[bytes] = collections.deque(maxlen=1)  # a control frame for which there was no room: the latest
+        self._pending: Deque[bytes] = collections.deque(maxlen=1)  # the latest control frame that had no room
         self._close_sent = False  # guarded by _send_lock, as the next
         self._torn: Optional[OSError] = None  # why nothing can be sent any more
         self._ended: Optional[ConnectionClosed] = None  # set once
@@ -1618,7 +1622,8 @@ class WebSocket:
         frame = encode_frame(opcode, payload, os.urandom(4))
         with self._send_lock:
             if self._close_sent or self._ended or self._torn:
-                ended = self._ended or ConnectionClosed(*((ABNORMAL, str(self._torn)) if self._torn else (NORMAL, "closed here")))
+                ended = self._ended or (ConnectionClosed(ABNORMAL, str(self._torn)) if self._torn else
+                                        ConnectionClosed(NORMAL, "closed here"))
                 raise ConnectionClosed(ended.code, ended.reason) from self._torn
             try:
                 self._wire.send(frame, Deadline())
@@ -1672,7 +1677,7 @@ def _refusal(wire: Wire, data: bytes, deadline: Deadline) -> HandshakeError:
     answer, body = _HttpSocket(wire, deadline, data).answer("GET"), b""
     try:
         while len(body) < MAX_HEAD:
-            piece = answer.read(min(answer.length, MAX_HEAD)) if answer.length and not answer.chunked else answer.read1(4096)
+            piece = answer.read(min(answer.length, MAX_HEAD)) if answer.length else answer.read1(4096)
             if not piece:
                 break
             body += piece
@@ -1878,13 +1883,16 @@ def is_older(version: Any, than: Any) -> bool:
 def object_key(item: Json) -> Any:
     """What tells one object from all others: its uid, else apiVersion, kind, namespace and name."""
     metadata = item["metadata"]
-    return metadata.get("uid") or (item.get("apiVersion"), item.get("kind"), metadata.get("namespace"), metadata.get("name"))
+    return metadata.get("uid") or (
+        item.get("apiVersion"), item.get("kind"), metadata.get("namespace"), metadata.get("name"))
 
 
 def newest_first(item: Json) -> str:
     """The time by which `limit` chooses, as text that sorts; "" when there is none."""
     when = item.get("lastTimestamp") or item["metadata"].get("creationTimestamp")
-    return when.rstrip("Z") if isinstance(when, str) and when[:1].isdigit() else ""  # "...00Z" would sort after "...00.5Z"
+    if not isinstance(when, str) or not when[:1].isdigit():
+        return ""
+    return when.rstrip("Z")  # "...00Z" would sort after "...00.5Z"
 
 
 class Collection:
@@ -1977,7 +1985,8 @@ class Watch(Task):
         self._settings = settings = client.settings
         self._paths = list(paths)  # of endpoints that may have it; the first is the one in use
         self._found = found  # called with the path that answered
-        params = {**split_query(self._paths[0]), **{key: value for key, value in (params or {}).items() if value is not None}}
+        given = {key: value for key, value in (params or {}).items() if value is not None}
+        params = {**split_query(self._paths[0]), **given}
         self._paths = [path.partition("?")[0] for path in self._paths]
         with_query("", params)  # what can't be sent is refused here, not in the thread
         float(params.get("timeoutSeconds") or 0)
@@ -2604,12 +2613,13 @@ def read_kubeconfig(path: Optional[str] = None) -> Json:
         raise ValueError("there is no kubeconfig at %s" % os.pathsep.join(paths))
     merged: Json = {"clusters": {}, "users": {}, "contexts": {}, "current-context": ""}
     for document, folder in _documents(found):
-        if not isinstance(document, dict):
-            raise ValueError("a kubeconfig is a mapping, not %s" % type(document).__name__)
-        merged["current-context"] = merged["current-context"] or document.get("current-context") or ""
-        for section in ("clusters", "users", "contexts"):
-            for item in document.get(section) or []:
-                merged[section].setdefault(item["name"], (item.get(section[:-1]) or {}, folder))
+        try:
+            merged["current-context"] = merged["current-context"] or document.get("current-context") or ""
+            for section in ("clusters", "users", "contexts"):
+                for item in document.get(section) or []:
+                    merged[section].setdefault(item["name"], (item.get(section[:-1]) or {}, folder))
+        except (AttributeError, KeyError, TypeError):
+            raise ValueError("a file in %s is not a kubeconfig" % folder) from None
     return merged
 
 
@@ -2630,9 +2640,13 @@ def _documents(paths: List[str]) -> List[Tuple[Json, str]]:
     view = ["kubectl", "config", "view", "--raw", "--flatten", "-o", "json"]
     if shutil.which("kubectl"):
         env = {**os.environ, "KUBECONFIG": os.pathsep.join(paths)}
-        done = subprocess.run(view, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+        try:
+            done = subprocess.run(view, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+        except (OSError, subprocess.SubprocessError) as error:
+            raise ValueError("kubectl can't be run: %s" % type(error).__name__) from error
         if done.returncode:
-            raise ValueError("kubectl can't read the kubeconfig: %s" % done.stderr.decode("utf-8", "replace").strip()[:300])
+            said = done.stderr.decode("utf-8", "replace").strip()[:300]
+            raise ValueError("kubectl can't read the kubeconfig: %s" % said)
         return [(json.loads(done.stdout), folders[0])]
     try:
         import yaml  # type: ignore[import-untyped, unused-ignore]  # the user's, if there is one
@@ -2664,6 +2678,8 @@ def kubeconfig_endpoint(config: Json, name: str) -> Endpoint:
         tls = tls_context(None, octets(cluster, "certificate-authority", cluster_folder), cluster.get("tls-server-name") or "",
                           bool(cluster.get("insecure-skip-tls-verify")))
         certificate, key = octets(user, "client-certificate", folder), octets(user, "client-key", folder)
+        if bool(certificate) != bool(key):
+            raise ValueError("client-certificate and client-key belong together")
         if certificate and key:
             load_certificate(tls, certificate, key)
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError

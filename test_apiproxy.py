@@ -4344,6 +4344,19 @@ def test_an_exec_plugin_that_fails_says_why(serve, tmp_path, spec, said):
         eventually(lambda: errors)
 
 
+@pytest.mark.parametrize("text", [b"[]", b'"x"', b'{"clusters": [{}]}', b'{"users": {"a": 1}}', b'{"contexts": 5}'])
+def test_a_file_that_is_no_kubeconfig_is_refused(tmp_path, text):
+    (tmp_path / "config").write_bytes(text)
+    with pytest.raises(ValueError, match="not a kubeconfig"):
+        apiproxy.Client.from_kubeconfig(str(tmp_path / "config"))
+
+
+def test_a_certificate_without_its_key_is_refused(tmp_path):
+    path = write(tmp_path / "config", config("https://127.0.0.1:1", {"client-certificate-data": b64(pem()[1])}))
+    with pytest.raises(ValueError, match="belong together"):
+        apiproxy.Client.from_kubeconfig(path)
+
+
 @pytest.mark.parametrize("user", [{"auth-provider": {"name": "oidc"}}, {"exec": {"apiVersion": "client.authentication.k8s.io/v1alpha1"}}])
 def test_ways_to_log_in_that_are_not_supported_are_refused(tmp_path, user):
     with pytest.raises(ValueError, match="auth-provider|v1alpha1"):
