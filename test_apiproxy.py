@@ -260,6 +260,7 @@ class Server:
     def _serve(self, sock):
         self.open.add(sock)
         try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or a reset takes away what was sent before it
             if self.context:
                 plain, sock = sock, self.context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
                 self.open.discard(plain)
@@ -4519,7 +4520,7 @@ def pod_that_echoes(request, conn):
     conn.send(frame(2, b"\0" + port) + frame(2, b"\1" + port))
     if "broken" in request.path:
         conn.send(frame(2, b"\1" + b"nothing listens there"))
-        return False
+        return conn.wait_end()
     while True:
         opcode, data = conn.read_frame()
         if opcode == 2:
