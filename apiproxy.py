@@ -255,14 +255,18 @@ class Requester(Protocol):
     tasks: Dict[Any, None]
 
     @property
-    def settings(self) -> Settings: ...
+    def settings(self) -> Settings:
+        """Times and limits."""
 
-    def fetch(self, cluster: str, path: str, params: Params, cancel: Any, auto_logout: bool) -> Json: ...
+    def fetch(self, cluster: str, path: str, params: Params, cancel: Any, auto_logout: bool) -> Json:
+        """GET for a stream."""
 
-    def connect(self, cluster: str, path: str, params: Params, cancel: Any, protocols: Sequence[str] = ()) -> Any: ...
+    def connect(self, cluster: str, path: str, params: Params, cancel: Any, protocols: Sequence[str] = ()) -> Any:
+        """A WebSocket for a stream."""
 
     def send_json(self, method: str, path: str, body: Json, params: Params, cluster: str, content_type: str = "",
-                  cancel: Any = None) -> Json: ...
+                  cancel: Any = None) -> Json:
+        """A request with a body, and its parsed answer."""
 
 
 def check_options(kind: Any, options: Optional[Mapping[str, Any]], what: str = "") -> Dict[str, Any]:
@@ -694,12 +698,14 @@ class Cancel:
         self._held: Any = None  # something with close(); guarded by _lock
 
     def set(self) -> None:
+        """From now on: wake whoever waits, close what is held."""
         with self._lock:  # closing too: once let go of, a connection may be another call's
             self._flag.set()
             if self._held is not None:
                 self._held.close()
 
     def is_set(self) -> bool:
+        """Whether it was cancelled."""
         return self._flag.is_set()
 
     def wait(self, seconds: float) -> bool:
@@ -722,19 +728,22 @@ class _LookUp:
         self._done = threading.Event()
         self._found: Any = ConnectionAbortedError("cancelled")
 
-        def look_up() -> None:
+        def run() -> None:
+            """What the thread does."""
             try:
                 self._found = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
             except (OSError, UnicodeError) as error:
                 self._found = error
             self._done.set()
 
-        threading.Thread(target=look_up, name="apiproxy-lookup", daemon=True).start()
+        threading.Thread(target=run, name="apiproxy-lookup", daemon=True).start()
 
     def close(self) -> None:
+        """Wait no longer."""
         self._done.set()
 
     def wait(self, deadline: Deadline) -> Any:
+        """What getaddrinfo gave, or what it raised."""
         if not self._done.wait(deadline.left()):
             raise TimeoutError("name look-up")
         if isinstance(self._found, UnicodeError):
@@ -1154,7 +1163,7 @@ class _KeptReader(io.BufferedReader):
     """One reader for all answers of a connection: http.client may close it, its octets stay."""
 
     def close(self) -> None:
-        pass
+        """Nothing: the next answer comes through it too."""
 
     def readline(self, size: Optional[int] = -1) -> bytes:
         """A whole line: http.client takes the end of the connection for the end of the headers."""
@@ -1175,9 +1184,11 @@ class _HttpSocket(io.RawIOBase):
         self._probing = False
 
     def readable(self) -> bool:
+        """True, as io wants to know."""
         return True
 
     def readinto(self, buffer: Any) -> int:
+        """What the reader calls for more octets."""
         if self._data:
             count = min(len(buffer), len(self._data))
             buffer[:count], self._data = self._data[:count], self._data[count:]
@@ -1190,10 +1201,11 @@ class _HttpSocket(io.RawIOBase):
         return found
 
     def makefile(self, mode: str) -> _KeptReader:
+        """What http.client reads an answer from."""
         return self.reader
 
     def close(self) -> None:
-        pass
+        """Nothing: HttpHandler decides what becomes of the connection."""
 
     def is_quiet(self) -> bool:
         """Nothing came after the last answer, not even the end: fit for another request."""
@@ -1706,12 +1718,14 @@ class Backoff:
         self._base, self._cap, self._count = base, cap, 0
 
     def next(self) -> float:
+        """Seconds to wait before the next try."""
         self._count += 1
         if self._count == 1:
             return random.random() * self._base / 8
         return min(self._cap, self._base * 2.0 ** min(self._count - 2, 60)) * random.uniform(0.5, 1)
 
     def reset(self) -> None:
+        """It works again."""
         self._count = 0
 
 
@@ -1723,6 +1737,7 @@ class Rate:
         self._tokens, self._at = float(burst), clock()
 
     def take(self) -> float:
+        """Take a token; seconds to wait until it is there."""
         now = self._clock()
         self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate) - 1
         self._at = now
@@ -2518,6 +2533,7 @@ class _NamedContext(ssl.SSLContext):
 
     def wrap_bio(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, server_side: bool = False,
                  server_hostname: Any = None, session: Any = None) -> ssl.SSLObject:
+        """As SSLContext.wrap_bio, with the name to expect."""
         return super().wrap_bio(incoming, outgoing, server_side, self.server_name or server_hostname, session)
 
 
@@ -2667,6 +2683,7 @@ def kubeconfig_endpoint(config: Json, name: str) -> Endpoint:
         raise ValueError("context %s of the kubeconfig is incomplete: no %s" % (name, error)) from None
 
     def octets(section: Json, key: str, where: str) -> Optional[bytes]:
+        """What a key gives as data or as a file."""
         if section.get(key + "-data"):
             return base64.b64decode(section[key + "-data"])
         if not section.get(key):
@@ -2786,6 +2803,7 @@ class PortForward(Task):
 
     @property
     def running(self) -> bool:
+        """Whether it still accepts connections."""
         return not self._cancel.is_set()
 
     def close(self) -> None:
@@ -2826,6 +2844,7 @@ class _Pipe(Task):
         self._sent_all = False  # the local side has no more to say
 
     def close(self) -> None:
+        """What cancel does first: end both sides."""
         if self._socket:
             self._socket.abort()
         try:
@@ -3048,6 +3067,7 @@ class Client(Settings):
 
     @property
     def settings(self) -> Settings:
+        """This client: it is its own settings."""
         return self
 
     def _value(self, credential: _Credential) -> str:
@@ -3385,6 +3405,7 @@ class Client(Settings):
         chosen = self._checked_cluster(cluster)
 
         def fetch(cancel: Cancel) -> Json:
+            """One poll."""
             answer = self.fetch(chosen, url, None, cancel, auto_logout=True)
             return answer["items"] or [] if isinstance(answer, dict) and "items" in answer else answer
 
@@ -3673,6 +3694,7 @@ def _on_default(method: Callable[Concatenate[Client, P], R]) -> Callable[P, R]:
     """The module function for `method`: same help and signature, the default client."""
 
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        """Replaced by the method's own."""
         return method(_default, *args, **kwargs)
 
     functools.update_wrapper(call, method)
