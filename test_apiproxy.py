@@ -62,11 +62,22 @@ def no_thread_outlives_its_test():
 
 
 @pytest.fixture(autouse=True)
-def no_secret_is_logged(caplog):
-    """Every token and kubeconfig in these tests has SECRET in it; nothing that the module logs may."""
+def no_secret_gets_out(caplog, monkeypatch):
+    """Every token and kubeconfig in these tests has SECRET in it; no log line, error text, repr or traceback may."""
     caplog.set_level("DEBUG", "apiproxy")
+    errors, init = [], apiproxy.ApiError.__init__
+
+    def spy(self, *args, **kwargs):
+        init(self, *args, **kwargs)
+        errors.append(self)
+
+    monkeypatch.setattr(apiproxy.ApiError, "__init__", spy)
     yield
-    assert "SECRET" not in "".join(map(caplog.handler.format, caplog.get_records("call")))
+    texts = ["%s %r %s" % (error, error, "".join(traceback.format_exception(type(error), error, error.__traceback__)))
+             for error in errors]
+    texts += [caplog.handler.format(record) for record in caplog.get_records("call")]
+    for secret in ("SECRET", "U0VDUkVU", "NFQ1JFV", "TRUNSRV"):  # as it is, and in base64 at each of three places
+        assert not [text for text in texts if secret in re.sub(r'File "[^"]*", line .*\n.*', "", text)]
 
 
 def eventually(condition, timeout=10.0):
