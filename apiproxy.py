@@ -413,6 +413,12 @@ def check_headers(headers: Optional[Mapping[str, str]]) -> Dict[str, str]:
     return dict(headers or {})
 
 
+def check_protocols(protocols: Sequence[str]) -> None:
+    """ValueError unless these are names of WebSocket subprotocols (RFC 6455 4.1); one str is not several."""
+    if isinstance(protocols, str) or not all(isinstance(one, str) and _TOKEN.fullmatch(one) for one in protocols):
+        raise ValueError("subprotocols are a sequence of RFC 9110 tokens")
+
+
 # ------------------------------------------------------------------------------
 # 3. Frames
 #
@@ -1461,8 +1467,7 @@ class WebSocket:
         out, 502 when nothing answers; ValueError for an argument that can't be sent.
         """
         address = split_url(url, ("ws", "wss"))
-        if isinstance(protocols, str) or not all(isinstance(one, str) and _TOKEN.fullmatch(one) for one in protocols):
-            raise ValueError("protocols is a sequence of RFC 9110 tokens")
+        check_protocols(protocols)
         lines = check_headers(headers)
         if any(re.fullmatch("(?i)host|upgrade|connection|sec-websocket-.*", name) for name in lines):
             raise ValueError("Host, Upgrade, Connection and Sec-WebSocket-* are the handshake's own headers")
@@ -2934,11 +2939,14 @@ class _Credential:
             return None  # opaque: left alone
 
 
+_NO_TOKEN = re.compile("[^\x21-\x7e]")
+
+
 def check_token(token: Any) -> str:
     """`token`, "" for None; ValueError, which does not repeat it, for what a header can't carry."""
     if token is not None and not isinstance(token, str):
         raise TypeError("a token is a str or a function that returns one")
-    if token and re.search("[^\x21-\x7e]", token):
+    if token and _NO_TOKEN.search(token):
         raise ValueError("a token can't hold spaces, line ends or non-ASCII characters")
     return token or ""
 
@@ -3195,7 +3203,7 @@ class Client(Settings):
     def _notice(self, response: Response, cluster: str, sent: Optional[_Credential], logout: bool) -> None:
         """What an answer says beside its body: a fresh token, a token refused, a reload."""
         fresh = response.headers.get("X-Authorization")
-        if fresh and cluster and cluster not in self.endpoints and not re.search("[^\x21-\x7e]", fresh):
+        if fresh and cluster and cluster not in self.endpoints and not _NO_TOKEN.search(fresh):
             self._swap_token(cluster, sent, fresh)
         if response.status == 401 and sent and isinstance(sent.value, ExecPlugin):
             sent.value.forget()
@@ -3586,9 +3594,8 @@ class Client(Settings):
         check_path(url)
         for name, callback in (("cb", cb), ("connectCb", given.get("connectCb") or cb), ("failCb", given.get("failCb") or cb)):
             check_callable(name, callback)
-        protocols = list(given.get("additionalProtocols") or ())
-        if not all(isinstance(one, str) and _TOKEN.fullmatch(one) for one in protocols):
-            raise ValueError("additionalProtocols are RFC 9110 tokens")
+        protocols = given.get("additionalProtocols") or ()
+        check_protocols(protocols)
         cluster = self._checked_cluster(given.get("cluster"))
         return Stream(lambda cancel: self.connect(cluster, url, None, cancel, protocols), cb, given, self, self.tasks).start()
 
