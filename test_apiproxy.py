@@ -161,13 +161,11 @@ class Conn:
 
     def upgrade(self, request, protocol="offered", extra=""):
         """The 101 for a WebSocket request; `protocol` "offered" takes the first one offered."""
-        accept = base64.b64encode(hashlib.sha1(
-            request.headers["sec-websocket-key"].encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()).decode()
         offered = request.headers.get("sec-websocket-protocol", "").split(", ")[0]
         chosen = offered if protocol == "offered" else protocol
         self.send("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                   "Sec-WebSocket-Accept: %s\r\n%s%s\r\n" % (
-                      accept, "Sec-WebSocket-Protocol: %s\r\n" % chosen if chosen else "", extra))
+                      request.accept, "Sec-WebSocket-Protocol: %s\r\n" % chosen if chosen else "", extra))
 
     def push(self, *events):
         """Watch events, each in a text frame as the API server sends them."""
@@ -203,6 +201,12 @@ class Request:
         self.headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in self.lines[1:])}
         self.body = conn.take(int(self.headers.get("content-length", 0)))
         self.is_watch = self.headers.get("upgrade") == "websocket"
+
+    @property
+    def accept(self):
+        """The Sec-WebSocket-Accept that answers this request's key."""
+        return base64.b64encode(hashlib.sha1(
+            self.headers["sec-websocket-key"].encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()).decode()
 
     def __repr__(self):
         return "%s %s" % (self.method, self.path)
@@ -1133,10 +1137,8 @@ both = pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 
 def accepting(request, extra="", head="HTTP/1.1 101 Switching Protocols"):
     """The octets of a 101; `{accept}` in `extra` becomes the right answer to the key."""
-    accept = base64.b64encode(hashlib.sha1(
-        request.headers["sec-websocket-key"].encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()).decode()
     lines = "%s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n" % head
-    return (lines + extra).replace("{accept}", accept).encode() + b"\r\n"
+    return (lines + extra).replace("{accept}", request.accept).encode() + b"\r\n"
 
 
 def hello(request, conn):
