@@ -36,7 +36,6 @@ import errno
 import functools
 import hashlib
 import heapq
-import http.client
 import io
 import json
 import logging
@@ -618,50 +617,74 @@ def handshake_request(address: Address, key: str, headers: Mapping[str, str], pr
     return "\r\n".join(lines + ["", ""]).encode("latin-1")
 
 
-class Head(NamedTuple):
-    """An HTTP answer's status line and headers, names in lower case, in order."""
+class BadAnswer(OSError):
+    """What came is not an answer as HTTP/1.1 has them."""
 
-    status: int
-    reason: str
-    headers: List[Tuple[str, str]]
 
-    def values(self, name: str) -> List[str]:
-        """Every value of one header."""
-        return [value for key, value in self.headers if key == name]
+class Headers(Mapping[str, str]):
+    """The headers of an answer: found in any case, listed in lower case; several of one name are joined by ", "."""
+
+    def __init__(self, lines: Iterable[Tuple[str, str]] = ()) -> None:
+        self._values: Dict[str, List[str]] = {}
+        for name, value in lines:
+            self._values.setdefault(name.lower(), []).append(value.strip(" \t"))
+
+    def __getitem__(self, name: str) -> str:
+        return ", ".join(self._values[name.lower()])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def get_all(self, name: str) -> Sequence[str]:
+        """The values of one name, as they came."""
+        return self._values.get(name.lower(), ())
 
     def tokens(self, name: str) -> List[str]:
         """The comma-separated elements of one header, in lower case."""
-        return [part.strip().lower() for value in self.values(name) for part in value.split(",")]
+        return [part.strip().lower() for value in self.get_all(name) for part in value.split(",")]
+
+
+class Head(NamedTuple):
+    """An answer's status line (`minor`: HTTP/1.0 or 1.1) and headers."""
+
+    minor: int
+    status: int
+    reason: str
+    headers: Headers
+
+
+_HEAD = re.compile(r"HTTP/1\.([01]) ([1-5]\d\d)(?: ([^\x00-\x08\x0a-\x1f]*))?\r\n"
+                   r"((?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00-\x08\x0a-\x1f]*\r\n)*)\r\n")
+_LINE = re.compile(r"([^:]+):([^\r]*)\r\n")
 
 
 def parse_head(data: bytes) -> Head:
-    """The Head of `data`, which ends with the empty line; HandshakeError for what HTTP/1.1 does not allow."""
-    lines = data.decode("latin-1").split("\r\n")[:-2]
-    found = re.fullmatch(r"HTTP/1\.([01]) ([1-5]\d\d)(?: ([^\x00-\x08\x0a-\x1f]*))?", lines[0] if lines else "")
-    if not found or found.group(1, 2) == ("0", "101"):
-        raise HandshakeError(0, "answer is not HTTP/1.1", phrase="Handshake failed")
-    headers = []
-    for line in lines[1:]:
-        name, colon, value = line.partition(":")
-        if not colon or not _TOKEN.fullmatch(name) or re.search(r"[\x00-\x08\x0a-\x1f]", value):  # folded ones too
-            raise HandshakeError(0, "answer has a header line that is not one", phrase="Handshake failed")
-        headers.append((name.lower(), value.strip(" \t")))
-    return Head(int(found.group(2)), found.group(3) or "", headers)
+    """The Head of `data`, which ends with the empty line; BadAnswer for what HTTP/1.1 does not allow (folded lines too)."""
+    found = _HEAD.fullmatch(data.decode("latin-1"))
+    if not found:
+        raise BadAnswer("the answer is not HTTP/1.1")
+    minor, status, reason, lines = found.groups()
+    return Head(int(minor), int(status), reason or "", Headers(_LINE.findall(lines)))
 
 
 def check_handshake(head: Head, key: str, protocols: Sequence[str]) -> str:
     """The subprotocol that a 101 chose, or ""; HandshakeError for what 4.1 tells a client to refuse."""
     accept = base64.b64encode(hashlib.sha1(key.encode() + _GUID).digest()).decode()
-    chosen = head.values("sec-websocket-protocol")
+    headers = head.headers
+    chosen = headers.get_all("Sec-WebSocket-Protocol")
     for wrong, ok in (
-        ("Upgrade", head.tokens("upgrade") == ["websocket"]),
-        ("Connection", "upgrade" in head.tokens("connection")),
-        ("Sec-WebSocket-Accept", head.values("sec-websocket-accept") == [accept]),
-        ("Sec-WebSocket-Extensions", not any(head.tokens("sec-websocket-extensions"))),  # we offer none
+        ("HTTP version", head.minor == 1),
+        ("Upgrade", headers.tokens("Upgrade") == ["websocket"]),
+        ("Connection", "upgrade" in headers.tokens("Connection")),
+        ("Sec-WebSocket-Accept", headers.get_all("Sec-WebSocket-Accept") == [accept]),
+        ("Sec-WebSocket-Extensions", not any(headers.tokens("Sec-WebSocket-Extensions"))),  # we offer none
         ("Sec-WebSocket-Protocol", not chosen or (len(chosen) == 1 and chosen[0] in protocols)),
     ):
         if not ok:
-            raise HandshakeError(head.status, "answer has a wrong %s" % wrong, phrase="Handshake failed")
+            raise HandshakeError(head.status, "the answer has a wrong %s" % wrong, phrase="Handshake failed")
     return chosen[0] if chosen else ""
 
 
@@ -1100,13 +1123,18 @@ def encode_json(value: Any) -> bytes:
     return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
 
 
+def parse_json(data: Union[str, bytes]) -> Json:
+    """json.loads; the cyclic collector rests while it builds something large."""
+    return json.loads(data)
+
+
 IDEMPOTENT = ("GET", "HEAD", "OPTIONS", "PUT", "DELETE")  # RFC 9110 9.2.2
 
 
 class Response:
     """An answer, read whole: status, reason, headers (any case), body (bytes)."""
 
-    def __init__(self, status: int, reason: str, headers: Any, body: bytes, method: str = "", url: str = "") -> None:
+    def __init__(self, status: int, reason: str, headers: Mapping[str, str], body: bytes, method: str = "", url: str = "") -> None:
         self.status, self.reason, self.headers, self.body = status, reason, headers, body
         self._method, self._url = method, url
 
@@ -1165,86 +1193,124 @@ def _retry_after(value: Any) -> Optional[float]:
         return None
 
 
-class _KeptReader(io.BufferedReader):
-    """One reader for all answers of a connection: http.client may close it, its octets stay."""
+class _HttpConnection:
+    """A Wire that answers come from, and what was received ahead of its use."""
 
-    def close(self) -> None:
-        """Nothing: the next answer comes through it too."""
-
-    def readline(self, size: Optional[int] = -1) -> bytes:
-        """A whole line: http.client takes the end of the connection for the end of the headers."""
-        line = super().readline(size)
-        if line[-1:] != b"\n" and (size is None or size < 0 or len(line) < size):
-            raise ConnectionResetError("closed inside an answer's head" if line else "closed before an answer")
-        return line
-
-
-class _HttpSocket(io.RawIOBase):
-    """What http.client takes for a socket: a Wire under the deadline of the call at hand."""
-
-    def __init__(self, wire: Wire, deadline: Deadline, data: bytes = b"", proxy: Optional[Proxy] = None) -> None:
-        self.wire, self.deadline, self._data = wire, deadline, data  # data: what was read before
+    def __init__(self, wire: Wire, proxy: Optional[Proxy] = None) -> None:
+        self.wire = wire
         self.proxy = proxy  # the one that plain HTTP goes through
-        self.reader = _KeptReader(self, 16 * 1024)
         self.used = 0.0  # when it was last of use, monotonic
-        self._probing = False
-
-    def readable(self) -> bool:
-        """True, as io wants to know."""
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        """What the reader calls for more octets."""
-        if self._data:
-            count = min(len(buffer), len(self._data))
-            buffer[:count], self._data = self._data[:count], self._data[count:]
-            return count
-        if not self._probing:
-            return self.wire.receive(memoryview(buffer), self.deadline)
-        found = self.wire.read(memoryview(buffer))
-        if found is None:
-            raise BlockingIOError
-        return found
-
-    def makefile(self, mode: str) -> _KeptReader:
-        """What http.client reads an answer from."""
-        return self.reader
-
-    def close(self) -> None:
-        """Nothing: HttpHandler decides what becomes of the connection."""
+        self.whole = False  # the last answer came to its end, and another may follow
+        self.ahead = b""
+        self._at = 0  # where in `ahead` the unused begins
 
     def is_quiet(self) -> bool:
         """Nothing came after the last answer, not even the end: fit for another request."""
-        self._probing = True
         try:
-            self.reader.peek(1)
-        except BlockingIOError:
-            return True
+            return self._at == len(self.ahead) and self.wire.read(memoryview(bytearray(1))) is None
         except OSError:
+            return False
+
+    def head(self, deadline: Deadline) -> Head:
+        """The head of the next answer; interim ones (100, 103) are passed over."""
+        self.whole = False
+        rest = self.ahead[self._at:]
+        for _ in range(8):
+            data, rest = self.wire.read_head(deadline, data=rest)
+            head = parse_head(data)
+            if head.status >= 200 or head.status == 101:
+                self.ahead, self._at = rest, 0
+                return head
+        raise BadAnswer("nothing but interim answers")
+
+    def body(self, head: Head, method: str, deadline: Deadline) -> Iterator[bytes]:
+        """The pieces of an answer's body (RFC 9112 6.3); BadAnswer or ConnectionError when it is not whole."""
+        keep = head.minor == 1 and head.status != 101 and "close" not in head.headers.tokens("Connection")
+        codings, lengths = head.headers.tokens("Transfer-Encoding"), set(head.headers.tokens("Content-Length"))
+        if method == "HEAD" or head.status in (101, 204, 304):
             pass
-        finally:
-            self._probing = False
-        return False
+        elif codings:
+            if codings != ["chunked"]:
+                raise BadAnswer("a transfer coding that was not asked for")
+            keep = keep and not lengths  # 6.1: somebody may have meant it to be read in two ways
+            yield from self._chunks(deadline)
+        elif lengths:
+            yield from self._octets(content_length(head) or 0, deadline)
+        else:
+            keep = False
+            while self._at < len(self.ahead) or self._more(deadline):
+                piece, self._at = self.ahead[self._at:], len(self.ahead)
+                yield piece
+        self.whole = keep
 
-    def answer(self, method: str) -> http.client.HTTPResponse:
-        """The head of the answer to a request; interim ones (100, 103) are passed over."""
+    def _chunks(self, deadline: Deadline) -> Iterator[bytes]:
         while True:
-            answer = http.client.HTTPResponse(cast(socket.socket, self), method=method)
-            answer.begin()
-            if len(set(answer.headers.get_all("Content-Length", []))) > 1:
-                raise http.client.HTTPException("the answer has two lengths")
-            if answer.status >= 200 or answer.status == 101:
-                return answer
+            size = re.fullmatch(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?", self._line(deadline))
+            if not size:
+                raise BadAnswer("a chunk without a size")
+            if not int(size.group(1), 16):
+                break
+            yield from self._octets(int(size.group(1), 16), deadline)
+            if self._line(deadline):
+                raise BadAnswer("a chunk that is longer than it says")
+        for _ in range(100):  # trailers
+            if not self._line(deadline):
+                return
+        raise BadAnswer("endless trailers")
+
+    def _octets(self, count: int, deadline: Deadline) -> Iterator[bytes]:
+        while count:
+            if self._at == len(self.ahead) and not self._more(deadline):
+                raise ConnectionResetError("the body ended %d octets too soon" % count)
+            piece = self.ahead[self._at:self._at + count]
+            self._at += len(piece)
+            count -= len(piece)
+            yield piece
+
+    def _line(self, deadline: Deadline) -> bytes:
+        while True:
+            end = self.ahead.find(b"\r\n", self._at)
+            if end >= 0:
+                line, self._at = self.ahead[self._at:end], end + 2
+                return line
+            if len(self.ahead) - self._at > 4096:
+                raise BadAnswer("a chunk's size in more than 4096 octets")
+            if not self._more(deadline):
+                raise ConnectionResetError("the body ended between chunks")
+
+    def _more(self, deadline: Deadline) -> int:
+        space = memoryview(bytearray(64 * 1024))
+        count = self.wire.receive(space, deadline)
+        self.ahead, self._at = self.ahead[self._at:] + space[:count], 0
+        return count
 
 
-class _HttpRequest(urllib.request.Request):
-    """A request with what our handler needs beside it."""
+def content_length(head: Head) -> Optional[int]:
+    """What Content-Length says, None without one; BadAnswer for several or for what is no number."""
+    values = set(head.headers.tokens("Content-Length"))
+    if not values:
+        return None
+    value = values.pop()
+    if values or not re.fullmatch("[0-9]{1,99}", value):
+        raise BadAnswer("an answer with a Content-Length that is not one")
+    return int(value)
 
-    def __init__(self, method: str, url: str, headers: Mapping[str, str], body: Optional[bytes], deadline: Deadline,
+
+class _HttpRequest:
+    """What urllib's opener and our handler need of a request; urllib's own would take the address apart again."""
+
+    timeout: Any = None  # set by the opener, not used: there is a deadline
+    headers: Mapping[str, str] = {}  # what audit hooks are shown
+
+    def __init__(self, method: str, url: str, lines: Dict[str, str], body: Optional[bytes], deadline: Deadline,
                  cancel: Cancel, address: Address, context: Optional[ssl.SSLContext], proxy: Optional[str]) -> None:
-        super().__init__(url, body, method=method)
-        self.lines, self.deadline, self.cancel = headers, deadline, cancel
-        self.address, self.context, self.proxy = address, context, proxy
+        self.method, self.full_url, self.lines, self.data = method, url, lines, body
+        self.deadline, self.cancel, self.address, self.context, self.proxy = deadline, cancel, address, context, proxy
+        self.type = "https" if address.secure else "http"
+
+    def get_method(self) -> str:
+        """The method, for the opener."""
+        return self.method
 
 
 class HttpHandler(urllib.request.BaseHandler):
@@ -1257,7 +1323,7 @@ class HttpHandler(urllib.request.BaseHandler):
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._lock = threading.Lock()
-        self._idle: Dict[Any, List[_HttpSocket]] = {}
+        self._idle: Dict[Any, List[_HttpConnection]] = {}
 
     def close(self) -> None:
         """Close the connections that nobody is using."""
@@ -1268,8 +1334,8 @@ class HttpHandler(urllib.request.BaseHandler):
 
     def http_open(self, request: _HttpRequest) -> Response:
         """What urllib calls for a request."""
-        key = (request.type, request.host, request.context, request.proxy)  # the context itself: an id comes again
-        kept = self._kept(key) if request.get_method() in IDEMPOTENT else None
+        key = (request.type, request.address.authority, request.context, request.proxy)  # the context itself: an id comes again
+        kept = self._kept(key) if request.method in IDEMPOTENT else None
         if kept:
             try:
                 return self._exchange(kept, key, request)
@@ -1278,14 +1344,13 @@ class HttpHandler(urllib.request.BaseHandler):
         proxy = find_proxy(request.address, request.proxy)
         wire = Wire.open(request.address, request.deadline, request.cancel, request.context, proxy)
         try:
-            sock = _HttpSocket(wire, request.deadline, b"", None if request.context else proxy)
-            return self._exchange(sock, key, request)
+            return self._exchange(_HttpConnection(wire, None if request.context else proxy), key, request)
         except _Stale as stale:
             raise cast(OSError, stale.__cause__) from None
 
     https_open = http_open
 
-    def _kept(self, key: Any) -> Optional[_HttpSocket]:
+    def _kept(self, key: Any) -> Optional[_HttpConnection]:
         while True:
             with self._lock:
                 idle = self._idle.get(key)
@@ -1296,91 +1361,79 @@ class HttpHandler(urllib.request.BaseHandler):
                 return kept
             kept.wire.close()
 
-    def _exchange(self, sock: _HttpSocket, key: Any, request: _HttpRequest) -> Response:
-        method, keep = request.get_method(), False
-        sock.deadline = request.deadline
-        request.cancel.hold(sock.wire)
+    def _exchange(self, conn: _HttpConnection, key: Any, request: _HttpRequest) -> Response:
+        request.cancel.hold(conn.wire)
         try:
-            answer = self._ask(sock, method, request)
-            body = self._decoded(answer, self._body(answer))
-            keep = not answer.will_close and answer.isclosed() and answer.status >= 200
-            return Response(answer.status, answer.reason, answer.headers, body, method, request.full_url)
+            head = self._ask(conn, request)
+            body = self._decoded(head, self._body(conn, head, request))
+            return Response(head.status, head.reason, head.headers, body, request.method, request.full_url)
         finally:
             request.cancel.hold(None)
-            sock.used = time.monotonic()
+            conn.used = time.monotonic()
             with self._lock:
                 idle = self._idle.setdefault(key, [])
-                keep = keep and len(idle) < 32 and not request.cancel.is_set()
+                keep = conn.whole and len(idle) < 32 and not request.cancel.is_set()
                 if keep:
-                    idle.append(sock)
+                    idle.append(conn)
             if not keep:
-                sock.wire.close()
+                conn.wire.close()
 
-    def _ask(self, sock: _HttpSocket, method: str, request: _HttpRequest) -> http.client.HTTPResponse:
-        body = cast(Optional[bytes], request.data)
-        lines, target = dict(request.lines), request.selector
-        if sock.proxy:  # plain HTTP through a proxy: the whole address in the request line
-            lines, target = {**lines, **sock.proxy.headers}, request.full_url
-        if body is not None or method in ("POST", "PUT", "PATCH"):
-            lines["Content-Length"] = str(len(body or b""))
-        head = "\r\n".join(["%s %s HTTP/1.1" % (method, target)] + ["%s: %s" % pair for pair in lines.items()] + ["", ""])
+    def _ask(self, conn: _HttpConnection, request: _HttpRequest) -> Head:
+        lines, target, body = request.lines, request.address.target, request.data
+        conn.whole = False
+        if conn.proxy:  # plain HTTP through a proxy: the whole address in the request line
+            lines, target = {**lines, **conn.proxy.headers}, request.full_url
+        if body is not None or request.method in ("POST", "PUT", "PATCH"):
+            lines = {**lines, "Content-Length": str(len(body or b""))}
+        head = "\r\n".join(["%s %s HTTP/1.1" % (request.method, target)] + ["%s: %s" % pair for pair in lines.items()] + ["", ""])
         failure = None
         try:
-            sock.wire.send(head.encode("latin-1") + (body or b""), request.deadline)
+            conn.wire.send(head.encode("latin-1") + (body or b""), request.deadline)
         except ConnectionError as error:
             failure = error  # a server that had enough of a body may have answered before it hung up
         try:
-            return sock.answer(method)
+            return conn.head(request.deadline)
         except ConnectionError as error:  # nothing, or no whole head, was answered
             raise _Stale() from failure or error
 
-    def _limit(self, answer: http.client.HTTPResponse) -> int:
-        return self._settings.max_body if answer.status < 400 else MiB  # of an error the first MiB will do
+    def _limit(self, head: Head) -> int:
+        return self._settings.max_body if head.status < 400 else MiB  # of an error the first MiB will do
 
-    def _too_large(self, answer: http.client.HTTPResponse) -> ApiError:
-        return ApiError(answer.status, "the body is larger than the limit of %d bytes" % self._settings.max_body,
-                        phrase=answer.reason)
+    def _too_large(self, head: Head) -> ApiError:
+        return ApiError(head.status, "the body is larger than the limit of %d bytes" % self._settings.max_body,
+                        phrase=head.reason)
 
-    def _body(self, answer: http.client.HTTPResponse) -> bytes:
+    def _body(self, conn: _HttpConnection, head: Head, request: _HttpRequest) -> bytes:
+        limit, size, pieces = self._limit(head), 0, []
         try:
-            return self._whole_body(answer)
-        except (ConnectionError, http.client.HTTPException):
-            if answer.status < 400:
+            if head.status < 400 and request.method != "HEAD" and (content_length(head) or 0) > limit:
+                raise self._too_large(head)
+            for piece in conn.body(head, request.method, request.deadline):
+                pieces.append(piece)
+                size += len(piece)
+                if size > limit:
+                    break
+        except (ConnectionError, BadAnswer):
+            if head.status < 400:
                 raise
-            return b""  # the status says enough
-
-    def _whole_body(self, answer: http.client.HTTPResponse) -> bytes:
-        limit = self._limit(answer)
-        if answer.length is not None and answer.length <= limit:
-            return answer.read()  # raises IncompleteRead when it is shorter than announced
-        if answer.status < 400 and answer.length is not None:
-            raise self._too_large(answer)
-        pieces: List[bytes] = []
-        size = 0
-        while size <= limit:
-            # not read1() when there is a length: up to 3.11 it does not count down
-            piece = answer.read(limit) if answer.length else answer.read1(256 * 1024)
-            if not piece:
-                return b"".join(pieces)
-            pieces.append(piece)
-            size += len(piece)
-        if answer.status < 400:
-            raise self._too_large(answer)
+            pieces.clear()  # the status says enough
+        if head.status < 400 and size > limit:
+            raise self._too_large(head)
         return b"".join(pieces)[:limit]
 
-    def _decoded(self, answer: http.client.HTTPResponse, body: bytes) -> bytes:
-        if not body or answer.headers.get("Content-Encoding", "").lower() not in ("gzip", "x-gzip"):
+    def _decoded(self, head: Head, body: bytes) -> bytes:
+        if not body or head.headers.get("Content-Encoding", "").lower() not in ("gzip", "x-gzip"):
             return body
-        limit, unzip = self._limit(answer), zlib.decompressobj(31)
+        limit, unzip = self._limit(head), zlib.decompressobj(31)
         try:
             body = unzip.decompress(body, limit + 1)
             whole = unzip.eof and not unzip.unused_data
         except zlib.error:
             body, whole = b"", False
-        if answer.status < 400 and len(body) > limit:
-            raise self._too_large(answer)
-        if answer.status < 400 and not whole:
-            raise http.client.HTTPException("the body is not whole, or not gzip")
+        if head.status < 400 and len(body) > limit:
+            raise self._too_large(head)
+        if head.status < 400 and not whole:
+            raise BadAnswer("the body is not whole, or not gzip")
         return body[:limit]
 
 
@@ -1388,7 +1441,7 @@ class _Stale(Exception):
     """The connection ended before anything was answered; the cause says how."""
 
 
-FAILURES = (OSError, http.client.HTTPException, MemoryError, RuntimeError)  # the last: no more threads
+FAILURES = (OSError, MemoryError, RuntimeError)  # the last: no more threads
 
 
 def unanswered(error: Exception, method: str, url: str) -> ApiError:
@@ -1403,10 +1456,10 @@ def unanswered(error: Exception, method: str, url: str) -> ApiError:
 
 def exchange(opener: urllib.request.OpenerDirector, request: _HttpRequest) -> Response:
     """Send `request`, give the whole answer whatever its status; ApiError when there is none."""
-    method, url = request.get_method(), request.full_url
+    method, url = request.method, request.full_url
     log.debug("> %s %s", method, url)
     try:
-        response = cast(Response, opener.open(request))
+        response = cast(Response, opener.open(cast(Any, request)))
     except ApiError as error:
         raise unanswered(error, method, url)
     except FAILURES as error:
@@ -1483,26 +1536,22 @@ class WebSocket:
         try:
             wire = Wire.open(address, deadline, cancel, context, find_proxy(address, proxy), tunnel=True)
             wire.send(request, deadline)
-            head, rest = Head(100, "", []), b""
-            for _ in range(6):  # 100 and 103 may come before the answer
-                if head.status == 101 or head.status >= 200:
-                    break
-                data, rest = wire.read_head(deadline, data=rest)
-                head = parse_head(data)
-            if head.status < 200 and head.status != 101:
-                raise HandshakeError(head.status, "nothing but interim answers", phrase="Handshake failed")
+            conn = _HttpConnection(wire)
+            head = conn.head(deadline)
             if head.status != 101:
-                raise _refusal(wire, data + rest, deadline)
+                raise _refusal(conn, head, deadline)
             protocol = check_handshake(head, key, protocols)
         except FAILURES + (ApiError,) as error:
             cancel.hold(None)
             if wire is not None:
                 wire.close()
+            if isinstance(error, BadAnswer):
+                raise unanswered(HandshakeError(0, str(error), phrase="Handshake failed"), "GET", url) from error
             if isinstance(error, ApiError):
                 raise unanswered(error, "GET", url)
             raise unanswered(error, "GET", url) from error
         log.debug("= open %s %s", url, protocol)
-        return cls(wire, protocol, rest, max_message_size, ping_interval, ping_timeout, close_timeout)
+        return cls(wire, protocol, conn.ahead, max_message_size, ping_interval, ping_timeout, close_timeout)
 
     @property
     def closed(self) -> bool:
@@ -1689,20 +1738,17 @@ class WebSocket:
             self._wire.close()
 
 
-def _refusal(wire: Wire, data: bytes, deadline: Deadline) -> HandshakeError:
+def _refusal(conn: _HttpConnection, head: Head, deadline: Deadline) -> HandshakeError:
     """The HandshakeError for an answer that is not 101: with or without a length, kept open or closed."""
-    answer, body = _HttpSocket(wire, deadline, data).answer("GET"), b""
+    body = b""
     try:
-        while len(body) < MAX_HEAD:
-            piece = answer.read(min(answer.length, MAX_HEAD)) if answer.length else answer.read1(4096)
-            if not piece:
-                break
+        for piece in conn.body(head, "GET", deadline):
             body += piece
-    except http.client.IncompleteRead as short:
-        body += short.partial
-    except (OSError, http.client.HTTPException):
+            if len(body) > MAX_HEAD:
+                break
+    except OSError:
         pass  # what came in time has to do
-    plain = Response(answer.status, answer.reason, answer.headers, body).error()
+    plain = Response(head.status, head.reason, head.headers, body[:MAX_HEAD]).error()
     error = HandshakeError(plain.status, plain.message)
     error.__dict__.update(plain.__dict__)
     return error
