@@ -29,13 +29,14 @@ from __future__ import annotations
 
 import base64
 import binascii
+import bisect
 import calendar
 import codecs
 import collections
 import errno
 import functools
+import gc
 import hashlib
-import heapq
 import io
 import json
 import logging
@@ -53,7 +54,7 @@ import urllib.request
 import zlib
 from typing import (
     TYPE_CHECKING, Any, Callable, Deque, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Protocol,
-    Sequence, Tuple, TypedDict, TypeVar, Union, cast,
+    Sequence, Set, Tuple, TypedDict, TypeVar, Union, cast,
 )
 
 if TYPE_CHECKING:
@@ -1123,9 +1124,34 @@ def encode_json(value: Any) -> bytes:
     return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
 
 
+class _Collector:
+    """The cyclic collector, which rests while anybody parses something large. `lock` guards the rest."""
+
+    lock = threading.Lock()
+    parsing: Set[object] = set()  # those who are at it
+    was_on = False  # and has to be again after the last of them
+
+
 def parse_json(data: Union[str, bytes]) -> Json:
-    """json.loads; the cyclic collector rests while it builds something large."""
-    return json.loads(data)
+    """json.loads, with the cyclic collector at rest if `data` is large: 3,000 Pods take a third of the time (measured).
+
+    It would find nothing in what json.loads builds, but look through all of it again and again.
+    """
+    if len(data) < 100 * 1000:
+        return json.loads(data)
+    me = object()
+    try:
+        with _Collector.lock:
+            _Collector.parsing.add(me)
+            _Collector.was_on |= gc.isenabled()
+            gc.disable()
+        return json.loads(data)
+    finally:
+        with _Collector.lock:
+            _Collector.parsing.discard(me)
+            if _Collector.was_on and not _Collector.parsing:
+                _Collector.was_on = False
+                gc.enable()
 
 
 IDEMPOTENT = ("GET", "HEAD", "OPTIONS", "PUT", "DELETE")  # RFC 9110 9.2.2
@@ -1155,7 +1181,7 @@ class Response:
         if not self.body.strip():
             return None
         try:
-            return json.loads(self.body)
+            return parse_json(self.body)
         except (ValueError, RecursionError):
             page = self.body.lstrip()[:1] == b"<"
             raise self.error("the server sent a web page instead of JSON: this route is not enabled on it" if page else
@@ -1648,7 +1674,7 @@ class WebSocket:
                 if now >= limit and self._pinged:
                     raise self._end(ABNORMAL, "the peer did not answer a ping") from TimeoutError("silence")
                 if now >= limit:
-                    self._pinged = True
+                    self._pinged, heard = True, now - self._ping_interval  # it has ping_timeout from now, though we were suspended
                     self._control_frame(PING, b"")
                     continue
             self._write_pending()  # before waiting: the read above may have made room for it
@@ -1907,10 +1933,12 @@ class Stream(Task):
                 backoff.reset()
                 if self._args.get("isJson"):
                     try:
-                        message = json.loads(message)
+                        message = parse_json(message)
                     except (ValueError, RecursionError):
                         raise WebSocketError(0, "a message is not JSON") from None
                 self._call(self._cb, message)
+        except MemoryError:
+            raise WebSocketError(0, "no memory for a message") from None
         finally:
             self._socket = None
             socket.abort()
@@ -1966,8 +1994,10 @@ class Collection:
 
     def __init__(self, limit: Optional[int] = None) -> None:
         self._limit = limit
-        self._items: Dict[Any, Json] = {}  # in order of arrival
-        self._versions: Dict[Any, Any] = {}  # of each
+        self._items: List[Json] = []  # a list, ready to be copied: 8 us for 5,000, from a dict 23 (measured)
+        self._places: List[Any] = []  # of each, ascending: bisection finds where an object stands
+        self._known: Dict[Any, Tuple[Any, Any]] = {}  # (place, version) of each, by object_key
+        self._arrivals = 0
         self._deleted: Dict[Any, str] = {}  # versions of deletions since the last list, against replays
         self._listed: Any = None  # the version of that list
 
@@ -1975,39 +2005,65 @@ class Collection:
         """Take a fresh list of a version; whether it differs. What stayed keeps its place."""
         fresh = {object_key(item): item for item in items}
         versions = {key: item["metadata"].get("resourceVersion") for key, item in fresh.items()}
-        old = self._items
-        self._listed = version
+        old, self._listed = self._known, version
         self._deleted.clear()
-        if versions == self._versions and all(known or old[key] == fresh[key] for key, known in versions.items()):
+        if versions == {key: known for key, (_, known) in old.items()} and all(
+                known or self._items[self._index(old[key][0])] == fresh[key] for key, known in versions.items()):
             return False
-        self._items = {key: fresh[key] for key in old if key in fresh}
-        self._items.update(fresh)
-        self._versions = versions
+        places = {key: self._place(item, old[key][0] if key in old else None) for key, item in fresh.items()}
+        order = sorted(fresh, key=places.__getitem__)
+        self._items, self._places = [fresh[key] for key in order], [places[key] for key in order]
+        self._known = {key: (place, versions[key]) for key, place in places.items()}
         return True
 
     def apply(self, action: str, item: Json) -> bool:
         """Take one event (ADDED, MODIFIED or DELETED); whether the view changed."""
         key, version = object_key(item), item["metadata"]["resourceVersion"]
-        last = self._versions.get(key) or self._deleted.get(key)
+        place, last = self._known.get(key) or (None, self._deleted.get(key))
         if is_older(version, last or self._listed):
             return False  # a replay
+        changed, index = False, 0
+        if place is not None:
+            index = self._index(place)
+            changed = self._shown(index)
         if action == "DELETED":
             self._deleted[key] = version
             if len(self._deleted) > 10000:  # bounded: replays are of the last moments
                 del self._deleted[next(iter(self._deleted))]
-            self._versions.pop(key, None)
-            return self._items.pop(key, None) is not None
+            if place is not None:
+                del self._known[key], self._items[index], self._places[index]
+            return changed
         if version == last:
             return False
-        self._items[key] = item  # replaced, never merged: a field that is gone is gone
-        self._versions[key] = version
-        return True
+        new = self._place(item, place)
+        self._known[key] = new, version
+        if new == place:
+            self._items[index] = item  # replaced, never merged: a field that is gone is gone
+            return changed
+        if place is not None:
+            del self._items[index], self._places[index]
+        index = self._index(new)
+        self._items.insert(index, item)
+        self._places.insert(index, new)
+        return changed or self._shown(index)
 
     def items(self) -> List[Json]:
         """A new list: all in order of arrival, or the newest `limit`, newest first."""
+        return self._items[:] if self._limit is None else self._items[:-self._limit - 1:-1]
+
+    def _place(self, item: Json, old: Any) -> Any:
+        """By arrival; with a limit by time, and at the same time the first to arrive is the last."""
+        if old is None:
+            self._arrivals += 1
         if self._limit is None:
-            return list(self._items.values())
-        return heapq.nlargest(self._limit, self._items.values(), key=newest_first)
+            return old or self._arrivals
+        return newest_first(item), old[1] if old else -self._arrivals
+
+    def _index(self, place: Any) -> int:
+        return bisect.bisect_left(self._places, place)
+
+    def _shown(self, index: int) -> bool:
+        return self._limit is None or index >= len(self._items) - self._limit
 
 
 _BLANK = re.compile(r"[ \t\r\n]*")
@@ -2018,7 +2074,7 @@ def parse_events(text: Union[str, bytes]) -> List[Json]:
     if isinstance(text, bytes):
         raise ValueError("a binary message in a watch")
     try:
-        events = [json.loads(text)]
+        events = [parse_json(text)]
     except ValueError:
         events, position, decoder = [], 0, json.JSONDecoder()
         while position < len(text.rstrip()):  # several in one message: a proxy may join them
@@ -2071,13 +2127,15 @@ class Watch(Task):
 
     def _run(self) -> None:
         while not self._cancel.is_set():
-            asked = 0.0
+            asked, fresh = 0.0, self._version is None or time.monotonic() >= self._resync_at
             try:
-                if self._version is None or time.monotonic() >= self._resync_at:
+                if fresh:
                     self._list()
                 self._follow()
             except _Gone:
                 self._version = None
+                if not fresh:
+                    continue  # after an outage, say: the server is well, only the version is old
             except ApiError as error:
                 if self._cancel.is_set():
                     return
@@ -2188,7 +2246,7 @@ class Watch(Task):
             pass  # a watch that outlives its timeout may be dead though it answers pings (k8s#102464)
         except ConnectionClosed as error:
             closed = error
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError, MemoryError) as error:
             self._version = None  # never skip what can't be read: it may have been any change
             raise ApiError(0, "an event that can't be read: %s" % error) from error
         except ProtocolError:
@@ -2197,10 +2255,10 @@ class Watch(Task):
         finally:
             socket.abort()
             self._cancel.hold(None)
-        lasted = time.monotonic() - opened
-        if lasted >= min(settings.retry_reset, 0.8 * seconds):
-            self._failures = 0
-            self._backoff.reset()
+            lasted = time.monotonic() - opened
+            if lasted >= min(settings.retry_reset, 0.8 * seconds):
+                self._failures = 0
+                self._backoff.reset()
         early = not heard and lasted < settings.short_watch
         if early:
             self._version = None  # some servers end a watch from a lost version without a word (k8s#104171)
@@ -3273,8 +3331,8 @@ class Client(Settings):
         try:
             return _checked(self._send("GET", path, cluster, params=params, cancel=cancel, auto_logout=auto_logout,
                                        deadline=Deadline(self.request_timeout, self.list_idle))).json()
-        except ValueError as error:  # the cluster was taken away meanwhile
-            raise ApiError(0, str(error), method="GET", url=path) from error
+        except (ValueError, MemoryError) as error:  # the first: the cluster was taken away meanwhile
+            raise ApiError(0, str(error) or "no memory", method="GET", url=path) from error
 
     def connect(self, cluster: str, path: str, params: Params, cancel: Cancel, protocols: Sequence[str] = ()) -> WebSocket:
         """The WebSocket of a stream, with the token of this moment."""
