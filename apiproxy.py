@@ -269,12 +269,17 @@ class Requester(Protocol):
         """A request with a body, and its parsed answer."""
 
 
+@functools.lru_cache(maxsize=16)
+def _known_options(kind: Any) -> Dict[str, None]:
+    return {key: None for base in reversed(kind.__mro__) for key in getattr(base, "__annotations__", ())}
+
+
 def check_options(kind: Any, options: Optional[Mapping[str, Any]], what: str = "") -> Dict[str, Any]:
     """`options` as a dict of its own; TypeError for a key that `kind` does not have, naming the nearest."""
     what = what or kind.__name__
     if options is not None and not isinstance(options, Mapping):
         raise TypeError("%s is a mapping, not %s" % (what, type(options).__name__))
-    known = [key for base in reversed(kind.__mro__) for key in getattr(base, "__annotations__", ())]
+    known = _known_options(kind)
     for key in options or ():
         if key not in known:
             import difflib  # only here: it is slow to import
@@ -319,9 +324,10 @@ def check_path(path: str) -> str:
     found = _UNPRINTABLE.search(path)
     if found or "#" in path:
         raise ValueError("a path can't hold %r: percent-encode it" % (found.group() if found else "#"))
-    if not {".", ".."}.isdisjoint(re.sub("(?i)%2e", ".", path.partition("?")[0]).split("/")):
+    if ("." in path or "%" in path) and not {".", ".."}.isdisjoint(
+            re.sub("(?i)%2e", ".", path.partition("?")[0]).split("/")):
         raise ValueError("a path can't have '.' or '..' as a segment: servers resolve them")
-    return urllib.parse.quote(path, safe=_PRINTABLE)
+    return path if path.isascii() else urllib.parse.quote(path, safe=_PRINTABLE)
 
 
 def combine_path(base: str, path: str) -> str:
@@ -336,8 +342,10 @@ def with_query(path: str, params: Params) -> str:
     """
     if params is not None and not isinstance(params, Mapping):
         raise TypeError("query parameters are a mapping, not %s" % type(params).__name__)
+    if not params:
+        return path
     new = {key: [one for one in (value if isinstance(value, (list, tuple)) else (value,)) if one is not None]
-           for key, value in (params or {}).items()}
+           for key, value in params.items()}
     new = {key: values for key, values in new.items() if values}
     if not new:
         return path
@@ -378,6 +386,7 @@ class Address(NamedTuple):
     target: str
 
 
+@functools.lru_cache(maxsize=64)  # a client has few addresses, and asks for each request
 def split_url(url: str, schemes: Tuple[str, str]) -> Address:
     """The Address of `url`, whose scheme is one of (plain, secure); ValueError for anything else in it."""
     if not isinstance(url, str):
@@ -399,9 +408,11 @@ def split_url(url: str, schemes: Tuple[str, str]) -> Address:
 
 def check_headers(headers: Optional[Mapping[str, str]]) -> Dict[str, str]:
     """A copy; ValueError for what could end a header line. Values are never repeated: they may be secret."""
-    if headers is not None and not isinstance(headers, Mapping):
+    if headers is None:
+        return {}
+    if not isinstance(headers, Mapping):
         raise TypeError("headers is a mapping, not %s" % type(headers).__name__)
-    for name, value in (headers or {}).items():
+    for name, value in headers.items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise TypeError("header names and values are str")
         if not _TOKEN.fullmatch(name) or _CONTROL.sub("", value.replace("\t", "")) != value.replace("\t", ""):
@@ -410,7 +421,7 @@ def check_headers(headers: Optional[Mapping[str, str]]) -> Dict[str, str]:
             value.encode("latin-1")
         except UnicodeEncodeError:
             raise ValueError("header %r is not Latin-1" % name) from None
-    return dict(headers or {})
+    return dict(headers)
 
 
 def check_protocols(protocols: Sequence[str]) -> None:
@@ -622,6 +633,10 @@ class BadAnswer(OSError):
     """What came is not an answer as HTTP/1.1 has them."""
 
 
+class TooLarge(BadAnswer):
+    """What came is more than was asked for."""
+
+
 class Headers(Mapping[str, str]):
     """The headers of an answer: found in any case, listed in lower case; several of one name are joined by ", "."""
 
@@ -749,6 +764,16 @@ class Cancel:
             late = self._flag.is_set()
         if late and held is not None:
             held.close()
+
+
+class _Uncancelled(Cancel):
+    """For calls that nobody can cancel: one for all of them, and it holds nothing."""
+
+    def hold(self, held: Any) -> None:
+        """Nothing to do."""
+
+
+UNCANCELLED = _Uncancelled()
 
 
 class _LookUp:
@@ -1000,6 +1025,8 @@ class Wire:
                     return None
             while True:
                 try:
+                    if not (self._cut or self._incoming.pending or self._tls.pending()):
+                        raise ssl.SSLWantReadError  # as it would after some work
                     count = cast(int, self._tls.read(len(space), cast(bytearray, space)))
                     if not count and self._cut:
                         raise ssl.SSLEOFError  # 3.8 with OpenSSL 3 takes any end for a clean one
@@ -1249,24 +1276,32 @@ class _HttpConnection:
                 return head
         raise BadAnswer("nothing but interim answers")
 
-    def body(self, head: Head, method: str, deadline: Deadline) -> Iterator[bytes]:
-        """The pieces of an answer's body (RFC 9112 6.3); BadAnswer or ConnectionError when it is not whole."""
+    def body(self, head: Head, method: str, deadline: Deadline, limit: int) -> Iterator[bytes]:
+        """The pieces of an answer's body (RFC 9112 6.3); BadAnswer or ConnectionError when it is not whole.
+
+        TooLarge beyond the limit, at once when that is announced and the answer is no error.
+        """
         keep = head.minor == 1 and head.status != 101 and "close" not in head.headers.tokens("Connection")
-        codings, lengths = head.headers.tokens("Transfer-Encoding"), set(head.headers.tokens("Content-Length"))
+        codings, length = head.headers.tokens("Transfer-Encoding"), content_length(head)
         if method == "HEAD" or head.status in (101, 204, 304):
-            pass
+            pieces: Iterator[bytes] = iter(())
         elif codings:
             if codings != ["chunked"]:
                 raise BadAnswer("a transfer coding that was not asked for")
-            keep = keep and not lengths  # 6.1: somebody may have meant it to be read in two ways
-            yield from self._chunks(deadline)
-        elif lengths:
-            yield from self._octets(content_length(head) or 0, deadline)
+            keep = keep and length is None  # 6.1: somebody may have meant it to be read in two ways
+            pieces = self._chunks(deadline)
+        elif length is not None:
+            if length > limit and head.status < 400:
+                raise TooLarge
+            pieces = self._octets(length, deadline)
         else:
-            keep = False
-            while self._at < len(self.ahead) or self._more(deadline):
-                piece, self._at = self.ahead[self._at:], len(self.ahead)
-                yield piece
+            keep, pieces = False, self._rest(deadline)
+        size = 0
+        for piece in pieces:
+            size += len(piece)
+            yield piece
+            if size > limit:
+                raise TooLarge
         self.whole = keep
 
     def _chunks(self, deadline: Deadline) -> Iterator[bytes]:
@@ -1283,6 +1318,11 @@ class _HttpConnection:
             if not self._line(deadline):
                 return
         raise BadAnswer("endless trailers")
+
+    def _rest(self, deadline: Deadline) -> Iterator[bytes]:
+        while self._at < len(self.ahead) or self._more(deadline):
+            piece, self._at = self.ahead[self._at:], len(self.ahead)
+            yield piece
 
     def _octets(self, count: int, deadline: Deadline) -> Iterator[bytes]:
         while count:
@@ -1313,13 +1353,12 @@ class _HttpConnection:
 
 def content_length(head: Head) -> Optional[int]:
     """What Content-Length says, None without one; BadAnswer for several or for what is no number."""
-    values = set(head.headers.tokens("Content-Length"))
+    values = head.headers.tokens("Content-Length")
     if not values:
         return None
-    value = values.pop()
-    if values or not re.fullmatch("[0-9]{1,99}", value):
+    if len(set(values)) > 1 or not re.fullmatch("[0-9]{1,99}", values[0]):
         raise BadAnswer("an answer with a Content-Length that is not one")
-    return int(value)
+    return int(values[0])
 
 
 class _HttpRequest:
@@ -1328,9 +1367,9 @@ class _HttpRequest:
     timeout: Any = None  # set by the opener, not used: there is a deadline
     headers: Mapping[str, str] = {}  # what audit hooks are shown
 
-    def __init__(self, method: str, url: str, lines: Dict[str, str], body: Optional[bytes], deadline: Deadline,
+    def __init__(self, method: str, url: str, target: str, lines: Dict[str, str], body: Optional[bytes], deadline: Deadline,
                  cancel: Cancel, address: Address, context: Optional[ssl.SSLContext], proxy: Optional[str]) -> None:
-        self.method, self.full_url, self.lines, self.data = method, url, lines, body
+        self.method, self.full_url, self.target, self.lines, self.data = method, url, target, lines, body
         self.deadline, self.cancel, self.address, self.context, self.proxy = deadline, cancel, address, context, proxy
         self.type = "https" if address.secure else "http"
 
@@ -1405,7 +1444,7 @@ class HttpHandler(urllib.request.BaseHandler):
                 conn.wire.close()
 
     def _ask(self, conn: _HttpConnection, request: _HttpRequest) -> Head:
-        lines, target, body = request.lines, request.address.target, request.data
+        lines, target, body = request.lines, request.target, request.data
         conn.whole = False
         if conn.proxy:  # plain HTTP through a proxy: the whole address in the request line
             lines, target = {**lines, **conn.proxy.headers}, request.full_url
@@ -1430,21 +1469,17 @@ class HttpHandler(urllib.request.BaseHandler):
                         phrase=head.reason)
 
     def _body(self, conn: _HttpConnection, head: Head, request: _HttpRequest) -> bytes:
-        limit, size, pieces = self._limit(head), 0, []
+        limit, pieces = self._limit(head), []
         try:
-            if head.status < 400 and request.method != "HEAD" and (content_length(head) or 0) > limit:
-                raise self._too_large(head)
-            for piece in conn.body(head, request.method, request.deadline):
+            for piece in conn.body(head, request.method, request.deadline, limit):
                 pieces.append(piece)
-                size += len(piece)
-                if size > limit:
-                    break
+        except TooLarge:
+            if head.status < 400:
+                raise self._too_large(head)
         except (ConnectionError, BadAnswer):
             if head.status < 400:
                 raise
             pieces.clear()  # the status says enough
-        if head.status < 400 and size > limit:
-            raise self._too_large(head)
         return b"".join(pieces)[:limit]
 
     def _decoded(self, head: Head, body: bytes) -> bytes:
@@ -1768,10 +1803,8 @@ def _refusal(conn: _HttpConnection, head: Head, deadline: Deadline) -> Handshake
     """The HandshakeError for an answer that is not 101: with or without a length, kept open or closed."""
     body = b""
     try:
-        for piece in conn.body(head, "GET", deadline):
+        for piece in conn.body(head, "GET", deadline, MAX_HEAD):
             body += piece
-            if len(body) > MAX_HEAD:
-                break
     except OSError:
         pass  # what came in time has to do
     plain = Response(head.status, head.reason, head.headers, body[:MAX_HEAD]).error()
@@ -3279,9 +3312,8 @@ class Client(Settings):
         path = with_query(check_path(path), params)
         endpoint = self.endpoints.get(cluster)  # looked up once: address and credentials belong together
         base, context, proxy = self._base(cluster, endpoint)
-        url = combine_path(base, path)
-        address = split_url(url, ("http", "https"))
-        cancel = cancel or Cancel()
+        url, address = combine_path(base, path), split_url(base, ("http", "https"))
+        cancel = cancel or UNCANCELLED
         deadline = deadline or Deadline(self.request_timeout)
         who, credential = cluster or credentials_of, None
         if token is None:
@@ -3296,12 +3328,13 @@ class Client(Settings):
         lines.update(self._credentials(who, endpoint, token))
         if self.backend_token and (backend or cluster and not endpoint and path.lstrip("/").startswith("helm/")):
             lines["X-HEADLAMP_BACKEND-TOKEN"] = check_token(self.backend_token)
-        lines = {name: value for name, value in lines.items() if name.lower() not in own}
-        lines.update(own.values())
+        if own:
+            lines = {name: value for name, value in lines.items() if name.lower() not in own}
+            lines.update(own.values())
         response = exchange(self._opener, _HttpRequest(
-            method, url, lines, body, deadline, cancel, address,
+            method, url, combine_path(address.target, path), lines, body, deadline, cancel, address,
             (context or default_context()) if address.secure else None, proxy))
-        self._notice(response, who, credential, auto_logout and any(name.lower() == "authorization" for name in lines))
+        self._notice(response, who, credential, auto_logout and ("Authorization" in lines or "authorization" in own))
         return response
 
     def _notice(self, response: Response, cluster: str, sent: Optional[_Credential], logout: bool) -> None:
