@@ -451,19 +451,20 @@ def _mask_table(octet: int) -> bytes:
     return bytes(value ^ octet for value in range(256))
 
 
-def apply_mask(data: bytes, key: bytes) -> Union[bytes, bytearray]:
-    """`data` XOR the four octets of `key` (5.3)."""
-    size = len(data)
-    if size < 450:  # measured: one big integer is faster below 400 to 520 octets, translate above (1 MB: 0.8 ms to 2.3)
-        return (int.from_bytes(data, "little") ^ int.from_bytes((key * (size // 4 + 1))[:size], "little")).to_bytes(
+def apply_mask(data: bytes, key: bytes, head: bytes = b"") -> Union[bytes, bytearray]:
+    """`head`, then `data` XOR the four octets of `key` (5.3)."""
+    size, start = len(data), len(head)
+    if size < 450:  # measured: one big integer is faster below 400 to 520 octets, translate above
+        return head + (int.from_bytes(data, "little") ^ int.from_bytes((key * (size // 4 + 1))[:size], "little")).to_bytes(
             size, "little")
-    out = bytearray(data)
+    out = bytearray(head)
+    out += data  # where it is masked, too: to put 1 MB together afterwards takes as long as the masking, 1.2 ms
     for offset in range(4):
-        out[offset::4] = out[offset::4].translate(_mask_table(key[offset]))
+        out[start + offset::4] = out[start + offset::4].translate(_mask_table(key[offset]))
     return out
 
 
-def encode_frame(opcode: int, payload: bytes, key: bytes, fin: bool = True) -> bytes:
+def encode_frame(opcode: int, payload: bytes, key: bytes, fin: bool = True) -> Union[bytes, bytearray]:
     """A client's frame, masked with `key` (5.2): an argument, so that tests are exact."""
     first, size = (0x80 if fin else 0) | opcode, len(payload)
     if size < 126:
@@ -472,7 +473,7 @@ def encode_frame(opcode: int, payload: bytes, key: bytes, fin: bool = True) -> b
         head = bytes((first, 0xFE)) + size.to_bytes(2, "big")
     else:
         head = bytes((first, 0xFF)) + size.to_bytes(8, "big")
-    return b"".join((head, key, apply_mask(payload, key)))
+    return apply_mask(payload, key, head + key)
 
 
 def _legal_close_code(code: int) -> bool:
@@ -1059,14 +1060,14 @@ class Wire:
                 raise ConnectionResetError("closed inside an answer's head" if head else "closed before an answer")
             head += space[:count]
 
-    def write(self, data: Union[bytes, memoryview]) -> bool:
+    def write(self, data: Union[bytes, bytearray, memoryview]) -> bool:
         """Seal and send what goes without waiting, keep the rest; True when nothing is kept."""
         with self._lock:
             self._check_open()
             self._seal(data)
             return not self._out
 
-    def send(self, data: bytes, deadline: Deadline) -> None:
+    def send(self, data: Union[bytes, bytearray], deadline: Deadline) -> None:
         """All of `data`, in pieces: sealing all of a big one at once would double it."""
         view = memoryview(data)
         for start in range(0, max(1, len(data)), 256 * 1024):
@@ -1075,7 +1076,7 @@ class Wire:
                 self._wait(deadline, write=True)
                 done = self.write(b"")
 
-    def _seal(self, data: Union[bytes, memoryview]) -> None:
+    def _seal(self, data: Union[bytes, bytearray, memoryview]) -> None:
         if self._tls is not None:
             if data:
                 self._tls.write(data)
@@ -1571,7 +1572,7 @@ class WebSocket:
             self._reader.received(len(space))
         self._silence = 0.0  # seconds of listening since anything was heard; guarded by _recv_lock, as the next
         self._pinged = False  # in this silence
-        self._pending: Deque[bytes] = collections.deque(maxlen=1)  # the latest control frame that had no room
+        self._pending: Deque[Union[bytes, bytearray]] = collections.deque(maxlen=1)  # the latest control frame that had no room
         self._close_sent = False  # guarded by _send_lock, as the next
         self._torn: Optional[OSError] = None  # why nothing can be sent any more
         self._ended: Optional[ConnectionClosed] = None  # set once
