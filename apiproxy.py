@@ -258,6 +258,9 @@ class Requester(Protocol):
     def settings(self) -> Settings:
         """Times and limits."""
 
+    def checked_cluster(self, cluster: Optional[str]) -> str:
+        """`cluster`, or the current one; ValueError when it can't be."""
+
     def fetch(self, cluster: str, path: str, params: Params, cancel: Any, auto_logout: bool) -> Json:
         """GET for a stream."""
 
@@ -883,13 +886,21 @@ class Wire:
         self._tls: Optional[ssl.SSLObject] = None
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._cut = False  # the TCP connection has ended
+        self.taken = 0.0  # monotonic: when the peer last made room for a sender that waited
 
     @classmethod
     def open(cls, address: Address, deadline: Deadline, cancel: Cancel, context: Optional[ssl.SSLContext] = None,
              proxy: Optional[Proxy] = None, tunnel: bool = False) -> Wire:
         """Connect, through `proxy` if there is one (with CONNECT for TLS or when `tunnel`), with TLS if `context`."""
         host, port = (proxy.host, proxy.port) if proxy else (address.host, address.port)
-        wire = cls._connect(host, port, deadline, cancel)
+        try:
+            wire = cls._connect(host, port, deadline, cancel)
+        except TimeoutError:
+            raise
+        except OSError as error:
+            if not proxy:
+                raise
+            raise ConnectionError("proxy %s:%d: %s" % (host, port, error)) from error
         try:
             if proxy and (tunnel or context):
                 wire._connect_through(proxy, address, deadline)
@@ -1074,7 +1085,7 @@ class Wire:
             done = self.write(view[start:start + 256 * 1024])
             while not done:
                 self._wait(deadline, write=True)
-                done = self.write(b"")
+                done, self.taken = self.write(b""), time.monotonic()
 
     def _seal(self, data: Union[bytes, bytearray, memoryview]) -> None:
         if self._tls is not None:
@@ -1481,18 +1492,18 @@ class HttpHandler(urllib.request.BaseHandler):
                         phrase=head.reason)
 
     def _body(self, conn: _HttpConnection, head: Head, request: _HttpRequest) -> bytes:
-        limit, pieces = self._limit(head), []
+        limit, body = self._limit(head), io.BytesIO()  # not a list: a server may send two octets at a time
         try:
             for piece in conn.body(head, request.method, request.deadline, limit):
-                pieces.append(piece)
+                body.write(piece)
         except TooLarge:
             if head.status < 400:
                 raise self._too_large(head)
         except (ConnectionError, BadAnswer):
             if head.status < 400:
                 raise
-            pieces.clear()  # the status says enough
-        return b"".join(pieces)[:limit]
+            body = io.BytesIO()  # the status says enough
+        return body.getvalue()[:limit]
 
     def _decoded(self, head: Head, body: bytes) -> bytes:
         if not body or head.headers.get("Content-Encoding", "").lower() not in ("gzip", "x-gzip"):
@@ -1575,7 +1586,8 @@ class WebSocket:
         self._pending: Deque[Union[bytes, bytearray]] = collections.deque(maxlen=1)  # the latest control frame that had no room
         self._close_sent = False  # guarded by _send_lock, as the next
         self._torn: Optional[OSError] = None  # why nothing can be sent any more
-        self._ended: Optional[ConnectionClosed] = None  # set once
+        self._end_lock = threading.Lock()
+        self._ended: Optional[ConnectionClosed] = None  # set once; written under _end_lock
 
     @classmethod
     def connect(cls, url: str, *, protocols: Sequence[str] = (), headers: Optional[Mapping[str, str]] = None,
@@ -1718,6 +1730,8 @@ class WebSocket:
             if end is not None and now >= end:
                 self._silence = now - heard
                 raise TimeoutError("no message in time")
+            if self._wire.taken > heard:  # a ping waits behind a big message: that it is taken shows life too
+                heard, self._pinged = self._wire.taken, False
             limit = None
             if self._ping_interval is not None:
                 limit = heard + self._ping_interval + (self._ping_timeout if self._pinged else 0)
@@ -1777,11 +1791,12 @@ class WebSocket:
 
     def _end(self, code: int, reason: str) -> ConnectionClosed:
         """Settle how it ended, once; free the connection unless a close handshake still needs it."""
-        if self._ended is None:
-            self._ended = ConnectionClosed(code, reason)
-            if code == ABNORMAL:
-                self._wire.close()
-        return self._ended
+        with self._end_lock:  # or a simultaneous close() and abort() would give two answers
+            if self._ended is None:
+                self._ended = ConnectionClosed(code, reason)
+                if code == ABNORMAL:
+                    self._wire.close()
+            return self._ended
 
     def _finish(self, code: int, reason: str, payload: bytes, reading: bool = True) -> None:
         """Send our close frame, read to the end, close: all within `close_timeout`.
@@ -1816,13 +1831,13 @@ class WebSocket:
 
 def _refusal(conn: _HttpConnection, head: Head, deadline: Deadline) -> HandshakeError:
     """The HandshakeError for an answer that is not 101: with or without a length, kept open or closed."""
-    body = b""
+    body = bytearray()
     try:
         for piece in conn.body(head, "GET", deadline, MAX_HEAD):
             body += piece
     except OSError:
         pass  # what came in time has to do
-    plain = Response(head.status, head.reason, head.headers, body[:MAX_HEAD]).error()
+    plain = Response(head.status, head.reason, head.headers, bytes(body[:MAX_HEAD])).error()
     error = HandshakeError(plain.status, plain.message)
     error.__dict__.update(plain.__dict__)
     return error
@@ -2490,7 +2505,7 @@ class _Endpoints:
         self._best[cluster] = "/".join(path.split("/")[:3 if path.startswith("/api/") else 4])
 
     def _cluster(self, cluster: Optional[str]) -> str:
-        return cluster or self._requester.settings.cluster
+        return self._requester.checked_cluster(cluster)
 
     def _send(self, method: str, namespace: str, name: str, body: Json, params: Params, cluster: Optional[str],
               subresource: str = "", content_type: str = "") -> Json:
@@ -2697,6 +2712,8 @@ class _NamedContext(ssl.SSLContext):
 def tls_context(ca_file: Optional[str] = None, ca_data: Optional[bytes] = None, server_name: str = "",
                 insecure: bool = False) -> ssl.SSLContext:
     """TLS settings for one server: its authority as a file or as PEM octets, else the system's; the name to expect."""
+    if not isinstance(insecure, bool):  # "false" would be true
+        raise ValueError("whether certificates are checked is true or false, not %r" % (insecure,))
     context = _NamedContext(ssl.PROTOCOL_TLS_CLIENT)  # checks certificates and names
     context.set_alpn_protocols(["http/1.1"])
     context.server_name = server_name
@@ -2850,7 +2867,7 @@ def kubeconfig_endpoint(config: Json, name: str) -> Endpoint:
 
     try:
         tls = tls_context(None, octets(cluster, "certificate-authority", cluster_folder), cluster.get("tls-server-name") or "",
-                          bool(cluster.get("insecure-skip-tls-verify")))
+                          cluster.get("insecure-skip-tls-verify") or False)
         certificate, key = octets(user, "client-certificate", folder), octets(user, "client-key", folder)
         if bool(certificate) != bool(key):
             raise ValueError("client-certificate and client-key belong together")
@@ -3310,7 +3327,9 @@ class Client(Settings):
     def _user(self) -> str:
         with self._lock:
             self.user_id = self.user_id or os.urandom(8).hex()
-        return self.user_id
+            if not _TOKEN.fullmatch(self.user_id):  # it is a header, and part of a subprotocol
+                raise ValueError("a user_id is letters, digits and -._~ and the like")
+            return self.user_id
 
     def _send(self, method: str, path: str, cluster: str = "", *, body: Optional[bytes] = None, params: Params = None,
               headers: Optional[Mapping[str, str]] = None, deadline: Optional[Deadline] = None,
@@ -3384,18 +3403,17 @@ class Client(Settings):
 
     def connect(self, cluster: str, path: str, params: Params, cancel: Cancel, protocols: Sequence[str] = ()) -> WebSocket:
         """The WebSocket of a stream, with the token of this moment."""
-        endpoint = self.endpoints.get(cluster)
+        endpoint, url = self.endpoints.get(cluster), path
         try:
             base, context, proxy = self._base(cluster, endpoint)
-        except ValueError as error:  # the cluster was taken away meanwhile
-            raise ApiError(0, str(error), method="GET", url=path) from error
-        url = "ws" + with_query(combine_path(base, check_path(path)), params)[4:]
-        try:
+            url = "ws" + with_query(combine_path(base, check_path(path)), params)[4:]
             token, _ = self._token(cluster, endpoint, Deadline(self.connect_timeout), cancel)
+            lines = {"Accept": "application/json", "User-Agent": "apiproxy/" + __version__,
+                     **self._credentials(cluster, endpoint, token)}
         except (TimeoutError, ConnectionAbortedError) as error:
             raise unanswered(error, "GET", url) from error
-        lines = {"Accept": "application/json", "User-Agent": "apiproxy/" + __version__,
-                 **self._credentials(cluster, endpoint, token)}
+        except ValueError as error:  # the cluster was taken away meanwhile, or the user_id can't be sent
+            raise ApiError(0, str(error), method="GET", url=url) from error
         offered = ["base64.binary.k8s.io"] + [one for one in protocols if one != "base64.binary.k8s.io"]
         if token and self.token_protocol:
             del lines["Authorization"]  # both together are refused
@@ -3562,7 +3580,7 @@ class Client(Settings):
         check_path(url)
         check_callable("on_metrics", on_metrics)
         check_callable("on_error", on_error or on_metrics)
-        chosen = self._checked_cluster(cluster)
+        chosen = self.checked_cluster(cluster)
 
         def fetch(cancel: Cancel) -> Json:
             """One poll."""
@@ -3667,7 +3685,7 @@ class Client(Settings):
         elif given.get("name") and given.get("server"):
             authority = base64.b64decode(given.get("certificateAuthorityData") or "") or None
             self.add_endpoint(given["name"], Endpoint(given["server"], ssl_context=tls_context(
-                None, authority, insecure=bool(given.get("insecureTLSVerify")))))
+                None, authority, insecure=given.get("insecureTLSVerify") or False)))
         else:
             raise ValueError("a cluster needs a kubeconfig, or a name and a server")
         return {"clusters": [{"name": name, "server": one.server} for name, one in self.endpoints.items()
@@ -3748,7 +3766,7 @@ class Client(Settings):
             check_callable(name, callback)
         protocols = given.get("additionalProtocols") or ()
         check_protocols(protocols)
-        cluster = self._checked_cluster(given.get("cluster"))
+        cluster = self.checked_cluster(given.get("cluster"))
         return Stream(lambda cancel: self.connect(cluster, url, None, cancel, protocols), cb, given, self, self.tasks).start()
 
     def stream_result(self, url: str, name: str, cb: StreamResultsCb, err_cb: StreamErrCb, query_params: Params = None,
@@ -3760,7 +3778,7 @@ class Client(Settings):
         An object that came through the watch has "actionType": "ADDED", "MODIFIED" or "DELETED".
         Gives the function that cancels. Documented as streamResult.
         """
-        return ItemWatch(self, self._checked_cluster(cluster), [check_path(url)], name, cb, err_cb, query_params).start().cancel
+        return ItemWatch(self, self.checked_cluster(cluster), [check_path(url)], name, cb, err_cb, query_params).start().cancel
 
     def stream_results(self, url: str, cb: StreamResultsCb, err_cb: StreamErrCb, query_params: Params = None) -> Callable[[], None]:
         """Keep `cb` supplied with the whole collection at `url` of the current cluster.
@@ -3783,10 +3801,11 @@ class Client(Settings):
         Documented as streamResultsForCluster.
         """
         given = check_options(StreamResultsParams, params)
-        return Watch(self, self._checked_cluster(given.get("cluster")), [check_path(url)], cast(Any, given.get("cb")),
+        return Watch(self, self.checked_cluster(given.get("cluster")), [check_path(url)], cast(Any, given.get("cb")),
                      cast(Any, given.get("errCb")), query_params).start().cancel
 
-    def _checked_cluster(self, cluster: Optional[str]) -> str:
+    def checked_cluster(self, cluster: Optional[str]) -> str:
+        """`cluster`, or the current one; ValueError when there is no way to it."""
         cluster = cluster or self.cluster
         self._base(cluster, self.endpoints.get(cluster))
         return cluster

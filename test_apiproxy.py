@@ -798,7 +798,8 @@ def test_redirects_are_errors_and_nobody_else_is_asked(serve, client, status):
 
 @pytest.mark.parametrize("start, piece", [
     ("", ""), ("HTTP/1.1 100 Continue\r\n\r\n", ""), ("HTTP/1.1 200 OK\r\nX: ", "x"), (JSON + "\r\n", " "),
-    (JSON + "Content-Length: 9999\r\n\r\n", " "), (CHUNKED, "1\r\n \r\n"), (CHUNKED + "5\r\n", "")])
+    (JSON + "Content-Length: 9999\r\n\r\n", " "), (CHUNKED, "1\r\n \r\n"), (CHUNKED + "5\r\n", ""),
+    (CHUNKED + "0\r\n", "X: y\r\n")])
 @pytest.mark.parametrize("warm", [False, True])
 def test_one_deadline_covers_the_whole_answer(serve, client, start, piece, warm):
     def script(request, conn):
@@ -1506,13 +1507,6 @@ def test_a_refusal_has_status_and_body_and_is_not_followed(serve, status, form, 
     assert server.paths() == ["/x"]
 
 
-def test_a_refusal_whose_body_never_ends_has_what_came_in_time(serve):
-    server = serve(lambda request, conn: conn.send("HTTP/1.1 403 No\r\n\r\nwhy?"))
-    with pytest.raises(apiproxy.HandshakeError) as caught:
-        connect(server.ws, timeout=0.3)
-    assert (caught.value.status, caught.value.body) == (403, b"why?")
-
-
 @pytest.mark.parametrize("start, piece, status", [
     (b"HTTP/1.1 101 X\r\n", b"X: y\r\n" * 1000, 502),  # H15
     (b"HTTP/1.1 101 X\r\nX: ", b"y" * 6000, 502), (b"", b"H" * 6000, 502),  # H16
@@ -1529,8 +1523,8 @@ def test_an_endless_answer_is_given_up(serve, start, piece, status):
             conn.send(piece)
 
     server = serve(script)
-    error = background(connect, server.ws, timeout=2).result()
-    assert isinstance(error, apiproxy.ApiError) and status in (error.status, None)
+    error = background(connect, server.ws, timeout=60).result()  # long before its time is over
+    assert isinstance(error, apiproxy.ApiError) and status in (error.status, None) and len(error.body) <= 64 * 1024
     eventually(lambda: not server.open)
 
 
@@ -1795,12 +1789,16 @@ def test_abort_wakes_who_is_blocked(dial, tls, what):  # F18, 19, 20
 # -- the end ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("last", [
-    lambda conn: None, lambda conn: conn.send(b"\x81\x05he"), lambda conn: conn.send(b"\x81"),
-    lambda conn: conn.send(frame(TEXT, "half", fin=False)), lambda conn: conn.reset(),
-], ids=["end", "end in a frame", "end in a head", "end in a message", "reset"])
-def test_an_end_without_a_close_frame_is_1006_for_good(dial, last):  # F11, 12, 13
-    ws = dial(last)
+def half_close(conn):
+    socket.socket.shutdown(conn.sock, socket.SHUT_WR)
+    conn.wait_end()
+
+
+@both
+@pytest.mark.parametrize("end", [lambda conn: None, Conn.reset, half_close], ids=["end", "reset", "half-closed"])
+@pytest.mark.parametrize("last", [b"", b"\x81", b"\x81\x05he", b"\x82\x7f\0\0", b"\x89\x05p", b"\x88\x02\x03", frame(TEXT, "half", fin=False)])
+def test_an_end_without_a_close_frame_is_1006_for_good(dial, tls, last, end):  # F11, 12, 13
+    ws = dial(lambda conn: (conn.send(last), end(conn)), tls)
     assert [outcome(ws.recv)[0] for _ in range(3)] == [1006] * 3
     assert ws.closed and outcome(ws.send, "x")[0] == 1006
     with pytest.raises(ConnectionClosed):
