@@ -522,6 +522,38 @@ def test_a_refused_header_does_not_repeat_its_value():
         assert "SECRET" not in "".join(traceback.format_exception(None, caught.value, None))
 
 
+@pytest.mark.parametrize("bad", [".", "..", "a/b", "../x", "a\r\nX: y", "\0"])
+def test_every_name_that_a_call_takes_is_one_segment_or_refused(serve, client, bad):
+    server = serve(lambda request, conn: conn.reply(200, {}))
+    one, body = client(server), {"metadata": {"name": bad}}
+    plain, spaced = one.api_factory("", "v1", "nodes"), one.api_factory_with_namespace("apps", "v1", "deployments", True)
+    named = {"metadata": {"name": "a", "namespace": bad}}
+    for call in (
+        lambda: one.request("/x", {"cluster": bad}), lambda: one.cluster_request("/x", {"cluster": bad}),
+        lambda: one.post("/x", {}, True, {"cluster": bad}), lambda: one.remove("/x", {"cluster": bad}),
+        lambda: one.stream("/x", print, {"cluster": bad}), lambda: one.metrics("/x", print, None, bad),
+        lambda: one.stream_results_for_cluster("/x", {"cb": print, "errCb": print, "cluster": bad}),
+        lambda: one.stream_result("/x", "a", print, print, None, bad), lambda: one.stream_result("/x", bad, print, print),
+        lambda: one.set_token(bad, "SECRET"), lambda: one.set_cluster({"name": bad, "server": "https://a"}),
+        lambda: one.delete_cluster(bad), lambda: one.delete_plugin(bad), lambda: one.list_port_forward(bad),
+        lambda: one.start_port_forward(bad, "ns", "pod", 80, "", ""), lambda: one.start_port_forward("dev", bad, "pod", 80, "", ""),
+        lambda: one.start_port_forward("dev", "ns", bad, 80, "", ""), lambda: one.stop_or_delete_port_forward(bad, "id"),
+        lambda: one.drain_node(bad, "n"), lambda: one.drain_node("dev", bad), lambda: one.drain_node_status(bad, "n"),
+        lambda: one.drain_node_status("dev", bad), lambda: one.test_auth(bad), lambda: one.test_cluster_health(bad),
+        lambda: plain.get(bad, print, print), lambda: plain.delete(bad), lambda: plain.patch({}, bad), lambda: plain.put(body),
+        lambda: plain.list(print, print, None, bad), lambda: plain.post({"metadata": {}}, None, bad),
+        lambda: spaced.list(bad, print, print), lambda: spaced.get(bad, "a", print, print),
+        lambda: spaced.get("ns", bad, print, print), lambda: spaced.delete(bad, "a"), lambda: spaced.delete("ns", bad),
+        lambda: spaced.patch({}, bad, "a"), lambda: spaced.patch({}, "ns", bad), lambda: spaced.post(named),
+        lambda: spaced.put(named), lambda: spaced.put(body), lambda: spaced.scale.get(bad, "a"),
+        lambda: spaced.scale.get("ns", bad), lambda: spaced.scale.put(named), lambda: spaced.scale.put(body),
+        lambda: apiproxy.Client(server.url, cluster=bad).request("/x", {"cluster": bad}),
+    ):
+        with pytest.raises(ValueError):
+            call()
+    assert not server.count and not one.tasks
+
+
 # ------------------------------------------------------------------------------
 # 3. Frames
 # ------------------------------------------------------------------------------
@@ -785,6 +817,94 @@ def test_a_fresh_connection_that_ends_fails_the_call_once(serve, client, method,
     assert error.__cause__ is not None and len(server.requests) == 1
 
 
+@pytest.mark.parametrize("how", ["end", "reset"])
+def test_a_kept_connection_may_end_after_any_octet_of_an_answer(serve, client, how):
+    head, body = "HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n", '{"kept": "yes"}'
+    cuts = iter(range(len(head + body) + (how == "end")))
+
+    def script(request, conn):
+        conn.count = getattr(conn, "count", 0) + 1
+        if conn.count == 1:
+            return conn.reply(200, {"count": 1})
+        conn.send((head + body)[:cut])
+        return conn.reset() if how == "reset" else False
+
+    server = serve(script)
+    one = client(server)
+    for cut, method in zip(cuts, itertools.cycle(["GET", "PUT", "DELETE", "HEAD"])):
+        one.request("/warm")
+        del server.requests[:]
+        if cut < len(head):  # nothing was answered: asked again
+            assert one.request("/x", {"method": method}) == (None if method == "HEAD" else {"count": 1})
+            assert len(server.requests) == 2
+        elif method == "HEAD" or cut == len(head + body):
+            assert one.request("/x", {"method": method}) == (None if method == "HEAD" else {"kept": "yes"})
+            assert len(server.requests) == 1
+        else:  # an answer had begun, so it was carried out
+            assert failed(one.request, "/x", {"method": method}).status == 502 and len(server.requests) == 1
+        one.close()
+
+
+@pytest.mark.parametrize("taken", [0, 1, 5000])
+def test_a_kept_connection_may_end_inside_a_request(client, taken):
+    first = threading.Event()
+
+    def script(conn):
+        conn.request()
+        conn.reply(200, {})
+        if not first.is_set():
+            first.set()
+            conn.take(taken)
+            conn.reset()
+        conn.request()
+        conn.reply(200, {"again": True})
+
+    server = RawServer(script)
+    try:
+        one = client(server)
+        one.request("/warm")
+        assert one.put("/x", "x" * (1 << 20)) == {}  # on the next connection, which is answered as if it were warm
+        assert server.count == 2
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize("end", ["half-closed", "reset", "close_notify"])
+def test_a_kept_connection_that_ends_while_idle_is_not_used(serve, client, trusting, end):
+    def script(request, conn):
+        conn.reply(200, len(server.requests))
+        if end == "half-closed":
+            socket.socket.shutdown(conn.sock, socket.SHUT_WR)
+        elif end == "close_notify":  # TLS has ended, TCP goes on
+            conn.sock.settimeout(0.01)
+            try:
+                conn.sock.unwrap()
+            except (OSError, ValueError):
+                pass
+            conn.sock.settimeout(None)
+        else:
+            conn.reset()
+        conn.sock.close() if end == "reset" else server.stopped.wait(20)
+        return False
+
+    server = serve(script, tls=end == "close_notify")
+    one = client(server, ssl_context=trusting)
+    for number, method in enumerate(("GET", "PUT", "POST", "GET"), 1):
+        assert one.request("/x", {"method": method, "timeout": 5000}) == number
+    assert server.count == 4
+
+
+@pytest.mark.parametrize("head", [
+    "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n", "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nConnection: x, Close\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"], ids=short)
+def test_a_connection_that_the_server_will_close_is_not_kept(serve, client, head):
+    server = serve(lambda request, conn: conn.send(head if "chunked" in head else head + "{}"))  # and leaves it open
+    one = client(server)
+    for number in (1, 2, 3):
+        assert one.request("/x") == {} and server.count == number
+        eventually(lambda: not server.open)
+
+
 @pytest.mark.parametrize("status", [300, 301, 302, 303, 304, 307, 308])
 def test_redirects_are_errors_and_nobody_else_is_asked(serve, client, status):
     other = serve(lambda request, conn: conn.reply(200, {}))
@@ -927,6 +1047,43 @@ def test_a_body_over_the_limit_is_an_error(serve, client, head, body):
     assert error.status == 200 and "larger than the limit" in str(error) and peak < 4 * apiproxy.MiB
 
 
+def test_many_small_chunks_cost_no_more_than_their_octets(serve, client):
+    count = 30000
+    wire = CHUNKED.encode() + b"2\r\n{}\r\n" * count + b"0\r\n\r\n"
+    one = client(serve(lambda request, conn: conn.send(wire)))
+    tracemalloc.start()
+    try:
+        assert len(one.request("/x", {"isJSON": False}).body) == 2 * count
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("length", [
+    "Content-Length: %s\r\n\r\n{}" % length for length in ("+2", "0x2", "2_0", "2 2", "-2", "2.0", "2, 3", "\xb2", "")] + [
+    "Transfer-Encoding: %s\r\n\r\n2\r\n{}\r\n0\r\n\r\n" % coding for coding in ("identity", "gzip, chunked", "chunked, chunked", "chunke")] + [
+    "Transfer-Encoding: chunked\r\n\r\n%s" % chunks for chunks in (
+        "+2\r\n{}\r\n0\r\n\r\n", "0x2\r\n{}\r\n0\r\n\r\n", " 2\r\n{}\r\n0\r\n\r\n", "0_2\r\n{}\r\n0\r\n\r\n", "\r\n{}\r\n0\r\n\r\n",
+        "\xb2\r\n{}\r\n0\r\n\r\n", "2\r\n{}0\r\n\r\n", "2\r\n{}\n0\r\n\r\n", "2\r\n{} \r\n0\r\n\r\n", "2\r\n{}\r\n0\r\n", "2\r\n{}\r\n0",
+        "2\r\n{}\r\n" + "0" * 70000, "2;" + "x" * 70000 + "\r\n{}\r\n0\r\n\r\n")], ids=short)
+def test_a_length_in_a_spelling_of_its_own_is_refused(serve, client, length):
+    server = serve(lambda request, conn: conn.send(("HTTP/1.1 200 OK\r\n" + length).encode("latin-1")) or False)
+    error = failed(client(server).request, "/x", {"isJSON": False})
+    assert error.status == 502 and len(server.requests) == 1
+
+
+def test_of_an_error_that_unpacks_without_end_the_first_mib_is_kept(serve, client):
+    bomb = gzip.compress(bytes(64 << 20), 1)
+    server = serve(lambda request, conn: conn.send(zipped(bomb).replace(b"200 OK", b"500 Oops")))
+    tracemalloc.start()
+    try:
+        error = failed(client(server).request, "/x")
+        assert tracemalloc.get_traced_memory()[1] < 16 * apiproxy.MiB  # and not 64
+    finally:
+        tracemalloc.stop()
+    assert (error.status, error.body) == (500, bytes(apiproxy.MiB))
+
+
 @pytest.mark.parametrize("head", ["Content-Length: 50000000\r\n\r\n", "\r\n", "Transfer-Encoding: chunked\r\n\r\n2faf080\r\n"])
 def test_of_a_large_error_the_first_mib_is_kept(serve, client, head):
     server = serve(lambda request, conn: conn.send("HTTP/1.1 500 Oops\r\n" + head + "x" * 50000000) or False)
@@ -1021,6 +1178,28 @@ def test_a_proxy_that_refuses_is_named(serve, client, proxies, answer):
     assert "proxy 127.0.0.1:%d" % proxy.port in str(error)
 
 
+@pytest.mark.parametrize("scheme", ["http", "https", "ws", "wss"])
+def test_a_proxy_that_is_not_there_is_named(client, proxies, scheme):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    proxies(**{"https_proxy" if scheme in ("https", "wss") else "http_proxy": "http://user:SECRET@127.0.0.1:%d" % port})
+    url = scheme + "://cluster.invalid"
+    error = failed(WebSocket.connect, url) if scheme[0] == "w" else failed(client(url).request, "/x")
+    assert error.status == 502 and "proxy 127.0.0.1:%d" % port in str(error)
+    chain = [error, error.__cause__, error.__cause__.__cause__]
+    assert any(isinstance(one, ConnectionRefusedError) for one in chain)
+
+
+@pytest.mark.parametrize("answer, status", [
+    ("HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n", 407), ("HTTP/1.1 503 No\r\n\r\nwhy", 503),
+    ("HTTP/1.1 302 X\r\nLocation: http://127.0.0.1:1/\r\n\r\n", 302), ("", 502), ("SSH-2.0-x\r\n\r\n", 502)])
+def test_a_proxy_of_plain_http_that_refuses_is_an_error(serve, client, proxies, answer, status):
+    proxy = serve(lambda request, conn: conn.send(answer) or False)
+    proxies(http_proxy="http://user:SECRET@127.0.0.1:%d" % proxy.port)
+    assert failed(client("http://cluster.invalid").request, "/x").status == status
+    assert len(proxy.requests) == 1
+
+
 @pytest.mark.parametrize("url", ["socks5://127.0.0.1:1", "https://u:SECRET@h", "http://:80", "http://u:SECRET@h:x",
     "http://h:99999", "http://[::1"])
 def test_a_proxy_that_is_none_is_a_502(client, proxies, url):
@@ -1052,6 +1231,77 @@ def test_a_certificate_is_checked(serve, client, trusting):
         error = failed(client(url, ssl_context=context).request, "/x")
         assert error.status == 502 and isinstance(error.__cause__, ssl.SSLCertVerificationError)
     assert not server.requests and client(server, ssl_context=trusting).request("/x") == {}
+
+
+@pytest.mark.parametrize("value", ["false", "0", 1, ["x"], None, ""])
+def test_nothing_but_true_turns_the_check_of_certificates_off(serve, value):
+    server = serve(lambda request, conn: conn.reply(200, {}), tls=True)
+    config = {"apiVersion": "v1", "kind": "Config", "current-context": "a",
+              "clusters": [{"name": "a", "cluster": {"server": server.url, "insecure-skip-tls-verify": value}}],
+              "users": [{"name": "a", "user": {}}], "contexts": [{"name": "a", "context": {"cluster": "a", "user": "a"}}]}
+    packed = base64.b64encode(json.dumps(config).encode()).decode()
+    for cluster in ({"name": "a", "server": server.url, "insecureTLSVerify": value}, {"kubeconfig": packed}):
+        with apiproxy.Client("") as one:
+            try:
+                one.set_cluster(cluster)
+            except (TypeError, ValueError):
+                continue  # a value that says neither yes nor no may be refused
+            error = failed(one.request, "/x", {"cluster": "a"})
+            assert isinstance(error.__cause__, ssl.SSLCertVerificationError)
+    try:
+        context = apiproxy.tls_context(insecure=value)
+    except (TypeError, ValueError):
+        pass
+    else:
+        assert context.check_hostname and context.verify_mode == ssl.CERT_REQUIRED
+    assert not server.requests
+
+
+def test_what_turns_the_check_off_elsewhere_does_not_here(serve, client, monkeypatch):
+    server = serve(hello, tls=True)
+    monkeypatch.setenv("PYTHONHTTPSVERIFY", "0")
+    monkeypatch.setattr(ssl, "_create_default_https_context", ssl._create_unverified_context)  # what people paste
+    apiproxy.default_context.cache_clear()
+    for context in (None, False, 0, ""):  # "I have none"
+        for call in (lambda: client(server, ssl_context=context).request("/x"), lambda: connect(server.ws, ssl_context=context)):
+            assert isinstance(failed(call).__cause__, ssl.SSLCertVerificationError)
+    assert not server.requests
+
+
+def test_tls_over_ipv6_and_through_a_proxy_to_it(serve, client, trusting, proxies):
+    def script(request, conn):
+        return hello(request, conn) if request.is_watch else conn.reply(200, {})
+
+    names_sent = []
+    server = serve(script, tls=True)
+    server.context.sni_callback = lambda sock, name, context: names_sent.append(name)
+    proxy = serve(proxying())  # leads every [::1]:port to 127.0.0.1:port
+    place = "[::1]:%d" % server.port
+    proxies(https_proxy=proxy.url)
+    urls = ["https://%s" % place]
+    try:
+        direct = serve(script, tls=True, host="::1")
+        direct.context.sni_callback = server.context.sni_callback
+        urls.append(direct.url)
+    except OSError:
+        pass  # no IPv6 here
+    for url in urls:
+        assert client(url, ssl_context=trusting).request("/x") == {}
+        ws = connect("wss" + url[5:] + "/", ssl_context=trusting)
+        assert ws.recv() == "hello"
+        ws.abort()
+        proxies(no_proxy="::1,[::1]")
+    assert proxy.paths() == [place] * 2 == [request.headers["host"] for request in proxy.requests]
+    assert {request.headers["host"] for request in server.requests} == {place}
+    assert set(names_sent) == {None}  # an address is no name: it is in the certificate, not in SNI
+
+
+def test_http_names_the_host_in_sni(serve, client, trusting):
+    server, seen = serve(lambda request, conn: conn.reply(200, {}), tls=True), []
+    server.context.sni_callback = lambda sock, name, context: seen.append(name)
+    for host in ("localhost", "127.0.0.1"):
+        assert client("https://%s:%d" % (host, server.port), ssl_context=trusting).request("/x") == {}
+    assert seen == ["localhost", None]
 
 
 def test_a_tls_body_without_its_end_is_an_error(serve, client, trusting):
@@ -1528,6 +1778,23 @@ def test_an_endless_answer_is_given_up(serve, start, piece, status):
     eventually(lambda: not server.open)
 
 
+def test_a_refusal_has_what_came_of_its_body_although_its_length_lies(serve):
+    chunked = "Transfer-Encoding: chunked\r\n\r\n"
+    bodies = {"\r\nwhy?": b"why?", "Content-Length: 9\r\n\r\nwhy?": b"why?", "Content-Length: 9999999999999\r\n\r\nwhy?": b"why?",
+              "Content-Length: x\r\n\r\nwhy?": None, "Content-Length: -1\r\n\r\nwhy?": None,  # no length is not a length
+              "Content-Length: 3\r\n\r\nwhy?": b"why", "Content-Length: 0\r\n\r\nwhy?": b"", chunked + "9\r\nwhy?": b"why?",
+              chunked + "4\r\nwhy?": b"why?", chunked + "4\r\nwhy?\r\nxyz\r\n": b"why?", chunked + "xyz\r\nwhy?": b""}
+    for ends in (True, False):
+        server = serve(lambda request, conn: conn.send(
+            "HTTP/1.1 403 No\r\n" + urllib.parse.unquote(request.path[1:])) or (False if ends else None))
+        calls = {answer: background(connect, server.ws + "/" + urllib.parse.quote(answer, ""), timeout=10 if ends else 1)
+                 for answer in bodies}
+        errors = {answer: call.result(20) for answer, call in calls.items()}
+        assert {error.status for error in errors.values()} == {403}
+        assert {answer: bodies[answer] and error.body for answer, error in errors.items()} == bodies
+        eventually(lambda: not server.open)
+
+
 def test_one_deadline_covers_an_answer_of_single_octets(serve):  # H17
     def script(request, conn):
         for _ in range(500):
@@ -1773,6 +2040,61 @@ def test_recv_goes_on_beside_a_send_that_is_stuck(dial, tls):  # F23
 
 
 @both
+@pytest.mark.parametrize("how", ["end", "reset", "silence"])
+def test_senders_that_are_stuck_end_with_the_connection(dial, tls, how):
+    go = threading.Event()
+
+    def script(conn):
+        go.wait(20)
+        if how == "reset":
+            conn.reset()
+        elif how == "silence":
+            idle(conn)
+
+    ws = dial(script, tls, **({"ping_interval": 0.05, "ping_timeout": 0.05} if how == "silence" else {}))
+    senders = [background(ws.send, bytes(20 << 20))]
+    eventually(lambda: ws._wire._waiting)
+    senders += [background(ws.send, "next"), background(ws.ping)]  # these wait for the first
+    go.set()
+    if how == "silence":  # who reads notices
+        assert outcome(ws.recv)[0] == 1006
+    assert [one.result().code for one in senders] == [1006] * 3
+    assert outcome(ws.recv)[0] == outcome(ws.send, "x")[0] == 1006 and ws.closed
+
+
+@both
+def test_a_peer_that_takes_a_big_message_slowly_is_alive(dial, monkeypatch, tls):
+    size, clock, go = 6 << 20, [1000.0], threading.Event()
+
+    def script(conn):
+        go.wait(10)
+        left = size + 14
+        while left > 0:  # 128 KiB a second, 48 in all, and no time to say anything meanwhile
+            data = some(conn)
+            left, clock[0] = left - len(data), clock[0] + len(data) / (1 << 17)
+        conn.send(frame(TEXT, "got it"))
+        conn.wait_end()
+
+    def recv():
+        while True:
+            try:
+                return ws.recv(timeout=0.001)
+            except TimeoutError:
+                pass
+
+    ws = dial(script, tls, ping_interval=10, ping_timeout=20)
+    for sock in [ws._wire._sock] + list(ws.server.open):  # little room: what is sent was taken, but for a second or two
+        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+            sock.setsockopt(socket.SOL_SOCKET, option, 1 << 16)
+    monkeypatch.setattr(apiproxy, "time", types.SimpleNamespace(**{**vars(time), "monotonic": lambda: clock[0]}))
+    sender, reader = background(ws.send, bytes(size)), background(recv)
+    eventually(lambda: ws._wire._waiting)
+    go.set()
+    assert reader.result(20) == "got it"
+    assert sender.result() is None
+
+
+@both
 @pytest.mark.parametrize("what", ["recv", "send"])
 def test_abort_wakes_who_is_blocked(dial, tls, what):  # F18, 19, 20
     ws = dial(idle, tls)
@@ -1865,6 +2187,35 @@ def test_close_beside_a_reader_ends_both_with_the_servers_answer(dial, tls):
     assert reader.result() == ["last"]
     assert outcome(ws.recv) == (1000, "enough")
     assert outcome(ws.send, "x")[0] == 1000
+
+
+@pytest.mark.parametrize("other", ["close", "abort"])
+def test_an_end_from_two_sides_at_once_is_one_end(dial, monkeypatch, other):
+    go, told, meet, real = threading.Event(), threading.Event(), threading.Barrier(2), apiproxy.ConnectionClosed.__init__
+
+    def slowly(self, code, reason=""):  # both sides are about to say how it ended, and the reader is first
+        try:
+            meet.wait(0.15)
+            if threading.current_thread() is not reader:
+                told.wait(0.15)
+        except threading.BrokenBarrierError:
+            pass
+        real(self, code, reason)
+
+    def read():
+        try:
+            return outcome(ws.recv)
+        finally:
+            told.set()
+
+    ws = dial(lambda conn: go.wait(10), close_timeout=0.05)
+    monkeypatch.setattr(apiproxy.ConnectionClosed, "__init__", slowly)
+    reader = background(read)
+    eventually(lambda: ws._wire._waiting)
+    go.set()
+    ended = background(ws.abort) if other == "abort" else background(ws.close, 4001)
+    assert ended.result() is None
+    assert outcome(ws.recv) == outcome(ws.recv) == reader.result()
 
 
 def test_a_reader_does_not_outlive_a_close_that_nobody_answers(dial):
@@ -3507,6 +3858,24 @@ def test_a_token_that_a_header_can_not_carry_is_refused_without_repeating_it(ser
         one.set_token("dev", 5)
 
 
+@pytest.mark.parametrize("user_id", ["a\r\nX-Evil: y", "a\nb", "a\0", "a b", "a,b", "\u20ac"])
+def test_a_user_id_that_a_header_can_not_carry_is_refused(serve, client, user_id):
+    server = serve(lambda request, conn: conn.reply(200, pods()))
+    one, errors = client(server), []
+    one.user_id, one._kubeconfigs["dev"] = user_id, "SECRET"
+    with pytest.raises(ValueError):
+        one.request("/x")
+    streams = [lambda: one.stream("/x", print, {"failCb": lambda: errors.append(1)}),
+               lambda: one.stream_results("/api/v1/pods", print, lambda error, cancel: [errors.append(error), cancel()])]
+    for count, start in enumerate(streams, 1):
+        try:
+            start()
+        except ValueError:
+            errors.append(1)
+        eventually(lambda: len(errors) == count)  # one way or the other it is said
+    assert not server.requests
+
+
 def test_a_token_may_be_a_function_and_is_asked_each_time(serve, client):
     server = serve(lambda request, conn: conn.reply(200, {}))
     one = client(server)
@@ -4339,6 +4708,25 @@ def test_an_exec_plugin_may_give_a_client_certificate(serve, certificate, tmp_pa
     path = write(tmp_path / "config", config(server.url, user, cluster={"certificate-authority-data": b64(cert)}))
     with apiproxy.Client.from_kubeconfig(path) as client:
         assert client.request("/version") == {"subject": "apiproxy tests", "authorization": None}
+
+
+def test_a_client_certificate_is_shown_only_for_its_own_cluster(serve, certificate, tmp_path):
+    def script(request, conn):
+        shown = conn.sock.getpeercert() is not None
+        conn.reply(200, {"certificate": shown, "authorization": request.headers.get("authorization")})
+
+    server, (key, cert) = serve(script, tls=True), pem()
+    server.context.load_verify_locations(certificate)
+    server.context.verify_mode = ssl.CERT_OPTIONAL
+    mine = apiproxy.tls_context(ca_data=cert.encode())
+    apiproxy.load_certificate(mine, cert.encode(), key.encode())
+    with apiproxy.Client("", ssl_context=apiproxy.tls_context(ca_data=cert.encode())) as client:
+        client.add_endpoint("mine", apiproxy.Endpoint(server.url, ssl_context=mine))  # one address, two clusters
+        client.add_endpoint("yours", apiproxy.Endpoint(server.url, token="SECRET"))
+        for _ in range(3):  # kept connections too
+            assert client.request("/x", {"cluster": "mine"}) == {"certificate": True, "authorization": None}
+            assert client.request("/x", {"cluster": "yours"}) == {"certificate": False, "authorization": "Bearer SECRET"}
+    assert server.count == 2
 
 
 @pytest.mark.parametrize("spec, said", [
