@@ -965,7 +965,9 @@ class Wire:
             found = re.match(rb"HTTP/1\.[01] (\d\d\d)(?: ([^\r\n]*))?\r\n", data)
             if not found or found.group(1)[:1] != b"2":
                 raise ConnectionError(found.group(0).decode("latin-1").strip() if found else "that is no HTTP")
-        except ConnectionError as error:
+        except TimeoutError:
+            raise
+        except OSError as error:
             raise ConnectionError("proxy %s:%d made no tunnel: %s" % (proxy.host, proxy.port, error)) from error
 
     def _start_tls(self, context: ssl.SSLContext, name: str, deadline: Deadline) -> None:
@@ -1065,7 +1067,7 @@ class Wire:
             if end >= 0:
                 return bytes(head[:end + 4]), bytes(head[end + 4:])
             if len(head) > MAX_HEAD:
-                raise ConnectionError("an answer's head of more than %d octets" % MAX_HEAD)
+                raise OSError("an answer's head of more than %d octets" % MAX_HEAD)  # it answered: no reason to ask again
             count, fresh = self.receive(space, deadline), len(head)
             if not count:
                 raise ConnectionResetError("closed inside an answer's head" if head else "closed before an answer")
@@ -1837,7 +1839,9 @@ def _refusal(conn: _HttpConnection, head: Head, deadline: Deadline) -> Handshake
             body += piece
     except OSError:
         pass  # what came in time has to do
-    plain = Response(head.status, head.reason, head.headers, bytes(body[:MAX_HEAD])).error()
+    wordless = not body and head.status in (400, 403)  # so the API server refuses these two (measured)
+    plain = Response(head.status, head.reason, head.headers, bytes(body[:MAX_HEAD])).error(
+        "without a word: perhaps the Origin, or the subprotocols" if wordless else "")
     error = HandshakeError(plain.status, plain.message)
     error.__dict__.update(plain.__dict__)
     return error
@@ -2238,7 +2242,7 @@ class Watch(Task):
         """Every item and the version of the first page; later pages are of the same version."""
         params = dict(self._list_params)
         items: List[Json] = []
-        version = ""
+        version, tokens = "", {str(params.get("continue"))}
         try:
             while True:
                 page = self._fetch(self._paths[0], params)
@@ -2247,8 +2251,9 @@ class Watch(Task):
                 token = page["metadata"].get("continue")
                 if not token:
                     break
-                if token == params.get("continue"):
+                if str(token) in tokens:
                     raise ApiError(200, "the list goes on with the same continue token", url=self._paths[0])
+                tokens.add(str(token))
                 # the rest in one go: with `limit` the view would lack what the watch then reports on
                 params = {key: value for key, value in params.items() if key not in LIST_ONLY}
                 params["continue"] = token
