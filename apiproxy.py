@@ -305,17 +305,17 @@ def check_callable(what: str, value: Any) -> None:
 # is. Everything that could change where a request goes is refused here.
 # ------------------------------------------------------------------------------
 
-_UNPRINTABLE = re.compile("[\x00-\x20\x7f-\xa0\u2028\u2029]")
+_UNPRINTABLE = "[\x00-\x20\x7f-\xa0\u2028\u2029]"  # compiled when first used, as all here: a quarter of what importing this file costs
 _PRINTABLE = "".join(map(chr, range(33, 127)))
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 5.6.2
+_CONTROL = "[\x00-\x1f\x7f-\x9f]"
+_TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # RFC 9110 5.6.2
 
 
 def segment(name: str, what: str = "name") -> str:
     """`name` percent-encoded as one path segment; ValueError for what can't be one."""
     if not isinstance(name, str):
         raise TypeError("%s is a str, not %s" % (what, type(name).__name__))
-    if name in ("", ".", "..") or "/" in name or _CONTROL.search(name):
+    if name in ("", ".", "..") or "/" in name or re.search(_CONTROL, name):
         raise ValueError("%s can't be %r: empty, '.', '..', a slash or a control character" % (what, name))
     return urllib.parse.quote(name, safe="")
 
@@ -324,7 +324,7 @@ def check_path(path: str) -> str:
     """`path` as the caller wrote it, non-ASCII percent-encoded; ValueError for what would not arrive as written."""
     if not isinstance(path, str):
         raise TypeError("a path is a str, not %s" % type(path).__name__)
-    found = _UNPRINTABLE.search(path)
+    found = re.search(_UNPRINTABLE, path)
     if found or "#" in path:
         raise ValueError("a path can't hold %r: percent-encode it" % (found.group() if found else "#"))
     if ("." in path or "%" in path) and not {".", ".."}.isdisjoint(
@@ -394,7 +394,7 @@ def split_url(url: str, schemes: Tuple[str, str]) -> Address:
     """The Address of `url`, whose scheme is one of (plain, secure); ValueError for anything else in it."""
     if not isinstance(url, str):
         raise TypeError("an address is a str, not %s" % type(url).__name__)
-    if _UNPRINTABLE.search(url) or not url.isascii():
+    if re.search(_UNPRINTABLE, url) or not url.isascii():
         raise ValueError("an address can't hold spaces, control characters or non-ASCII ones")
     parts = urllib.parse.urlsplit(url)
     if parts.scheme not in schemes or not parts.hostname:
@@ -418,7 +418,7 @@ def check_headers(headers: Optional[Mapping[str, str]]) -> Dict[str, str]:
     for name, value in headers.items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise TypeError("header names and values are str")
-        if not _TOKEN.fullmatch(name) or _CONTROL.sub("", value.replace("\t", "")) != value.replace("\t", ""):
+        if not re.fullmatch(_TOKEN, name) or re.sub(_CONTROL, "", value.replace("\t", "")) != value.replace("\t", ""):
             raise ValueError("header %r has a character that is not allowed" % name)
         try:
             value.encode("latin-1")
@@ -429,7 +429,7 @@ def check_headers(headers: Optional[Mapping[str, str]]) -> Dict[str, str]:
 
 def check_protocols(protocols: Sequence[str]) -> None:
     """ValueError unless these are names of WebSocket subprotocols (RFC 6455 4.1); one str is not several."""
-    if isinstance(protocols, str) or not all(isinstance(one, str) and _TOKEN.fullmatch(one) for one in protocols):
+    if isinstance(protocols, str) or not all(isinstance(one, str) and re.fullmatch(_TOKEN, one) for one in protocols):
         raise ValueError("subprotocols are a sequence of RFC 9110 tokens")
 
 
@@ -671,18 +671,18 @@ class Head(NamedTuple):
     headers: Headers
 
 
-_HEAD = re.compile(r"HTTP/1\.([01]) ([1-5]\d\d)(?: ([^\x00-\x08\x0a-\x1f]*))?\r\n"
+_HEAD = (r"HTTP/1\.([01]) ([1-5]\d\d)(?: ([^\x00-\x08\x0a-\x1f]*))?\r\n"
                    r"((?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00-\x08\x0a-\x1f]*\r\n)*)\r\n")
-_LINE = re.compile(r"([^:]+):([^\r]*)\r\n")
+_LINE = r"([^:]+):([^\r]*)\r\n"
 
 
 def parse_head(data: bytes) -> Head:
     """The Head of `data`, which ends with the empty line; BadAnswer for what HTTP/1.1 does not allow (folded lines too)."""
-    found = _HEAD.fullmatch(data.decode("latin-1"))
+    found = re.fullmatch(_HEAD, data.decode("latin-1"))
     if not found:
         raise BadAnswer("the answer is not HTTP/1.1")
     minor, status, reason, lines = found.groups()
-    return Head(int(minor), int(status), reason or "", Headers(_LINE.findall(lines)))
+    return Head(int(minor), int(status), reason or "", Headers(re.findall(_LINE, lines)))
 
 
 def check_handshake(head: Head, key: str, protocols: Sequence[str]) -> str:
@@ -2133,9 +2133,6 @@ class Collection:
         return self._limit is None or index >= len(self._items) - self._limit
 
 
-_BLANK = re.compile(r"[ \t\r\n]*")
-
-
 def parse_events(text: Union[str, bytes]) -> List[Json]:
     """The events in one message, mostly one; ValueError for anything that is not a whole one."""
     if isinstance(text, bytes):
@@ -2143,10 +2140,12 @@ def parse_events(text: Union[str, bytes]) -> List[Json]:
     try:
         events = [parse_json(text)]
     except ValueError:
-        events, position = [], 0
-        while position < len(text.rstrip()):  # several in one message: a proxy may join them
-            event, position = _decode(text, _BLANK.match(text, position).end())  # type: ignore[union-attr]
+        events, position, text = [], 0, text.strip(" \t\r\n")
+        while position < len(text):  # several in one message: a proxy may join them
+            event, position = _decode(text, position)
             events.append(event)
+            while position < len(text) and text[position] in " \t\r\n":
+                position += 1
     for event in events:
         item = event["object"] if isinstance(event, dict) else None
         if not isinstance(item, dict) or event.get("type") not in ("ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"):
@@ -3113,14 +3112,14 @@ class _Credential:
             return None  # opaque: left alone
 
 
-_NO_TOKEN = re.compile("[^\x21-\x7e]")
+_NO_TOKEN = "[^\x21-\x7e]"
 
 
 def check_token(token: Any) -> str:
     """`token`, "" for None; ValueError, which does not repeat it, for what a header can't carry."""
     if token is not None and not isinstance(token, str):
         raise TypeError("a token is a str or a function that returns one")
-    if token and _NO_TOKEN.search(token):
+    if token and re.search(_NO_TOKEN, token):
         raise ValueError("a token can't hold spaces, line ends or non-ASCII characters")
     return token or ""
 
@@ -3332,7 +3331,7 @@ class Client(Settings):
     def _user(self) -> str:
         with self._lock:
             self.user_id = self.user_id or os.urandom(8).hex()
-            if not _TOKEN.fullmatch(self.user_id):  # it is a header, and part of a subprotocol
+            if not re.fullmatch(_TOKEN, self.user_id):  # it is a header, and part of a subprotocol
                 raise ValueError("a user_id is letters, digits and -._~ and the like")
             return self.user_id
 
@@ -3379,7 +3378,7 @@ class Client(Settings):
     def _notice(self, response: Response, cluster: str, sent: Optional[_Credential], logout: bool) -> None:
         """What an answer says beside its body: a fresh token, a token refused, a reload."""
         fresh = response.headers.get("X-Authorization")
-        if fresh and cluster and cluster not in self.endpoints and not _NO_TOKEN.search(fresh):
+        if fresh and cluster and cluster not in self.endpoints and not re.search(_NO_TOKEN, fresh):
             self._swap_token(cluster, sent, fresh)
         if response.status == 401 and sent and isinstance(sent.value, ExecPlugin):
             sent.value.forget()
@@ -3500,7 +3499,7 @@ class Client(Settings):
         body, method, timeout = options.get("body"), options.get("method", "GET"), options.get("timeout", _UNSET)
         if body is not None and not isinstance(body, (str, bytes)):
             raise TypeError("body is str or bytes, not %s: post() takes objects" % type(body).__name__)
-        if not isinstance(method, str) or not _TOKEN.fullmatch(method):
+        if not isinstance(method, str) or not re.fullmatch(_TOKEN, method):
             raise ValueError("method can't be %r" % (method,))
         if timeout is not None and timeout is not _UNSET and (
                 isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0):
