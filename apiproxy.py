@@ -659,7 +659,7 @@ class Headers(Mapping[str, str]):
 
     def tokens(self, name: str) -> List[str]:
         """The comma-separated elements of one header, in lower case."""
-        return [part.strip().lower() for value in self.get_all(name) for part in value.split(",")]
+        return [part.strip(" \t").lower() for value in self.get_all(name) for part in value.split(",")]
 
 
 class Head(NamedTuple):
@@ -2037,7 +2037,7 @@ def is_older(version: Any, than: Any) -> bool:
     """Whether one resourceVersion precedes another; False when they can't be compared (they are opaque)."""
     try:
         return version != than and version.isdecimal() and than.isdecimal() and int(version) < int(than)
-    except AttributeError:
+    except (AttributeError, ValueError):  # no str, or more digits than int() takes
         return False
 
 
@@ -2152,7 +2152,7 @@ def parse_events(text: Union[str, bytes]) -> List[Json]:
             raise ValueError("not a watch event")
         if event["type"] != "ERROR":
             version = item["metadata"]["resourceVersion"]
-            if not isinstance(version, str) or not version:
+            if not isinstance(version, str) or not version.encode():  # a lone surrogate could not be sent back
                 raise ValueError("an event without a resourceVersion")
     return events
 
@@ -2266,14 +2266,14 @@ class Watch(Task):
         """Add a page's items, each with kind and apiVersion; its version. ApiError for what is not a list."""
         try:
             found, kind, version = page["items"] or [], page["kind"], page["metadata"]["resourceVersion"]
-            if kind in ("Status", "Table") or not isinstance(version, str) or not version:
+            if kind in ("Status", "Table") or not isinstance(version, str) or not version.encode():
                 raise TypeError
             kind = kind[:-4] if kind.endswith("List") else kind
             for item in found:
                 hash(object_key(item))
                 item.setdefault("kind", kind)
                 item.setdefault("apiVersion", page.get("apiVersion", "v1"))
-        except (AttributeError, KeyError, TypeError):
+        except (AttributeError, KeyError, TypeError, UnicodeEncodeError):
             what = page.get("kind") if isinstance(page, dict) else type(page).__name__
             raise ApiError(200, "the server sent no list but %.80r" % (what,), url=self._paths[0]) from None
         items += found
@@ -2396,9 +2396,10 @@ class ItemWatch(Watch):
                   if key not in LIST_ONLY and not key.endswith("Selector")}
         item = self._fetch(combine_path(self._paths[0], segment(self._name)), params)
         try:
-            if item["kind"] not in ("Status", "Table") and item["metadata"]["resourceVersion"]:
-                return [item], item["metadata"]["resourceVersion"]
-        except (KeyError, TypeError):
+            metadata = item["metadata"]
+            if metadata["name"] == self._name and metadata["resourceVersion"].encode():
+                return [item], metadata["resourceVersion"]
+        except (AttributeError, KeyError, TypeError, UnicodeEncodeError):
             pass
         raise ApiError(200, "the server sent no object", url=self._paths[0])
 
@@ -2413,8 +2414,8 @@ class ItemWatch(Watch):
         return True
 
     def _apply(self, action: str, item: Json) -> bool:
-        version, gone = item["metadata"]["resourceVersion"], action == "DELETED"
-        if self._item is not None and (version, gone) == (self._seen, self._gone):
+        version, gone = item["metadata"].get("resourceVersion"), action == "DELETED"
+        if self._item is not None and (version, gone) == (self._seen, self._gone) and (version or item == self._item):
             return False
         if action and (is_older(version, self._seen) or self._gone and is_older(version, self._gone_at)):
             return False  # a replay

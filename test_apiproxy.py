@@ -46,6 +46,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.join(HERE, "examples"), os.path.join(HERE, ".ci")]
 
 import apiproxy  # noqa: E402
+import fuzz  # noqa: E402
 from apiproxy import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Cancel, ConnectionClosed, WebSocket  # noqa: E402
 from demo_cluster import DemoCluster  # noqa: E402
 from faultproxy import FaultProxy  # noqa: E402
@@ -4749,6 +4750,70 @@ def test_every_view_was_the_servers_and_they_only_go_forward_and_the_last_is_the
     client(store.server, retry_cap=0.02).stream_results("/api/v1/pods", view, lambda error, cancel: None)
     eventually(lambda: store.faults <= 0 and seen[-1] == store.text(list(store.state.values())))
     assert not wrong and len(seen) > 10
+
+
+# ------------------------------------------------------------------------------
+# Fuzzing: a few cases of .ci/fuzz.py, which runs a million in CI
+# ------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("kind, count", [("frames", 3000), ("handshakes", 1000), ("answers", 500), ("events", 500)])
+def test_nothing_that_a_server_sends_surprises(kind, count):
+    outcomes, failure = fuzz.run(kind, 2026, range(count))
+    assert not failure, failure
+    assert len(outcomes) > 2 and max(outcomes.values()) < 0.9 * count  # the cases are not all of one sort
+
+
+def test_a_failed_case_is_told_with_the_command_that_runs_it_again(monkeypatch):
+    monkeypatch.setattr(apiproxy.MessageReader, "next", lambda reader: 1 / 0)
+    for _ in range(2):
+        outcomes, failure = fuzz.run("frames", 7, range(40, 50))
+        assert not outcomes and "ZeroDivisionError" in failure and failure.endswith("python .ci/fuzz.py --case frames:7:40")
+
+
+def test_a_case_that_hangs_is_told(monkeypatch):
+    monkeypatch.setattr(fuzz, "SECONDS", 0.05)
+    monkeypatch.setattr(apiproxy.MessageReader, "next", lambda reader: threading.Event().wait())
+    outcomes, failure = fuzz.run("frames", 7, [40])
+    assert not outcomes and "Hang" in failure and "--case frames:7:40" in failure
+
+
+# -- what fuzzing found
+
+
+@pytest.mark.parametrize("space", ["\x85", "\xa0"])
+def test_only_blanks_and_tabs_are_left_out_around_a_header_value(space):
+    head = apiproxy.parse_head("\r\n".join([GOOD[0], "Upgrade: websocket" + space] + GOOD[2:] + ["", ""]).encode("latin-1"))
+    with pytest.raises(apiproxy.HandshakeError):
+        apiproxy.check_handshake(head, KEY, [])
+
+
+@pytest.mark.parametrize("lists, watches", [
+    ([pods(version="\ud800"), pods(pod("b"))], [[]]), ([pods(), pods(pod("b"))], [[event("ADDED", "a", "\ud800")], []])])
+def test_a_version_that_cannot_be_sent_back_lists_again(serve, client, lists, watches):
+    api = Api(serve, lists, watches).start(client)
+    eventually(lambda: api.views[-1:] == ["b1"])
+    assert len(api.errors) == 1
+
+
+@pytest.mark.parametrize("other", [pod("b"), pods(), pod("a", 5), pod("a", ["x"]), pod("a", "\ud800")])
+def test_what_is_not_the_object_that_was_asked_for_is_an_error(serve, client, other):
+    api = Api(serve, gets=[other, pod("a")]).start(client, name="a")
+    eventually(lambda: api.views)
+    assert api.views == ["a1"] and api.errors == [200]
+
+
+def test_a_list_without_versions_of_its_items_does_not_end_the_watch_of_one(serve, client):
+    states, bare = [], {"metadata": {"name": "a", "uid": "ua"}, "x": 1}
+    api = Api(serve, [pods(bare)], [[error(410)], [event("MODIFIED", "a", "11")], []], [pod("a")])
+    client(api.server).stream_result("/api/v1/pods", "a", states.append, api.error)
+    eventually(lambda: len(states) == 3)
+    assert states[1]["x"] == 1 and not api.errors
+
+
+def test_a_version_of_thousands_of_digits_is_only_opaque(serve, client):
+    api = Api(serve, [pods()], [[event("ADDED", "a", "1" + "0" * 5000), event("ADDED", "b", "2" + "0" * 5000)]]).start(client)
+    eventually(lambda: len(api.views) == 3)
+    assert not api.errors and len(api.asked(False)) == 1
 
 
 # ------------------------------------------------------------------------------
