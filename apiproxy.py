@@ -2048,6 +2048,11 @@ def object_key(item: Json) -> Any:
         item.get("apiVersion"), item.get("kind"), metadata.get("namespace"), metadata.get("name"))
 
 
+def is_same(old: Json, listed: Json) -> bool:
+    """Whether a list shows the object that is known: a version alone may come again after a backup was restored."""
+    return bool({key: value for key, value in old.items() if key != "actionType"} == listed)
+
+
 def newest_first(item: Json) -> str:
     """The time by which `limit` chooses, as text that sorts; "" when there is none."""
     when = item.get("lastTimestamp") or item["metadata"].get("creationTimestamp")
@@ -2075,7 +2080,7 @@ class Collection:
         old, self._listed = self._known, version
         self._deleted.clear()
         if versions == {key: known for key, (_, known) in old.items()} and all(
-                known or self._items[self._index(old[key][0])] == fresh[key] for key, known in versions.items()):
+                is_same(self._items[self._index(old[key][0])], item) for key, item in fresh.items()):
             return False
         places = {key: self._place(item, old[key][0] if key in old else None) for key, item in fresh.items()}
         order = sorted(fresh, key=places.__getitem__)
@@ -2415,7 +2420,7 @@ class ItemWatch(Watch):
 
     def _apply(self, action: str, item: Json) -> bool:
         version, gone = item["metadata"].get("resourceVersion"), action == "DELETED"
-        if self._item is not None and (version, gone) == (self._seen, self._gone) and (version or item == self._item):
+        if self._item is not None and (version, gone) == (self._seen, self._gone) and (action or is_same(self._item, item)):
             return False
         if action and (is_older(version, self._seen) or self._gone and is_older(version, self._gone_at)):
             return False  # a replay

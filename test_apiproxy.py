@@ -48,6 +48,7 @@ sys.path[:0] = [HERE, os.path.join(HERE, "examples"), os.path.join(HERE, ".ci")]
 import apiproxy  # noqa: E402
 import fuzz  # noqa: E402
 from apiproxy import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Cancel, ConnectionClosed, WebSocket  # noqa: E402
+import simulate  # noqa: E402
 from demo_cluster import DemoCluster  # noqa: E402
 from faultproxy import FaultProxy  # noqa: E402
 
@@ -624,6 +625,8 @@ def test_a_close_payload_is_read(payload, result):
     [(9, b"!"), (10, b""), (1, "abc")]),
     (frame(1, b"\xf0\x9f", fin=False) + frame(0, fin=False) + frame(0, b"\x98\x80") + frame(2, b"x"), [(1, "😀"), (2, b"x")]),
     (frame(2, b"a", fin=False) + frame(0) + frame(1, fin=False) + frame(0, fin=False) + frame(0), [(2, b"a"), (1, "")]),
+    (frame(1, "a", fin=False) + frame(0, "b") + frame(1, "c", fin=False) + frame(0, "d"), [(1, "ab"), (1, "cd")]),
+    (frame(2, b"a", fin=False) + frame(0, b"b") + frame(2, b"c", fin=False) + frame(0, b"d"), [(2, b"ab"), (2, b"cd")]),
     (frame(9, b"x" * 125) + frame(1, "y" * 126), [(9, b"x" * 125), (1, "y" * 126)]),
     (frame(2, b"z" * 300, fin=False) + frame(0, b"w" * 200), [(2, b"z" * 300 + b"w" * 200)]),
 ])
@@ -2588,6 +2591,21 @@ def test_a_relist_replaces_everything_and_what_stayed_keeps_its_place(before, af
     collection.replace([pod(*word) for word in before.split()])
     assert collection.replace([pod(*word) for word in after.split()]) is differs
     assert text(collection.items()) == view
+
+
+def test_a_relist_sees_other_contents_at_the_same_version():
+    collection = apiproxy.Collection()
+    collection.replace([pod("a")])
+    collection.apply("MODIFIED", dict(pod("a", "2", data=1), actionType="MODIFIED"))
+    assert not collection.replace([pod("a", "2", data=1)]) and collection.replace([pod("a", "2", data=2)])
+    assert collection.items()[0]["data"] == 2
+
+
+def test_a_relist_sees_another_object_at_the_same_version(serve, client):
+    api = Api(serve, [pods(pod("a", data=2))], [[error(410)], []], gets=[pod("a", data=1)])
+    seen = []
+    client(api.server).stream_result("/api/v1/pods", "a", seen.append, print)
+    eventually(lambda: [item["data"] for item in seen] == [1, 2])
 
 
 @pytest.mark.parametrize("limit, expected", [(None, "a1 b1 c1 d1 e1 f1"), (1, "b1"), (3, "b1 d1 a1"), (9, "b1 d1 a1 c1 e1 f1")])
@@ -4609,97 +4627,111 @@ def test_every_row_of_the_fault_catalogue_has_a_test_that_ci_runs():
         assert [found for found in marks if not found or found == {"slow"} and slow_too], row
 
 
-class Store:
-    """A server that knows every state it ever had, and fails as real ones do until it has used up its faults."""
-
-    def __init__(self, serve, seed):
-        self.chance, self.lock, self.faults = random.Random(seed), threading.RLock(), 60
-        self.version, self.window, self.state, self.log, self.history, self.pages = 10, 0, {}, [], {10: ""}, {}
-        self.server = serve(lambda request, conn: (self.watch if request.is_watch else self.list)(request, conn))
-
-    def text(self, items):
-        return " ".join(sorted(text(items).split()))
-
-    def change(self):
-        """One object is made, changed, or deleted, to be made anew later with another uid."""
-        name = self.chance.choice("abcd")
-        known = self.state.pop(name, None)
-        self.version += self.chance.choice((1, 1, 7))
-        item = pod(name, str(self.version), known["metadata"]["uid"] if known else "%s-%d" % (name, self.version))
-        gone = known and self.chance.random() < 0.5
-        if not gone:
-            self.state[name] = item
-        self.log.append((self.version, {"type": "DELETED" if gone else "MODIFIED" if known else "ADDED", "object": item}))
-        self.history[self.version] = self.text(self.state.values())
-
-    def fault(self, *choices):
-        with self.lock:
-            if self.faults <= 0 or self.chance.random() < 0.6:
-                return None
-            self.faults -= 1
-            return self.chance.choice(choices)
-
-    def list(self, request, conn):
-        fault = self.fault(cut, reset, "gone", (500, b"<html>"), (200, {"kind": "Status"}), (429, b"", {"Retry-After": "0"}))
-        if fault and fault != "gone":
-            return fault(request, conn) if callable(fault) else conn.reply(*fault)
-        with self.lock:
-            token, more = query(request).get("continue"), {}
-            if token and (fault or token not in self.pages):
-                return conn.reply(410, pods(**{"continue": "inconsistent"}))
-            version, items = self.pages.pop(token, None) or (str(self.version), list(self.state.values()))
-            if not token and self.chance.random() < 0.5:  # two pages, and changes between them
-                more = {"continue": "t%d" % len(self.server.requests)}
-                self.pages[more["continue"]], items = (version, items[1:]), items[:1]
-                self.change()
-        conn.reply(200, pods(*items, version=version, **more))
-
-    def watch(self, request, conn):
-        after, fault = int(query(request)["resourceVersion"]), self.fault([410], [503], [403], [eof], "replay")
-        if isinstance(fault, list):
-            return play(fault, request, conn)
-        with self.lock:
-            sent = max(0, sum(version <= after for version, _ in self.log) - (5 if fault else 0))
-            if after < self.window:
-                return play([error(410)] + self.chance.choice(([], [1000], [eof])), request, conn)
-        conn.upgrade(request)
-        while not self.server.stopped.is_set():
-            with self.lock:
-                self.change() if self.faults > 0 else None
-                news, sent, now = self.log[sent:], len(self.log), self.version
-            for _, one in news:
-                data = frame(1, json.dumps(one))
-                fault = self.fault([data, data], [frame(1, "{")], [frame(2, json.dumps(one))], [frame(1, b"\xff")], [frame(1, "null")],
-                                   [error(500)], [error(410)], [reset], [eof], [1000], [1011], [data[:20], eof], "compact")
-                if fault == "compact":
-                    self.window = now + 1
-                for step in fault if isinstance(fault, list) else [data]:
-                    if callable(step):
-                        return step(request, conn)
-                    conn.send(frame(8, step.to_bytes(2, "big")) if isinstance(step, int) else
-                              frame(1, json.dumps(step)) if isinstance(step, dict) else step)
-            if self.chance.random() < 0.3:
-                conn.push(bookmark(str(now)))
-            if self.faults <= 0 and not news:
-                return hang(request, conn)
+@pytest.fixture
+def wire():
+    """(client, server, proxy): two ends of a connection and the FaultProxy between them."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(1)
+        with FaultProxy(listener.getsockname()[1], buffer=4096) as proxy:
+            with socket.create_connection(("127.0.0.1", proxy.port), 5) as client, listener.accept()[0] as server:
+                server.settimeout(5)
+                yield client, server, proxy
 
 
-@pytest.mark.parametrize("seed", range(15))
-def test_every_view_was_the_servers_and_they_only_go_forward_and_the_last_is_the_truth(serve, client, seed):
-    store, seen, last, wrong = Store(serve, seed), [None], [0], []
+def received(sock):
+    """All that comes until the end, and how it ended."""
+    data = b""
+    try:
+        while True:
+            piece = sock.recv(65536)
+            if not piece:
+                return data, "FIN"
+            data += piece
+    except ConnectionResetError:
+        return data, "RST"
 
-    def view(items):
-        shown = store.text(items)
-        found = [version for version, state in dict(store.history).items() if state == shown and version >= last[0]]
-        if not found or shown == seen[-1]:
-            wrong.append((seen[-1], shown, last[0]))
-        seen.append(shown)
-        last[0] = min(found, default=last[0])
-        items.clear()
 
-    client(store.server, retry_cap=0.02).stream_results("/api/v1/pods", view, lambda error, cancel: None)
-    eventually(lambda: store.faults <= 0 and seen[-1] == store.text(list(store.state.values())))
-    assert not wrong and len(seen) > 10
+def test_the_proxy_passes_what_it_gets_and_knows_what_is_open(wire):
+    client, server, proxy = wire
+    data = os.urandom(1000000)
+    thread = threading.Thread(target=lambda: (client.sendall(data), client.shutdown(socket.SHUT_WR)))
+    thread.start()
+    assert received(server) == (data, "FIN")
+    thread.join()
+    server.sendall(b"still open")
+    assert client.recv(100) == b"still open" and proxy.open == 1
+    server.close()
+    assert received(client) == (b"", "FIN")
+    eventually(lambda: not proxy.open)
+    assert len(proxy.opened) == len(proxy.closed) == 1 and proxy.opened < proxy.closed
+
+
+@pytest.mark.parametrize("fault, after", [("drop", (b"", "RST")), ("stall", (b"lost?", "FIN"))])
+@pytest.mark.parametrize("way", ["up", "down"])
+def test_the_proxy_makes_one_way_silent(wire, fault, after, way):
+    client, server, proxy = wire
+    source, sink = (client, server) if way == "up" else (server, client)
+    getattr(proxy, fault)(way)
+    source.sendall(b"lost?")
+    source.shutdown(socket.SHUT_WR)
+    sink.sendall(b"heard")
+    assert source.recv(100) == b"heard"
+    assert not select.select([sink], [], [], 0.01)[0]
+    proxy.clear()
+    assert received(sink) == after
+
+
+def test_the_proxy_stalls_until_the_sender_blocks(wire):
+    client, server, proxy = wire
+    proxy.stall("up")
+    client.settimeout(0.05)
+    with pytest.raises(socket.timeout):
+        client.sendall(b"x" * 20000000)
+    client.settimeout(5)
+    server.sendall(b"heard")
+    assert client.recv(100) == b"heard"
+
+
+@pytest.mark.parametrize("rst", [False, True])
+@pytest.mark.parametrize("count", [0, 7])
+def test_the_proxy_cuts_within_a_message(wire, rst, count):
+    client, server, proxy = wire
+    proxy.cut(count, "down", rst)
+    server.sendall(b"a long message")
+    assert received(client) == (b"a long message"[:count], "RST" if rst else "FIN")
+    assert received(server) == (b"", "RST" if rst else "FIN")
+
+
+def test_the_proxy_ends_resets_and_refuses(wire):
+    client, server, proxy = wire
+    proxy.refuse()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", proxy.port), 5)
+    client.sendall(b"still open")
+    assert server.recv(100) == b"still open"
+    proxy.end()
+    assert received(client) == received(server) == (b"", "FIN")
+    proxy.accept()
+    with socket.create_connection(("127.0.0.1", proxy.port), 5) as again:
+        eventually(lambda: proxy.open == 2)
+        proxy.reset()
+        assert received(again) == (b"", "RST") and not proxy.open
+
+
+def test_the_proxy_is_as_slow_as_it_is_told(wire):
+    client, server, proxy = wire
+    proxy.throttle(20000)
+    begin = time.monotonic()
+    client.sendall(b"x" * 2000)
+    client.shutdown(socket.SHUT_WR)
+    assert received(server) == (b"x" * 2000, "FIN")
+    assert time.monotonic() - begin > 0.07
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_every_view_was_the_servers_and_they_only_go_forward_and_the_last_is_the_truth(seed):
+    assert simulate.run(seed) == []
 
 
 # ------------------------------------------------------------------------------
