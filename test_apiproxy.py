@@ -14,6 +14,7 @@ import copy
 import email.utils
 import errno
 import functools
+import gc
 import gzip
 import hashlib
 import inspect
@@ -996,6 +997,37 @@ def test_what_follows_an_answer_poisons_no_later_call(serve, client, answer, aft
 
 def zipped(data):
     return b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(data) + data
+
+
+@pytest.mark.parametrize("was_on", [True, False])
+@pytest.mark.parametrize("data, rests", [(b"[%s]" % (b"1," * 60000 + b"1"), True), ("[%s" % ("1," * 60000), True), (b"[1]", False)], ids=short)
+def test_the_cyclic_collector_rests_while_something_large_is_parsed(monkeypatch, data, rests, was_on):
+    seen, loads, inside, free = [], apiproxy._loads, threading.Barrier(2), threading.Event()
+
+    def slow(data):
+        inside.wait(10)  # both threads are at it
+        seen.append(gc.isenabled())
+        free.wait(10) if threading.current_thread() is other else None
+        return loads(data)
+
+    def parse():
+        try:
+            apiproxy.parse_json(data)
+        except ValueError:
+            pass
+
+    monkeypatch.setattr(apiproxy, "_loads", slow)
+    other = threading.Thread(target=parse)
+    gc.enable() if was_on else gc.disable()
+    try:
+        other.start()
+        parse()
+        assert gc.isenabled() == (was_on and not rests)  # the other is still at it
+        free.set()
+        other.join()
+        assert gc.isenabled() == was_on and seen == [was_on and not rests] * 2
+    finally:
+        gc.enable()
 
 
 def test_gzip_is_asked_for_and_decoded(serve, client):
@@ -2591,6 +2623,31 @@ def test_a_relist_replaces_everything_and_what_stayed_keeps_its_place(before, af
     collection.replace([pod(*word) for word in before.split()])
     assert collection.replace([pod(*word) for word in after.split()]) is differs
     assert text(collection.items()) == view
+
+
+@pytest.mark.parametrize("limit", [None, 1, 3, 50])
+def test_a_collection_shows_what_a_plain_dict_would(limit):
+    chance, collection, model = random.Random(8), apiproxy.Collection(limit), {}
+
+    def view():
+        arrived = list(model.values())
+        return arrived if limit is None else sorted(arrived, key=apiproxy.newest_first, reverse=True)[:limit]
+
+    for version in range(1, 2000):
+        name, before = chance.choice("abcdefghijklmnopqrst"), view()
+        item = pod(name, str(version), lastTimestamp=chance.choice((None, "2024-01-%02dT00:00:00Z" % chance.randrange(1, 9))))
+        if chance.random() < 0.02:
+            model = {key: one for key, one in model.items() if chance.random() < 0.5}
+            collection.replace(chance.sample(list(model.values()), len(model)), str(version))
+        elif chance.random() < 0.3:
+            changed = collection.apply("DELETED", item)
+            model.pop(name, None)
+            assert changed == (view() != before)
+        else:
+            changed = collection.apply("MODIFIED", item)
+            model[name] = item
+            assert changed == (view() != before)
+        assert collection.items() == view()
 
 
 def test_a_relist_sees_other_contents_at_the_same_version():
