@@ -886,6 +886,7 @@ class Wire:
         self._tls: Optional[ssl.SSLObject] = None
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._cut = False  # the TCP connection has ended
+        self._tls_end: Optional[ssl.SSLError] = None  # how TLS has ended
         self.taken = 0.0  # monotonic: when the peer last made room for a sender that waited
 
     @classmethod
@@ -1032,23 +1033,35 @@ class Wire:
                     return self._sock.recv_into(space)
                 except BlockingIOError:
                     return None
+            count = 0
             while True:
                 try:
+                    if self._tls_end:
+                        raise self._tls_end
                     if not (self._cut or self._incoming.pending or self._tls.pending()):
                         raise ssl.SSLWantReadError  # as it would after some work
-                    count = cast(int, self._tls.read(len(space), cast(bytearray, space)))
-                    if not count and self._cut:
-                        raise ssl.SSLEOFError  # 3.8 with OpenSSL 3 takes any end for a clean one
-                    self._seal(b"")  # TLS 1.3 answers key updates inside a read
-                    return count
-                except ssl.SSLWantReadError:
+                    got = cast(int, self._tls.read(len(space) - count, cast(bytearray, space[count:])))
+                    if not got:  # 3.8 with OpenSSL 3 takes any end for a clean one
+                        raise ssl.SSLEOFError if self._cut else ssl.SSLZeroReturnError
+                    count += got
+                    if count == len(space) or not self._incoming.pending:
+                        self._seal(b"")  # TLS 1.3 answers key updates inside a read
+                        return count
+                    # else on to the next record: an API server sends one for each event
+                except ssl.SSLError as error:
+                    if not isinstance(error, ssl.SSLWantReadError):
+                        self._tls_end = error
+                    if count:
+                        return count  # what came whole comes first
+                    if isinstance(error, ssl.SSLZeroReturnError):
+                        return 0
+                    if isinstance(error, ssl.SSLEOFError):
+                        raise ConnectionResetError("TLS ended without close_notify") from None
+                    if not isinstance(error, ssl.SSLWantReadError):
+                        raise
                     self._seal(b"")
                     if not self._pull():
                         return None
-                except ssl.SSLZeroReturnError:
-                    return 0
-                except ssl.SSLEOFError:
-                    raise ConnectionResetError("TLS ended without close_notify") from None
 
     def receive(self, space: memoryview, deadline: Deadline) -> int:
         """As `read`, but waits; the deadline counts although octets come all the time."""

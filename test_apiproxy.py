@@ -1565,6 +1565,34 @@ def test_messages_of_one_tls_record_all_arrive(dial):
     assert [ws.recv(timeout=5) for _ in range(500)] == ["x"] * 500
 
 
+@pytest.mark.parametrize("end", ["close_notify", "garbage", "cut"])
+def test_an_end_of_tls_behind_many_records_is_noticed_at_once_and_loses_none(dial, end):
+    sent = threading.Event()
+
+    def script(conn):
+        for _ in range(100):
+            conn.send(frame(TEXT, "x"))
+        if end == "garbage":
+            socket.socket.sendall(conn.sock, b"\x17\x03\x03\x00\x20" + b"?" * 32)
+        elif end == "close_notify":  # TLS has ended, TCP goes on
+            conn.sock.settimeout(0.01)
+            try:
+                conn.sock.unwrap()
+            except (OSError, ValueError):
+                pass
+        else:
+            socket.socket.shutdown(conn.sock, socket.SHUT_WR)
+        sent.set()
+        conn.stopped.wait(20)
+
+    ws = dial(script, tls=True)
+    assert sent.wait(10)
+    assert [ws.recv(timeout=5) for _ in range(100)] == ["x"] * 100
+    with pytest.raises(ConnectionClosed) as caught:
+        ws.recv(timeout=5)
+    assert caught.value.code == 1006
+
+
 def proxying(answer=b"HTTP/1.1 200 Connected\r\n\r\n"):
     """The script of a CONNECT proxy, which answers octet by octet."""
     def script(request, conn):
@@ -5883,6 +5911,13 @@ def test_an_example_does_what_it_says(running_examples, name):
     assert [text for text in EXAMPLES[name] if text != LIVE and text not in out.decode()] == []
 
 
+def test_the_benchmark_measures_and_prints_a_table():
+    done = run_example("benchmark", "--quick", "--only", "gets", "--plain")
+    out, err = done.communicate(timeout=60)
+    assert (done.returncode, err) == (0, b""), err.decode()
+    assert re.search(r"^\| 300 small GETs[^|]*\| [\d.]+ ms \| [\d.]+ \|", out.decode(), re.M), out.decode()  # both were measured
+
+
 def test_exec_gives_the_commands_exit_code_and_its_stderr():
     done = run_example("exec", "--command", "sh -c 'echo to stderr >&2; exit 3'")
     out, err = done.communicate(timeout=60)
@@ -5904,7 +5939,7 @@ def test_ctrl_c_ends_an_example_cleanly(name):
 
 def test_every_example_is_tried_and_named_in_the_readme():
     files = {name[:-3] for name in os.listdir(os.path.join(HERE, "examples")) if name.endswith(".py")}
-    assert files == set(EXAMPLES) | {"common", "demo_cluster", "in_cluster"}
+    assert files == set(EXAMPLES) | {"common", "demo_cluster", "in_cluster", "benchmark"}
     with open(os.path.join(HERE, "README.md")) as file:
         readme = file.read()
     assert [name for name in files - {"common"} if "`%s.py`" % name not in readme] == []
