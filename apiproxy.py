@@ -2415,7 +2415,8 @@ class ItemWatch(Watch):
         item = self._fetch(combine_path(self._paths[0], segment(self._name)), params)
         try:
             metadata = item["metadata"]
-            if metadata["name"] == self._name and metadata["resourceVersion"].encode():
+            wrong = item["kind"] in ("Status", "Table") or metadata["name"] != self._name
+            if not wrong and metadata["resourceVersion"].encode():
                 return [item], metadata["resourceVersion"]
         except (AttributeError, KeyError, TypeError, UnicodeEncodeError):
             pass
