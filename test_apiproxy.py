@@ -4862,7 +4862,7 @@ def test_a_version_that_cannot_be_sent_back_lists_again(serve, client, lists, wa
     assert len(api.errors) == 1
 
 
-@pytest.mark.parametrize("other", [pod("b"), pods(), pod("a", 5), pod("a", ["x"]), pod("a", "\ud800")])
+@pytest.mark.parametrize("other", [pod("b"), pods(), dict(pod("a"), kind="Table"), dict(pod("a"), kind="Status"), pod("a", 5), pod("a", ["x"]), pod("a", "\ud800")])
 def test_what_is_not_the_object_that_was_asked_for_is_an_error(serve, client, other):
     api = Api(serve, gets=[other, pod("a")]).start(client, name="a")
     eventually(lambda: api.views)
