@@ -389,7 +389,6 @@ class Address(NamedTuple):
     target: str
 
 
-@functools.lru_cache(maxsize=64)  # a client has few addresses, and asks for each request
 def split_url(url: str, schemes: Tuple[str, str]) -> Address:
     """The Address of `url`, whose scheme is one of (plain, secure); ValueError for anything else in it."""
     if not isinstance(url, str):
@@ -407,6 +406,9 @@ def split_url(url: str, schemes: Tuple[str, str]) -> Address:
     bracketed = "[%s]" % host.partition("%")[0] if ":" in host else host  # RFC 6874: a zone is never sent
     authority = bracketed if port == (443 if secure else 80) else "%s:%d" % (bracketed, port)
     return Address(secure, host, port, authority, (parts.path or "/") + ("?" + parts.query if parts.query else ""))
+
+
+_base_address = functools.lru_cache(maxsize=64)(lambda url: split_url(url, ("http", "https")))  # few, and asked for with each request
 
 
 def check_headers(headers: Optional[Mapping[str, str]]) -> Dict[str, str]:
@@ -3370,7 +3372,7 @@ class Client(Settings):
         path = with_query(check_path(path), params)
         endpoint = self.endpoints.get(cluster)  # looked up once: address and credentials belong together
         base, context, proxy = self._base(cluster, endpoint)
-        url, address = combine_path(base, path), split_url(base, ("http", "https"))
+        url, address = combine_path(base, path), _base_address(base)
         cancel = cancel or UNCANCELLED
         deadline = deadline or Deadline(self.request_timeout)
         who, credential = cluster or credentials_of, None
