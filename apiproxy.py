@@ -1375,12 +1375,12 @@ class _HttpConnection:
 
     def _line(self, deadline: Deadline) -> bytes:
         while True:
-            end = self.ahead.find(b"\r\n", self._at)
+            end = self.ahead.find(b"\r\n", self._at, self._at + 4096)
             if end >= 0:
                 line, self._at = self.ahead[self._at:end], end + 2
                 return line
-            if len(self.ahead) - self._at > 4096:
-                raise BadAnswer("a chunk's size in more than 4096 octets")
+            if len(self.ahead) - self._at >= 4096:
+                raise BadAnswer("a chunk's size, or a trailer, of more than 4096 octets")
             if not self._more(deadline):
                 raise ConnectionResetError("the body ended between chunks")
 

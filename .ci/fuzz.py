@@ -669,6 +669,8 @@ def judge_answer(octets, end):
             size = re.fullmatch(rb"([0-9A-Fa-f]+)[ \t]*(?:;[^\r\n]*)?", line)
             if not mark or not size:
                 return bad if b"\r" not in line and b"\n" not in line and len(line) < 4000 else None
+            if len(line) > 4000:
+                return None
             count = int(size.group(1), 16)
             if len(size.group(1)) > 15 and count < 1 << 60:
                 return None
@@ -681,8 +683,10 @@ def judge_answer(octets, end):
             return None
         while not rest.startswith(b"\r\n"):  # trailers
             line, mark, rest = rest.partition(b"\r\n")
+            if len(line) > 4000:
+                return None
             if not mark:
-                return bad if len(line) < 4000 else None
+                return bad
             if not _HEADER.fullmatch(line):
                 return None
     elif lengths:
