@@ -3311,9 +3311,9 @@ class Client(Settings):
             answer = self._send(
                 "POST", "/api/v1/namespaces/%s/serviceaccounts/%s/token" % (segment(namespace), segment(name)), cluster,
                 deadline=deadline, cancel=cancel, token=cast(str, credential.value), auto_logout=False,
-                body=encode_json({"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1",
-                                  "metadata": {"creationTimestamp": None}, "spec": {"expirationSeconds": 86400}}))
-            self._swap_token(cluster, credential, check_token(_checked(answer).json()["status"]["token"]))
+                body={"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1",
+                      "metadata": {"creationTimestamp": None}, "spec": {"expirationSeconds": 86400}})
+            self._swap_token(cluster, credential, check_token(answer.json()["status"]["token"]))
         except (ApiError, KeyError, TypeError, ValueError) as error:
             credential.retry_at = time.monotonic() + self.token_window
             log.warning("the token of cluster %s was not renewed: %s", cluster,
@@ -3357,18 +3357,21 @@ class Client(Settings):
                 raise ValueError("a user_id is letters, digits and -._~ and the like")
             return self.user_id
 
-    def _send(self, method: str, path: str, cluster: str = "", *, body: Optional[bytes] = None, params: Params = None,
+    def _send(self, method: str, path: str, cluster: str = "", *, body: Any = None, params: Params = None,
               headers: Optional[Mapping[str, str]] = None, deadline: Optional[Deadline] = None,
               cancel: Optional[Cancel] = None, token: Optional[str] = None, auto_logout: bool = True,
               backend: bool = False, credentials_of: str = "") -> Response:
-        """One request and its answer, whatever its status.
+        """One request and its answer; ApiError unless that is a 2xx: for a redirect too, which is never followed.
 
+        body            bytes as they are, anything else as JSON, None for none
         credentials_of  for routes of Headlamp itself: the cluster whose credentials go along
         backend         whether the route wants the backend token
         """
         own = {name.lower(): (name, value) for name, value in check_headers(headers).items()}
         if not {"content-length", "transfer-encoding"}.isdisjoint(own):
             raise ValueError("the length of a body is not the caller's to say")
+        if body is not None and not isinstance(body, bytes):
+            body = encode_json(body)
         path = with_query(check_path(path), params)
         endpoint = self.endpoints.get(cluster)  # looked up once: address and credentials belong together
         base, context, proxy = self._base(cluster, endpoint)
@@ -3395,6 +3398,8 @@ class Client(Settings):
             method, url, combine_path(address.target, path), lines, body, deadline, cancel, address,
             (context or default_context()) if address.secure else None, proxy))
         self._notice(response, who, credential, auto_logout and ("Authorization" in lines or "authorization" in own))
+        if not response.ok:
+            raise response.error()
         return response
 
     def _notice(self, response: Response, cluster: str, sent: Optional[_Credential], logout: bool) -> None:
@@ -3422,8 +3427,8 @@ class Client(Settings):
     def fetch(self, cluster: str, path: str, params: Params, cancel: Cancel, auto_logout: bool) -> Json:
         """GET for a stream: ended by its cancel, and by silence."""
         try:
-            return _checked(self._send("GET", path, cluster, params=params, cancel=cancel, auto_logout=auto_logout,
-                                       deadline=Deadline(self.request_timeout, self.list_idle))).json()
+            return self._send("GET", path, cluster, params=params, cancel=cancel, auto_logout=auto_logout,
+                              deadline=Deadline(self.request_timeout, self.list_idle)).json()
         except (ValueError, MemoryError) as error:  # the first: the cluster was taken away meanwhile
             raise ApiError(0, str(error) or "no memory", method="GET", url=path) from error
 
@@ -3455,8 +3460,8 @@ class Client(Settings):
     def send_json(self, method: str, path: str, body: Json, params: Params, cluster: str, content_type: str = "",
                   cancel: Optional[Cancel] = None) -> Json:
         """A request of an API client, with its body as JSON."""
-        return _checked(self._send(method, path, cluster, params=params, body=None if body is None else encode_json(body),
-                                   headers={"Content-Type": content_type} if content_type else None, cancel=cancel)).json()
+        return self._send(method, path, cluster, params=params, body=body, cancel=cancel,
+                          headers={"Content-Type": content_type} if content_type else None).json()
 
     # -- the documented calls --------------------------------------------------------
 
@@ -3500,7 +3505,7 @@ class Client(Settings):
         for again in (False, True):
             at, found = self._resources.get((cluster, root), (0.0, None))
             if again or found is None or time.monotonic() - at > self.discovery_ttl:
-                answer = _checked(self._send("GET", root, cluster, auto_logout=False)).json()
+                answer = self._send("GET", root, cluster, auto_logout=False).json()
                 found = answer.get("resources") or [] if isinstance(answer, dict) else []
                 self._resources[cluster, root] = time.monotonic(), found
                 again = True
@@ -3527,10 +3532,10 @@ class Client(Settings):
                 isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0):
             raise ValueError("timeout is milliseconds or None, not %r" % (timeout,))
         seconds = self.request_timeout if timeout is _UNSET else None if timeout is None else timeout / 1000
-        response = _checked(self._send(
+        response = self._send(
             method.upper(), path, options.get("cluster") or "", params=query_params, headers=options.get("headers"),
             body=body.encode() if isinstance(body, str) else body, deadline=Deadline(seconds),
-            auto_logout=options.get("autoLogoutOnAuthError", True)))
+            auto_logout=options.get("autoLogoutOnAuthError", True))
         return response.json() if options.get("isJSON", True) else response
 
     def delete_cluster(self, cluster: str) -> Json:
@@ -3547,7 +3552,7 @@ class Client(Settings):
             stored = self._kubeconfigs.pop(cluster, None)
         answer = None
         if stored is None:
-            answer = _checked(self._send("DELETE", "/cluster/" + quoted, backend=True)).json()
+            answer = self._send("DELETE", "/cluster/" + quoted, backend=True).json()
         self.set_token(cluster, None)
         if stored is not None:
             self._hook(self.on_reload)
@@ -3555,7 +3560,7 @@ class Client(Settings):
 
     def delete_plugin(self, name: str) -> Json:
         """Remove a plugin from the server; mostly None. Documented as deletePlugin."""
-        return _checked(self._send("DELETE", "/plugins/" + segment(name, "plugin"), backend=True)).json()
+        return self._send("DELETE", "/plugins/" + segment(name, "plugin"), backend=True).json()
 
     def drain_node(self, cluster: str, node_name: str) -> Json:
         """Begin to cordon a node and remove its pods; {"message", "cluster"} at once. See `drain_node_status`.
@@ -3569,7 +3574,7 @@ class Client(Settings):
             if running is None or running.status:
                 self._drains[cluster, node_name] = Drain(self, cluster, node_name).start()
             return {"message": "Drain node request submitted successfully", "cluster": cluster}
-        return self._backend("POST", "/drain-node", cluster, {"cluster": cluster, "nodeName": node_name})
+        return self._backend("POST", "/drain-node", cluster, {"cluster": cluster, "nodeName": node_name}).json()
 
     def drain_node_status(self, cluster: str, node_name: str) -> Json:
         """How a drain goes: {"id": "success" | "error: ..." | "" while it runs, "cluster": cluster}.
@@ -3582,7 +3587,8 @@ class Client(Settings):
             drain = self._drains.get((cluster, node_name))
             return {"id": drain.status if drain else "", "cluster": cluster}
         try:
-            return self._backend("GET", "/drain-node-status", cluster, None, {"cluster": cluster, "nodeName": node_name})
+            params = {"cluster": cluster, "nodeName": node_name}
+            return self._backend("GET", "/drain-node-status", cluster, None, params).json()
         except ApiError as error:
             if error.status == 404 and not error.body.strip():
                 return {"id": "", "cluster": cluster}
@@ -3593,7 +3599,7 @@ class Client(Settings):
         if cluster in self.endpoints:
             return [{**one.info, "status": "Running" if one.running else "Stopped"}
                     for (name, _), one in list(self._forwards.items()) if name == cluster]
-        found = self._backend("GET", "/portforward/list", cluster, None, {"cluster": cluster})
+        found = self._backend("GET", "/portforward/list", cluster, None, {"cluster": cluster}).json()
         return [one for one in found or [] if one.get("cluster") == cluster]  # "foo" lists "foobar"'s too
 
     def metrics(self, url: str, on_metrics: Callable[[Any], None], on_error: Optional[Callable[[ApiError], None]] = None,
@@ -3674,8 +3680,7 @@ class Client(Settings):
                 base64.b64decode(kubeconfig, validate=True)
             except (binascii.Error, ValueError, TypeError):
                 raise ValueError("kubeconfig is not base64") from None
-            answer = _checked(self._send("POST", "/parseKubeConfig", auto_logout=False, body=encode_json(
-                {**given, "kubeconfigs": [kubeconfig]}))).json()
+            answer = self._send("POST", "/parseKubeConfig", auto_logout=False, body={**given, "kubeconfigs": [kubeconfig]}).json()
             clusters = answer.get("clusters") if isinstance(answer, dict) else None
             names = [one["name"] for one in clusters or [] if isinstance(one, dict) and one.get("name")]
             if not names:
@@ -3691,7 +3696,7 @@ class Client(Settings):
                              ("certificateAuthorityData", "certificate-authority-data")):  # what the server decodes
             if ours in given:
                 given[theirs] = given[ours]
-        return _checked(self._send("POST", "/cluster", auto_logout=False, body=encode_json(given), backend=True)).json()
+        return self._send("POST", "/cluster", auto_logout=False, body=given, backend=True).json()
 
     def _set_endpoint(self, given: Mapping[str, Any]) -> Json:
         """What set_cluster does where there is no Headlamp server."""
@@ -3734,7 +3739,7 @@ class Client(Settings):
                 "targetPort": str(container_port), "serviceNamespace": service_namespace, "id": id, "address": address}
         if port is not None:
             body["port"] = str(port)  # a number is refused
-        return self._backend("POST", "/portforward", cluster, body)
+        return self._backend("POST", "/portforward", cluster, body).json()
 
     def _forward(self, cluster: str, namespace: str, podname: str, container_port: Union[str, int], service: str,
                  service_namespace: str, port: Union[str, int, None], address: str, id: str) -> Json:
@@ -3769,15 +3774,13 @@ class Client(Settings):
             if not stop_or_delete:
                 del self._forwards[cluster, id]
             return "stopped"
-        segment(cluster, "cluster")
-        return _checked(self._send("DELETE", "/portforward", credentials_of=cluster, auto_logout=False, body=encode_json(
-            {"cluster": cluster, "id": id, "stopOrDelete": stop_or_delete}))).text().strip()
+        body = {"cluster": cluster, "id": id, "stopOrDelete": stop_or_delete}
+        return self._backend("DELETE", "/portforward", cluster, body).text().strip()
 
-    def _backend(self, method: str, path: str, cluster: str, body: Json = None, params: Params = None) -> Json:
+    def _backend(self, method: str, path: str, cluster: str, body: Json = None, params: Params = None) -> Response:
         """A route of Headlamp's own that acts on `cluster` with its credentials."""
         segment(cluster, "cluster")
-        return _checked(self._send(method, path, credentials_of=cluster, params=params, auto_logout=False,
-                                   body=None if body is None else encode_json(body))).json()
+        return self._send(method, path, credentials_of=cluster, params=params, auto_logout=False, body=body)
 
     def stream(self, url: str, cb: StreamResultsCb, args: Optional[StreamArgs] = None) -> Stream:
         """Pass every message of the WebSocket at `url` to cb(message): str, bytes, or parsed with "isJson".
@@ -3853,13 +3856,6 @@ class Client(Settings):
 
 
 _UNSET: Any = object()
-
-
-def _checked(response: Response) -> Response:
-    """`response` if it is a 2xx, else its ApiError: a redirect too, which is never followed."""
-    if not response.ok:
-        raise response.error()
-    return response
 
 
 # ------------------------------------------------------------------------------
