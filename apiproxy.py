@@ -2507,6 +2507,8 @@ def _names(body: Json, name_needed: bool = True) -> Tuple[str, str]:
 class _Endpoints:
     """One or several (group, version, resource), of which the server has one."""
 
+    is_namespaced = False
+
     def __init__(self, client: Requester, endpoints: Sequence[Sequence[str]]) -> None:
         self.api_info: List[ApiInfo] = []
         for endpoint in endpoints:
@@ -2530,14 +2532,14 @@ class _Endpoints:
     def _worked(self, cluster: str, path: str) -> None:
         self._best[cluster] = "/".join(path.split("/")[:3 if path.startswith("/api/") else 4])
 
-    def _cluster(self, cluster: Optional[str]) -> str:
-        return self._requester.checked_cluster(cluster)
-
     def _send(self, method: str, namespace: str, name: str, body: Json, params: Params, cluster: Optional[str],
-              subresource: str = "", content_type: str = "") -> Json:
-        cluster = self._cluster(cluster)
+              subresource: str = "") -> Json:
+        cluster = self._requester.checked_cluster(cluster)
         paths = self._paths(cluster, namespace)
         item = ("/" + segment(name) if name or method != "POST" else "") + subresource
+        content_type = ""
+        if method == "PATCH":
+            params, content_type = {**(params or {}), "pretty": True}, patch_type(body)
         for path in paths:
             try:
                 answer = self._requester.send_json(method, path + item, body, params, cluster, content_type)
@@ -2551,15 +2553,21 @@ class _Endpoints:
 
     def _watch(self, namespace: str, name: Optional[str], cb: StreamResultsCb, err_cb: StreamErrCb, params: Params,
                cluster: Optional[str]) -> Callable[[], None]:
-        cluster = self._cluster(cluster)
+        cluster = self._requester.checked_cluster(cluster)
         paths, found = self._paths(cluster, namespace), functools.partial(self._worked, cluster)
         if name is None:
             return Watch(self._requester, cluster, paths, cb, err_cb, params, found).start().cancel
         return ItemWatch(self._requester, cluster, paths, name, cb, err_cb, params, found).start().cancel
 
-    def _patch(self, body: Json, namespace: str, name: str, params: Params, cluster: Optional[str]) -> Json:
-        return self._send("PATCH", namespace, name, body, {**(params or {}), "pretty": True}, cluster,
-                          content_type=patch_type(body))
+    def post(self, body: Json, query_params: Params = None, cluster: Optional[str] = None) -> Json:
+        """Create `body`, in the namespace that it names; the object as the server made it."""
+        namespace, _ = _names(body, name_needed=False)
+        return self._send("POST", namespace if self.is_namespaced else "", "", body, query_params, cluster)
+
+    def put(self, body: Json, query_params: Params = None, cluster: Optional[str] = None) -> Json:
+        """Replace the object that `body` names; with a resourceVersion, only if it is still that one."""
+        namespace, name = _names(body)
+        return self._send("PUT", namespace if self.is_namespaced else "", name, body, query_params, cluster)
 
 
 def patch_type(body: Json) -> str:
@@ -2574,8 +2582,6 @@ def patch_type(body: Json) -> str:
 class ApiClient(_Endpoints):
     """Calls for a cluster-scoped resource; made by `api_factory`. `api_info` lists its endpoints."""
 
-    is_namespaced = False
-
     def list(self, cb: StreamResultsCb, err_cb: StreamErrCb, query_params: Params = None,
              cluster: Optional[str] = None) -> Callable[[], None]:
         """As Client.stream_results; gives the function that cancels."""
@@ -2586,18 +2592,9 @@ class ApiClient(_Endpoints):
         """As Client.stream_result; gives the function that cancels."""
         return self._watch("", name, cb, err_cb, query_params, cluster)
 
-    def post(self, body: Json, query_params: Params = None, cluster: Optional[str] = None) -> Json:
-        """Create `body`; the object as the server made it."""
-        _names(body, name_needed=False)
-        return self._send("POST", "", "", body, query_params, cluster)
-
-    def put(self, body: Json, query_params: Params = None, cluster: Optional[str] = None) -> Json:
-        """Replace the object that `body` names; with a resourceVersion, only if it is still that one."""
-        return self._send("PUT", "", _names(body)[1], body, query_params, cluster)
-
     def patch(self, body: Json, name: str, query_params: Params = None, cluster: Optional[str] = None) -> Json:
         """Change one object: a list is a JSON patch, a mapping a merge patch."""
-        return self._patch(body, "", name, query_params, cluster)
+        return self._send("PATCH", "", name, body, query_params, cluster)
 
     def delete(self, name: str, query_params: Params = None, cluster: Optional[str] = None) -> Json:
         """Delete one object; the server's Status, or the object while it is going."""
@@ -2624,19 +2621,10 @@ class NamespacedApiClient(_Endpoints):
         """As Client.stream_result; gives the function that cancels."""
         return self._watch(namespace, name, cb, err_cb, query_params, cluster)
 
-    def post(self, body: Json, query_params: Params = None, cluster: Optional[str] = None) -> Json:
-        """Create `body` in the namespace that it names; the object as the server made it."""
-        return self._send("POST", _names(body, name_needed=False)[0], "", body, query_params, cluster)
-
-    def put(self, body: Json, query_params: Params = None, cluster: Optional[str] = None) -> Json:
-        """Replace the object that `body` names; with a resourceVersion, only if it is still that one."""
-        namespace, name = _names(body)
-        return self._send("PUT", namespace, name, body, query_params, cluster)
-
     def patch(self, body: Json, namespace: str, name: str, query_params: Params = None,
               cluster: Optional[str] = None) -> Json:
         """Change one object: a list is a JSON patch, a mapping a merge patch."""
-        return self._patch(body, namespace, name, query_params, cluster)
+        return self._send("PATCH", namespace, name, body, query_params, cluster)
 
     def delete(self, namespace: str, name: str, query_params: Params = None, cluster: Optional[str] = None) -> Json:
         """Delete one object; the server's Status, or the object while it is going."""
