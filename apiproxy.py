@@ -28,7 +28,6 @@ A call that fails raises ApiError; what fails after it returned goes to err_cb.
 from __future__ import annotations
 
 import base64
-import binascii
 import bisect
 import calendar
 import codecs
@@ -2741,17 +2740,22 @@ def tls_context(ca_file: Optional[str] = None, ca_data: Optional[bytes] = None, 
     return context
 
 
-def load_certificate(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
-    """Use a client certificate given as PEM octets; OpenSSL reads files only, so for a moment there is one (0600)."""
+def with_file(data: bytes, use: Callable[[str], R]) -> R:
+    """What use(path) gives for a file (0600) that holds `data` for that moment."""
     import tempfile
 
     handle, path = tempfile.mkstemp()
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(certificate + b"\n" + key)
-        context.load_cert_chain(path, password=lambda: b"")  # never ask on the terminal
+            file.write(data)
+        return use(path)
     finally:
         os.unlink(path)
+
+
+def load_certificate(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
+    """Use a client certificate given as PEM octets; OpenSSL reads files only. It must not ask on the terminal."""
+    with_file(certificate + b"\n" + key, lambda path: context.load_cert_chain(path, password=lambda: b""))
 
 
 class ExecPlugin:
@@ -3660,14 +3664,17 @@ class Client(Settings):
         Gives the server's answer, its `clusters` among it. Documented as setCluster.
         """
         given = check_options(ClusterRequest, cluster_req)
-        kubeconfig = given.get("kubeconfig")
-        if not self.base_url:
-            return self._set_endpoint(given)
+        kubeconfig, decoded = given.get("kubeconfig"), b""
         if kubeconfig:
             try:
-                base64.b64decode(kubeconfig, validate=True)
-            except (binascii.Error, ValueError, TypeError):
+                decoded = base64.b64decode(kubeconfig, validate=True)
+            except (ValueError, TypeError):
                 raise ValueError("kubeconfig is not base64") from None
+        elif not given.get("name") or not given.get("server"):
+            raise ValueError("a cluster needs a kubeconfig, or a name and a server")
+        if not self.base_url:
+            return self._set_endpoint(given, decoded)
+        if kubeconfig:
             answer = self._send("POST", "/parseKubeConfig", auto_logout=False, body={**given, "kubeconfigs": [kubeconfig]}).json()
             clusters = answer.get("clusters") if isinstance(answer, dict) else None
             names = [one["name"] for one in clusters or [] if isinstance(one, dict) and one.get("name")]
@@ -3676,8 +3683,6 @@ class Client(Settings):
             with self._lock:
                 self._kubeconfigs.update(dict.fromkeys(names, kubeconfig))
             return answer
-        if not given.get("name") or not given.get("server"):
-            raise ValueError("a cluster needs a kubeconfig, or a name and a server")
         segment(given["name"], "cluster")
         split_url(given["server"], ("http", "https"))
         for ours, theirs in (("insecureTLSVerify", "insecure-skip-tls-verify"),
@@ -3686,27 +3691,15 @@ class Client(Settings):
                 given[theirs] = given[ours]
         return self._send("POST", "/cluster", auto_logout=False, body=given, backend=True).json()
 
-    def _set_endpoint(self, given: Mapping[str, Any]) -> Json:
+    def _set_endpoint(self, given: Mapping[str, Any], kubeconfig: bytes) -> Json:
         """What set_cluster does where there is no Headlamp server."""
         before = dict(self.endpoints)
-        if given.get("kubeconfig"):
-            import tempfile
-
-            handle, path = tempfile.mkstemp()
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(base64.b64decode(given["kubeconfig"], validate=True))
-                self._add_kubeconfig(read_kubeconfig(path))
-            except binascii.Error:
-                raise ValueError("kubeconfig is not base64") from None
-            finally:
-                os.unlink(path)
-        elif given.get("name") and given.get("server"):
+        if kubeconfig:
+            self._add_kubeconfig(with_file(kubeconfig, read_kubeconfig))
+        else:
             authority = base64.b64decode(given.get("certificateAuthorityData") or "") or None
             self.add_endpoint(given["name"], Endpoint(given["server"], ssl_context=tls_context(
                 None, authority, insecure=given.get("insecureTLSVerify") or False)))
-        else:
-            raise ValueError("a cluster needs a kubeconfig, or a name and a server")
         return {"clusters": [{"name": name, "server": one.server} for name, one in self.endpoints.items()
                              if before.get(name) is not one]}
 
