@@ -1254,8 +1254,8 @@ class Response:
                              "the server sent %s instead of JSON: %.80r" % (
                                  self.headers.get("Content-Type", "something"), self.text())) from None
 
-    def error(self, message: str = "") -> ApiError:
-        """The ApiError that this answer is, in the server's own words or in `message`."""
+    def error(self, message: str = "", kind: Callable[..., ApiError] = ApiError) -> ApiError:
+        """The ApiError, or another `kind` of it, that this answer is: in the server's own words or in `message`."""
         status: Json = None
         if not message:
             try:
@@ -1264,7 +1264,7 @@ class Response:
                 message = self.text().strip()[:1000]
         status = status if isinstance(status, dict) else {}
         details = status["details"] if isinstance(status.get("details"), dict) else {}
-        return ApiError(
+        return kind(
             self.status, message or str(status.get("message") or ""), phrase=self.reason,
             reason=str(status.get("reason") or ""), details=details, body=self.body[:MiB],
             method=self._method, url=self._url,
@@ -1541,17 +1541,19 @@ class _Stale(Exception):
     """The connection ended before anything was answered; the cause says how."""
 
 
-FAILURES = (OSError, MemoryError, RuntimeError)  # the last: no more threads
+FAILURES = (ApiError, OSError, MemoryError, RuntimeError)  # the last: no more threads
 
 
 def unanswered(error: Exception, method: str, url: str) -> ApiError:
-    """The ApiError for a request that got no answer: 408 when time ran out, else 502."""
+    """The ApiError for a request that got no answer: 408 when time ran out, else 502; `error` is its cause, or itself it."""
     if isinstance(error, ApiError):
         error.method, error.url = method, url
         return error
     late = isinstance(error, TimeoutError)
-    return ApiError(408 if late else 502, str(error)[:1000] or type(error).__name__, method=method, url=url,
-                    phrase="Request timed-out" if late else "Unreachable")
+    failure = ApiError(408 if late else 502, str(error)[:1000] or type(error).__name__, method=method, url=url,
+                       phrase="Request timed-out" if late else "Unreachable")
+    failure.__cause__ = error
+    return failure
 
 
 def exchange(opener: urllib.request.OpenerDirector, request: _HttpRequest) -> Response:
@@ -1560,10 +1562,8 @@ def exchange(opener: urllib.request.OpenerDirector, request: _HttpRequest) -> Re
     log.debug("> %s %s", method, url)
     try:
         response = cast(Response, opener.open(cast(Any, request)))
-    except ApiError as error:
-        raise unanswered(error, method, url)
     except FAILURES as error:
-        raise unanswered(error, method, url) from error
+        raise unanswered(error, method, url)
     log.debug("< %d %s", response.status, url)
     return response
 
@@ -1642,15 +1642,13 @@ class WebSocket:
             if head.status != 101:
                 raise _refusal(conn, head, deadline)
             protocol = check_handshake(head, key, protocols)
-        except FAILURES + (ApiError,) as error:
+        except FAILURES as error:
             cancel.hold(None)
             if wire is not None:
                 wire.close()
             if isinstance(error, BadAnswer):
                 raise unanswered(HandshakeError(0, str(error), phrase="Handshake failed"), "GET", url) from error
-            if isinstance(error, ApiError):
-                raise unanswered(error, "GET", url)
-            raise unanswered(error, "GET", url) from error
+            raise unanswered(error, "GET", url)
         log.debug("= open %s %s", url, protocol)
         return cls(wire, protocol, conn.ahead, max_message_size, ping_interval, ping_timeout, close_timeout)
 
@@ -1845,7 +1843,7 @@ class WebSocket:
             self._wire.close()
 
 
-def _refusal(conn: _HttpConnection, head: Head, deadline: Deadline) -> HandshakeError:
+def _refusal(conn: _HttpConnection, head: Head, deadline: Deadline) -> ApiError:
     """The HandshakeError for an answer that is not 101: with or without a length, kept open or closed."""
     body = bytearray()
     try:
@@ -1854,11 +1852,8 @@ def _refusal(conn: _HttpConnection, head: Head, deadline: Deadline) -> Handshake
     except OSError:
         pass  # what came in time has to do
     wordless = not body and head.status in (400, 403)  # so the API server refuses these two (measured)
-    plain = Response(head.status, head.reason, head.headers, bytes(body[:MAX_HEAD])).error(
-        "without a word: perhaps the Origin, or the subprotocols" if wordless else "")
-    error = HandshakeError(plain.status, plain.message)
-    error.__dict__.update(plain.__dict__)
-    return error
+    return Response(head.status, head.reason, head.headers, bytes(body[:MAX_HEAD])).error(
+        "without a word: perhaps the Origin, or the subprotocols" if wordless else "", HandshakeError)
 
 
 # ------------------------------------------------------------------------------
@@ -3375,7 +3370,7 @@ class Client(Settings):
             try:
                 token, credential = self._token(who, endpoint, deadline, cancel)
             except (TimeoutError, ConnectionAbortedError) as error:
-                raise unanswered(error, method, url) from error
+                raise unanswered(error, method, url)
         lines = {"Host": address.authority, "Accept": "application/json", "User-Agent": "apiproxy/" + __version__,
                  "Accept-Encoding": "gzip" if self.gzip else "identity"}
         if body is not None:
@@ -3434,7 +3429,7 @@ class Client(Settings):
             lines = {"Accept": "application/json", "User-Agent": "apiproxy/" + __version__,
                      **self._credentials(cluster, endpoint, token)}
         except (TimeoutError, ConnectionAbortedError) as error:
-            raise unanswered(error, "GET", url) from error
+            raise unanswered(error, "GET", url)
         except ValueError as error:  # the cluster was taken away meanwhile, or the user_id can't be sent
             raise ApiError(0, str(error), method="GET", url=url) from error
         offered = ["base64.binary.k8s.io"] + [one for one in protocols if one != "base64.binary.k8s.io"]
