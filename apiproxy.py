@@ -83,6 +83,7 @@ __version__ = "0.1.0"
 log = logging.getLogger(__name__)
 
 R = TypeVar("R")
+T = TypeVar("T", bound="Task")
 MiB = 1 << 20
 
 # ------------------------------------------------------------------------------
@@ -1910,14 +1911,13 @@ class Task:
         self._tasks = tasks  # the client's; this one is in it while its thread lives
         self._thread = threading.Thread(target=self._main, name="apiproxy-" + name, daemon=True)
 
-    def start(self: R) -> R:
+    def start(self: T) -> T:
         """Begin; not done by the constructor, so that the thread meets a finished object."""
-        task = cast(Task, self)
-        task._tasks[task] = None
+        self._tasks[self] = None
         try:
-            task._thread.start()
+            self._thread.start()
         except RuntimeError:  # no more threads
-            task._tasks.pop(task, None)
+            self._tasks.pop(self, None)
             raise
         return self
 
@@ -3510,15 +3510,16 @@ class Client(Settings):
         Documented as clusterRequest.
         """
         options = check_options(ClusterRequestParams, params)
-        body, method, timeout = options.get("body"), options.get("method", "GET"), options.get("timeout", _UNSET)
+        body, method, seconds = options.get("body"), options.get("method", "GET"), self.request_timeout
         if body is not None and not isinstance(body, (str, bytes)):
             raise TypeError("body is str or bytes, not %s: post() takes objects" % type(body).__name__)
         if not isinstance(method, str) or not re.fullmatch(_TOKEN, method):
             raise ValueError("method can't be %r" % (method,))
-        if timeout is not None and timeout is not _UNSET and (
-                isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0):
-            raise ValueError("timeout is milliseconds or None, not %r" % (timeout,))
-        seconds = self.request_timeout if timeout is _UNSET else None if timeout is None else timeout / 1000
+        if "timeout" in options:
+            timeout = options["timeout"]
+            if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0):
+                raise ValueError("timeout is milliseconds or None, not %r" % (timeout,))
+            seconds = None if timeout is None else timeout / 1000
         response = self._send(
             method.upper(), path, options.get("cluster") or "", params=query_params, headers=options.get("headers"),
             body=body.encode() if isinstance(body, str) else body, deadline=Deadline(seconds),
@@ -3829,9 +3830,6 @@ class Client(Settings):
 
     test_auth.__test__ = False  # type: ignore[attr-defined]  # or pytest collects them
     test_cluster_health.__test__ = False  # type: ignore[attr-defined]
-
-
-_UNSET: Any = object()
 
 
 # ------------------------------------------------------------------------------
