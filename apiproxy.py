@@ -732,37 +732,29 @@ class Deadline:
         return left if self._idle is None else min(left, self._idle)
 
 
-class Cancel:
+class Cancel(threading.Event):
     """A flag that, when set, also closes what its thread may be blocked on.
 
     `_lock` promises: whatever is held when, or after, the flag is set gets closed.
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self._lock = threading.Lock()
-        self._flag = threading.Event()
         self._held: Any = None  # something with close(); guarded by _lock
 
     def set(self) -> None:
         """From now on: wake whoever waits, close what is held."""
         with self._lock:  # closing too: once let go of, a connection may be another call's
-            self._flag.set()
+            super().set()
             if self._held is not None:
                 self._held.close()
-
-    def is_set(self) -> bool:
-        """Whether it was cancelled."""
-        return self._flag.is_set()
-
-    def wait(self, seconds: float) -> bool:
-        """Sleep; True, at once, when set."""
-        return self._flag.wait(seconds)
 
     def hold(self, held: Any) -> None:
         """From now on `held` is what `set` closes."""
         with self._lock:
             self._held = held
-            late = self._flag.is_set()
+            late = self.is_set()
         if late and held is not None:
             held.close()
 

@@ -3161,7 +3161,7 @@ def test_a_late_cancel_does_not_close_a_connection_that_another_call_has_now(ser
 
     def cancel_late(wire):  # set() has read what is held, but not closed it yet, when the answer is complete
         if wire is None:
-            cancel._flag.set()
+            threading.Event.set(cancel)
             closes.append(cancel._held.close)
         hold(wire)
 

@@ -82,8 +82,8 @@ MUTANTS = {
             self._cancel.hold(None)
             lasted''', "sim"),
     # cancelling
-    "cancel-leaves-open": ("cancel closes nothing", '''self._flag.set()
-            if self._held is not None:''', '''self._flag.set()
+    "cancel-leaves-open": ("cancel closes nothing", '''super().set()
+            if self._held is not None:''', '''super().set()
             if False:''', ("sim", "cancel_ends_every_stage")),
     "cancel-too-early": ("what is made after cancel is not closed", "if late and held is not None:", "if False:", "cancelled_before"),
     "cancel-no-shutdown": ("a socket is closed, but nobody woken", "sock.shutdown(how)", "pass", "sim"),
@@ -93,7 +93,7 @@ MUTANTS = {
     "cancel-does-not-wait": ("cancel waits for nobody", "self.join(time.monotonic() + 0.9)", "pass", ("sim", "cancel_waits_for_a_running_callback")),
     "cancel-in-callback": ("cancel inside a callback waits for itself", '''if threading.current_thread() is self._thread:
             return''', "", "cancel_inside_a_callback"),
-    "cancel-only-closes": ("cancel ends the connection, not the stream", '''self._flag.set()
+    "cancel-only-closes": ("cancel ends the connection, not the stream", '''super().set()
             if''', "if", "sim"),
     "exit-ends": ("a callback that raises SystemExit ends the stream", "except BaseException:  # SystemExit", "except Exception:  # SystemExit", "sim"),
     # WebSocket
