@@ -984,22 +984,16 @@ class Wire:
                 self.send(b"", deadline)
                 return
             except ssl.SSLWantReadError:
-                self._feed(deadline)
+                self.send(b"", deadline)
+                self._wait(deadline)
+                with self._lock:
+                    self._pull()
             except ssl.SSLError:
                 try:
                     self.send(b"", deadline)  # the alert that says why we refuse
                 except OSError:
                     pass
                 raise
-
-    def _feed(self, deadline: Deadline) -> None:
-        """Wait for TLS records of the handshake."""
-        self.send(b"", deadline)
-        while True:
-            with self._lock:
-                if self._pull():
-                    return
-            self._wait(deadline)
 
     def _pull(self) -> bool:
         """Move what came to the TLS side, or its end; False when nothing did. Needs the lock."""
