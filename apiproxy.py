@@ -420,12 +420,10 @@ def check_headers(headers: Optional[Mapping[str, str]]) -> Dict[str, str]:
     for name, value in headers.items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise TypeError("header names and values are str")
-        if not re.fullmatch(_TOKEN, name) or re.sub(_CONTROL, "", value.replace("\t", "")) != value.replace("\t", ""):
+        if not re.fullmatch(_TOKEN, name) or re.search(_CONTROL, value.replace("\t", "")):
             raise ValueError("header %r has a character that is not allowed" % name)
-        try:
-            value.encode("latin-1")
-        except UnicodeEncodeError:
-            raise ValueError("header %r is not Latin-1" % name) from None
+        if max(value, default="") > "\xff":
+            raise ValueError("header %r is not Latin-1" % name)
     return dict(headers)
 
 
@@ -2217,9 +2215,9 @@ class Watch(Task):
                 asked = min(error.retry_after or 0.0, self._settings.max_retry_after)
             self._cancel.wait(max(self._backoff.next(), asked))
 
-    def _pace(self) -> None:
-        """Every list and watch passes here: one rate for all of it, whatever goes wrong."""
-        self._cancel.wait(self._rate.take())
+    def _pace(self) -> bool:
+        """Every list and watch passes here: one rate for all of it, whatever goes wrong. True when cancelled."""
+        return self._cancel.wait(self._rate.take())
 
     # -- listing
 
@@ -2289,8 +2287,7 @@ class Watch(Task):
         if params["timeoutSeconds"] is None:
             params["timeoutSeconds"] = max(1, int(random.uniform(*settings.watch_timeout)))
         seconds = float(params["timeoutSeconds"])
-        self._pace()
-        if self._cancel.is_set():
+        if self._pace():
             return
         try:
             socket = self._client.connect(self._cluster, self._paths[0], params, self._cancel)
@@ -3460,14 +3457,13 @@ class Client(Settings):
         cluster = cluster_name or self.cluster
         root = api_root(group, version)
         resource = self._resource(cluster, root, body["kind"])
-        path = combine_path(root, segment(resource["name"], "resource"))
         if resource.get("namespaced"):
-            namespace = body["metadata"].get("namespace") or self.default_namespaces.get(cluster)
-            if not namespace:
-                namespace = (self.endpoints[cluster].namespace if cluster in self.endpoints else "") or "default"
+            endpoint = self.endpoints.get(cluster)
+            namespace = (body["metadata"].get("namespace") or self.default_namespaces.get(cluster)
+                         or (endpoint and endpoint.namespace) or "default")
             body = {**body, "metadata": {**body["metadata"], "namespace": namespace}}
-            path = "%s/namespaces/%s/%s" % (root, segment(namespace, "namespace"), segment(resource["name"], "resource"))
-        return apply_object(self, cluster, body, path)
+            root += "/namespaces/" + segment(namespace, "namespace")
+        return apply_object(self, cluster, body, combine_path(root, segment(resource["name"], "resource")))
 
     def _resource(self, cluster: str, root: str, kind: str) -> Json:
         """What discovery says of a kind; remembered a while, but asked again before saying no."""
