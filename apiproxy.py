@@ -3440,10 +3440,7 @@ class Client(Settings):
         return ApiClient(self, [args] if args and isinstance(args[0], str) else args)
 
     def api_factory_with_namespace(self, *args: Any) -> NamespacedApiClient:
-        """A NamespacedApiClient: (group, version, resource, include_scale=False), or several such tuples.
-
-        Documented as apiFactoryWithNamespace.
-        """
+        """As `api_factory`: (group, version, resource, include_scale=False) or several. Documented as apiFactoryWithNamespace."""
         return NamespacedApiClient(self, [args] if args and isinstance(args[0], str) else args)
 
     def apply(self, body: Json, cluster_name: Optional[str] = None) -> Json:
@@ -3505,10 +3502,7 @@ class Client(Settings):
         return response.json() if options.get("isJSON", True) else response
 
     def delete_cluster(self, cluster: str) -> Json:
-        """Forget an endpoint or a stored kubeconfig (None), or remove a cluster from the server (its configuration).
-
-        Documented as deleteCluster.
-        """
+        """Forget an endpoint or stored kubeconfig (None), else remove a cluster from the server. Documented as deleteCluster."""
         if cluster in self.endpoints:
             self.set_token(cluster, None)
             del self.endpoints[cluster]
@@ -3589,10 +3583,7 @@ class Client(Settings):
 
     def patch(self, url: str, json: Any, auto_logout_on_auth_error: bool = True,
               options: Optional[ClusterRequestParams] = None) -> Json:
-        """PATCH `url`: a list is a JSON patch, a mapping a merge patch, unless a Content-Type says otherwise.
-
-        Documented as patch.
-        """
+        """PATCH `url`: a list is a JSON patch, a mapping a merge patch, unless a Content-Type says else. Documented as patch."""
         return self._with_body("PATCH", url, json, auto_logout_on_auth_error, options, patch_type(json))
 
     def post(self, url: str, json: Any, auto_logout_on_auth_error: bool = True,
@@ -3780,10 +3771,7 @@ class Client(Settings):
         return self.stream_results_for_cluster(url, {"cb": cb, "errCb": err_cb}, query_params)
 
     def stream_results_for_cluster(self, url: str, params: StreamResultsParams, query_params: Params = None) -> Callable[[], None]:
-        """As `stream_results`, with params "cb" and "errCb" (both needed) and "cluster".
-
-        Documented as streamResultsForCluster.
-        """
+        """As `stream_results`, with "cb" and "errCb" (both needed) and "cluster". Documented as streamResultsForCluster."""
         given = check_options(StreamResultsParams, params)
         return Watch(self, self.checked_cluster(given.get("cluster")), [check_path(url)], cast(Any, given.get("cb")),
                      cast(Any, given.get("errCb")), query_params).start().cancel
@@ -3795,10 +3783,7 @@ class Client(Settings):
         return cluster
 
     def test_auth(self, cluster: str = "") -> Json:
-        """Ask the cluster what the token may do: a SelfSubjectRulesReview. ApiError 401 or 403 for a bad token.
-
-        Documented as testAuth.
-        """
+        """What the token may do, a SelfSubjectRulesReview; ApiError 401 or 403 for a bad one. Documented as testAuth."""
         return self.post("/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", {"spec": {"namespace": "default"}}, False,
                          {"timeout": 5000, "cluster": cluster or self.cluster})
 
