@@ -896,10 +896,8 @@ class Wire:
         host, port = (proxy.host, proxy.port) if proxy else (address.host, address.port)
         try:
             wire = cls._connect(host, port, deadline, cancel)
-        except TimeoutError:
-            raise
         except OSError as error:
-            if not proxy:
+            if not proxy or isinstance(error, TimeoutError):
                 raise
             raise ConnectionError("proxy %s:%d: %s" % (host, port, error)) from error
         try:
@@ -924,17 +922,15 @@ class Wire:
         for index, (family, _, _, _, address) in enumerate(found):
             left = deadline.left()
             share = None if left is None else left / (len(found) - index)  # a black hole must not use up the others' time
+            wire = None
             try:
                 wire = cls(family)
-            except OSError as error:
-                failure = error
-                continue
-            cancel.hold(wire)
-            try:
+                cancel.hold(wire)
                 wire._connect_to(address, Deadline(share))
                 return wire
             except OSError as error:
-                wire.close()
+                if wire:
+                    wire.close()
                 if cancel.is_set():
                     raise ConnectionAbortedError("cancelled") from None
                 failure = error
