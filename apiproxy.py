@@ -2173,7 +2173,8 @@ class Watch(Task):
         params = {**split_query(self._paths[0]), **given}
         self._paths = [path.partition("?")[0] for path in self._paths]
         with_query("", params)  # what can't be sent is refused here, not in the thread
-        float(params.get("timeoutSeconds") or 0)
+        if not float(params.get("timeoutSeconds", 0)) >= 0:
+            raise ValueError("timeoutSeconds is a number of seconds")
         self._list_params = {key: value for key, value in params.items() if key not in WATCH_ONLY}
         self._watch_params = {"allowWatchBookmarks": True, **{
             key: value for key, value in params.items() if key not in LIST_ONLY}, "watch": True}

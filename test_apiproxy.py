@@ -2686,6 +2686,13 @@ def test_a_relist_sees_other_contents_at_the_same_version():
     assert collection.items()[0]["data"] == 2
 
 
+@pytest.mark.parametrize("seconds", ["", "x", "nan", -1])
+def test_timeout_seconds_that_are_none_are_refused_at_once(client, serve, seconds):
+    one = client(serve(lambda request, conn: conn.reply(200, pods())))
+    with pytest.raises(ValueError):
+        one.stream_results("/api/v1/pods", print, print, {"timeoutSeconds": seconds})
+
+
 def test_a_relist_sees_another_object_at_the_same_version(serve, client):
     api = Api(serve, [pods(pod("a", data=2))], [[error(410)], []], gets=[pod("a", data=1)])
     seen = []
