@@ -199,6 +199,15 @@ class Conn:
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.sock.close()
 
+    def end_tls(self):
+        """close_notify: TLS has ended, TCP goes on."""
+        self.sock.settimeout(0.01)
+        try:
+            self.sock.unwrap()
+        except (OSError, ValueError):
+            pass
+        self.sock.settimeout(None)
+
 
 class Request:
     def __init__(self, head, conn):
@@ -853,13 +862,8 @@ def test_a_kept_connection_that_ends_while_idle_is_not_used(serve, client, trust
         conn.reply(200, len(server.requests))
         if end == "half-closed":
             socket.socket.shutdown(conn.sock, socket.SHUT_WR)
-        elif end == "close_notify":  # TLS has ended, TCP goes on
-            conn.sock.settimeout(0.01)
-            try:
-                conn.sock.unwrap()
-            except (OSError, ValueError):
-                pass
-            conn.sock.settimeout(None)
+        elif end == "close_notify":
+            conn.end_tls()
         else:
             conn.reset()
         conn.sock.close() if end == "reset" else server.stopped.wait(20)
@@ -1574,12 +1578,8 @@ def test_an_end_of_tls_behind_many_records_is_noticed_at_once_and_loses_none(dia
             conn.send(frame(TEXT, "x"))
         if end == "garbage":
             socket.socket.sendall(conn.sock, b"\x17\x03\x03\x00\x20" + b"?" * 32)
-        elif end == "close_notify":  # TLS has ended, TCP goes on
-            conn.sock.settimeout(0.01)
-            try:
-                conn.sock.unwrap()
-            except (OSError, ValueError):
-                pass
+        elif end == "close_notify":
+            conn.end_tls()
         else:
             socket.socket.shutdown(conn.sock, socket.SHUT_WR)
         sent.set()
