@@ -305,7 +305,7 @@ def check_callable(what: str, value: Any) -> None:
 # is. Everything that could change where a request goes is refused here.
 # ------------------------------------------------------------------------------
 
-_UNPRINTABLE = "[\x00-\x20\x7f-\xa0\u2028\u2029]"  # compiled when first used, as all here: a quarter of what importing this file costs
+_UNPRINTABLE = "[\x00-\x20\x7f-\xa0\u2028\u2029]"  # compiled when first used: a quarter of this file's import
 _PRINTABLE = "".join(map(chr, range(33, 127)))
 _CONTROL = "[\x00-\x1f\x7f-\x9f]"
 _TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # RFC 9110 5.6.2
@@ -408,7 +408,10 @@ def split_url(url: str, schemes: Tuple[str, str]) -> Address:
     return Address(secure, host, port, authority, (parts.path or "/") + ("?" + parts.query if parts.query else ""))
 
 
-_base_address = functools.lru_cache(maxsize=64)(lambda url: split_url(url, ("http", "https")))  # few, and asked for with each request
+@functools.lru_cache(maxsize=64)
+def base_address(url: str) -> Address:
+    """split_url for the few addresses that clusters have, which every request asks for."""
+    return split_url(url, ("http", "https"))
 
 
 def check_headers(headers: Optional[Mapping[str, str]]) -> Dict[str, str]:
@@ -1211,7 +1214,8 @@ IDEMPOTENT = ("GET", "HEAD", "OPTIONS", "PUT", "DELETE")  # RFC 9110 9.2.2
 class Response:
     """An answer, read whole: status, reason, headers (any case), body (bytes)."""
 
-    def __init__(self, status: int, reason: str, headers: Mapping[str, str], body: bytes, method: str = "", url: str = "") -> None:
+    def __init__(self, status: int, reason: str, headers: Mapping[str, str], body: bytes, method: str = "",
+                 url: str = "") -> None:
         self.status, self.reason, self.headers, self.body = status, reason, headers, body
         self._method, self._url = method, url
 
@@ -1737,7 +1741,7 @@ class WebSocket:
                 if now >= limit and self._pinged:
                     raise self._end(ABNORMAL, "the peer did not answer a ping") from TimeoutError("silence")
                 if now >= limit:
-                    self._pinged, heard = True, now - self._ping_interval  # it has ping_timeout from now, though we were suspended
+                    self._pinged, heard = True, now - self._ping_interval  # ping_timeout from now, though we were suspended
                     self._control_frame(PING, b"")
                     continue
             self._write_pending()  # before waiting: the read above may have made room for it
@@ -3340,7 +3344,7 @@ class Client(Settings):
         path = with_query(check_path(path), params)
         endpoint = self.endpoints.get(cluster)  # looked up once: address and credentials belong together
         base, context, proxy = self._base(cluster, endpoint)
-        url, address = combine_path(base, path), _base_address(base)
+        url, address = combine_path(base, path), base_address(base)
         cancel = cancel or UNCANCELLED
         deadline = deadline or Deadline(self.request_timeout)
         who, credential = cluster or credentials_of, None
