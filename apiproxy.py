@@ -1178,7 +1178,7 @@ def _loads(data: Union[str, bytes]) -> Json:
     if isinstance(data, str):
         try:
             value, end = _decode(data)
-            if end == len(data):
+            if not data[end:].strip(" \t\r\n"):  # API servers end an event with a line feed
                 return value
         except ValueError:
             pass  # a blank in front, or json.loads says it better

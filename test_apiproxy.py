@@ -3314,6 +3314,12 @@ def test_parse_events_takes_every_layout_of_json(message, versions):
     assert "".join(one["object"]["metadata"]["resourceVersion"] for one in apiproxy.parse_events(message)) == versions
 
 
+@pytest.mark.parametrize("text", [ADDED, ADDED + "\n", ADDED + " \t\r\n"])
+def test_an_event_is_parsed_once(monkeypatch, text):  # API servers end it with a line feed; then it was parsed twice
+    monkeypatch.setattr(apiproxy.json, "loads", lambda data: 1 / 0)
+    assert apiproxy.parse_json(text)["type"] == "ADDED"
+
+
 @pytest.mark.parametrize("status", sorted(apiproxy.FINAL) + [410, 500])
 def test_after_the_first_list_nothing_ends_the_stream(serve, client, status):
     api = Api(serve, [pods(pod("a")), (status, b""), (status, b""), pods(pod("b"))], [[error(410)], []]).start(client)
@@ -3926,7 +3932,7 @@ def test_what_the_machine_has_not_got_is_reported_and_tried_again(serve, client,
     elif what == "memory for a message":
         short_of(apiproxy.MessageReader, "next", MemoryError())
     elif what == "memory for JSON":  # of the event, then of lists
-        short_of(apiproxy.json, "loads", MemoryError())
+        short_of(apiproxy, "_loads", MemoryError())
     api.start(lambda server, **settings: client("http://localhost:%d" % server.port, **settings))  # a name, which a thread looks up
     eventually(lambda: api.views)
     api.asked(True, 1)
