@@ -676,7 +676,7 @@ class Head(NamedTuple):
 
 
 _HEAD = (r"HTTP/1\.([01]) ([1-5]\d\d)(?: ([^\x00-\x08\x0a-\x1f]*))?\r\n"
-                   r"((?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00-\x08\x0a-\x1f]*\r\n)*)\r\n")
+         r"((?:" + _TOKEN + r":[^\x00-\x08\x0a-\x1f]*\r\n)*)\r\n")
 _LINE = r"([^:]+):([^\r]*)\r\n"
 
 
@@ -1294,7 +1294,6 @@ class _HttpConnection:
 
     def head(self, deadline: Deadline) -> Head:
         """The head of the next answer; interim ones (100, 103) are passed over."""
-        self.whole = False
         rest = self.ahead[self._at:]
         for _ in range(8):
             data, rest = self.wire.read_head(deadline, data=rest)
