@@ -52,6 +52,7 @@ from apiproxy import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Cancel, Conn
 import simulate  # noqa: E402
 from demo_cluster import DemoCluster  # noqa: E402
 from faultproxy import FaultProxy  # noqa: E402
+from wire import CERTIFICATE, Conn, RawServer, Server, certificate_file, frame  # noqa: E402
 
 # ------------------------------------------------------------------------------
 # Tools
@@ -97,237 +98,11 @@ def eventually(condition, timeout=10.0):
         time.sleep(0.005)
 
 
-# A certificate for localhost, 127.0.0.1 and ::1, its own authority; its key protects nothing.
-CERTIFICATE = """\
------BEGIN PRIVATE KEY-----
-MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQglVpHvJoPhCpapIkp
-1PmJ//MthwxWmlV/Mwx64LkPD4+hRANCAARNZv8HBbnNEWIauIPrHdpIuZ04C9uY
-bglIXPEsmrFEaTGfo5xz7K2buHJSGFeCvkx9ZxBps/VZZkOnFS9JXP4c
------END PRIVATE KEY-----
------BEGIN CERTIFICATE-----
-MIIBuDCCAV6gAwIBAgIUaT74cqKqnW/rPm1uVmgs4a4Lw6wwCgYIKoZIzj0EAwIw
-GTEXMBUGA1UEAwwOYXBpcHJveHkgdGVzdHMwIBcNMjYxMTIzMTIyNDAyWhgPMjEy
-NjEwMzAxMjI0MDJaMBkxFzAVBgNVBAMMDmFwaXByb3h5IHRlc3RzMFkwEwYHKoZI
-zj0CAQYIKoZIzj0DAQcDQgAETWb/BwW5zRFiGriD6x3aSLmdOAvbmG4JSFzxLJqx
-RGkxn6Occ+ytm7hyUhhXgr5MfWcQabP1WWZDpxUvSVz+HKOBgTB/MB0GA1UdDgQW
-BBTRi3Oj9IyJ6VTTZIhiB/IqNMAKFzAfBgNVHSMEGDAWgBTRi3Oj9IyJ6VTTZIhi
-B/IqNMAKFzAPBgNVHRMBAf8EBTADAQH/MCwGA1UdEQQlMCOCCWxvY2FsaG9zdIcE
-fwAAAYcQAAAAAAAAAAAAAAAAAAAAATAKBggqhkjOPQQDAgNIADBFAiEAtRtPNp0p
-zHzAQlbO2FDe66P3kkBU8ulVsAwdE7bUAVcCID86nBpq7TwS7LkYOpSRNgqVdkO1
-74Xf4mAxodFhq5iE
------END CERTIFICATE-----
-"""
-
-
 @pytest.fixture(scope="session")
 def certificate():
     """A file with the tests' key and certificate."""
-    with tempfile.NamedTemporaryFile("w", suffix=".pem", delete=False) as file:
-        file.write(CERTIFICATE)
-    yield file.name
-    os.unlink(file.name)
-
-
-class Conn:
-    """The server's side of one connection, as scripts see it."""
-
-    def __init__(self, sock):
-        self.sock, self.buffer = sock, b""
-
-    def more(self):
-        data = self.sock.recv(65536)
-        if not data:
-            raise EOFError
-        self.buffer += data
-
-    def take(self, count):
-        while len(self.buffer) < count:
-            self.more()
-        data, self.buffer = self.buffer[:count], self.buffer[count:]
-        return data
-
-    def request(self):
-        """The next request: .method, .path, .headers (names in lower case), .lines (as sent), .body."""
-        while b"\r\n\r\n" not in self.buffer:
-            self.more()
-        head, _, self.buffer = self.buffer.partition(b"\r\n\r\n")
-        return Request(head, self)
-
-    def send(self, data):
-        self.sock.sendall(data if isinstance(data, bytes) else data.encode())
-
-    def reply(self, status=200, body=b"", headers=(), reason="Reason"):
-        """An answer; `body` bytes, str, or anything else as JSON."""
-        kind = "text/plain" if isinstance(body, (bytes, str)) else "application/json"
-        if not isinstance(body, (bytes, str)):
-            body = json.dumps(body)
-        body = body if isinstance(body, bytes) else body.encode()
-        lines = ["HTTP/1.1 %d %s" % (status, reason), "Content-Type: " + kind, "Content-Length: %d" % len(body)]
-        self.send("\r\n".join(lines + ["%s: %s" % pair for pair in dict(headers).items()] + ["", ""]).encode() + body)
-
-    def upgrade(self, request, protocol="offered", extra=""):
-        """The 101 for a WebSocket request; `protocol` "offered" takes the first one offered."""
-        offered = request.headers.get("sec-websocket-protocol", "").split(", ")[0]
-        chosen = offered if protocol == "offered" else protocol
-        self.send("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                  "Sec-WebSocket-Accept: %s\r\n%s%s\r\n" % (
-                      request.accept, "Sec-WebSocket-Protocol: %s\r\n" % chosen if chosen else "", extra))
-
-    def push(self, *events):
-        """Watch events, each in a text frame as the API server sends them."""
-        self.send(b"".join(frame(1, json.dumps(event).encode() + b"\n") for event in events))
-
-    def read_frame(self):
-        """(opcode, payload) of the client's next frame, which must be masked and final."""
-        first, second = self.take(2)
-        assert first & 0x80 and second & 0x80
-        size = second & 127
-        if size >= 126:
-            size = int.from_bytes(self.take(2 if size == 126 else 8), "big")
-        key = self.take(4)
-        return first & 15, bytes(octet ^ key[index % 4] for index, octet in enumerate(self.take(size)))
-
-    def wait_end(self):
-        """Read until the client ends the connection."""
-        try:
-            while True:
-                self.take(1)
-        except (EOFError, OSError):
-            pass
-
-    def reset(self):
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.sock.close()
-
-    def end_tls(self):
-        """close_notify: TLS has ended, TCP goes on."""
-        self.sock.settimeout(0.01)
-        try:
-            self.sock.unwrap()
-        except (OSError, ValueError):
-            pass
-        self.sock.settimeout(None)
-
-
-class Request:
-    def __init__(self, head, conn):
-        self.lines = head.decode("latin-1").split("\r\n")
-        self.method, self.path, _ = self.lines[0].split(" ")
-        self.headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in self.lines[1:])}
-        self.body = conn.take(int(self.headers.get("content-length", 0)))
-        self.is_watch = self.headers.get("upgrade") == "websocket"
-
-    @property
-    def accept(self):
-        """The Sec-WebSocket-Accept that answers this request's key."""
-        return base64.b64encode(hashlib.sha1(
-            self.headers["sec-websocket-key"].encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()).decode()
-
-    def __repr__(self):
-        return "%s %s" % (self.method, self.path)
-
-
-def frame(opcode, payload=b"", fin=True, rsv=0):
-    """A server's frame."""
-    payload = payload.encode() if isinstance(payload, str) else payload
-    size = len(payload)
-    head = bytes(((0x80 if fin else 0) | rsv << 4 | opcode,))
-    if size < 126:
-        head += bytes((size,))
-    else:
-        head += bytes((126,)) + size.to_bytes(2, "big") if size < 65536 else bytes((127,)) + size.to_bytes(8, "big")
-    return head + payload
-
-
-class Server:
-    """A server that does what its script says: script(request, conn) for every request.
-
-    A script that returns None keeps the connection for the next request; one that returns False
-    ends it. `requests` has every request, `open` the connections that are open now.
-    """
-
-    def __init__(self, script, tls=None, host="127.0.0.1"):
-        self.script, self.requests, self.open, self.count = script, [], set(), 0
-        self.context = None
-        if tls:
-            self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            self.context.load_cert_chain(tls)
-        self.listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.listener.bind((host, 0))
-        self.listener.listen(256)
-        self.port = self.listener.getsockname()[1]
-        self.host = "[%s]" % host if ":" in host else host
-        self.threads = []
-        self.stopped = threading.Event()  # scripts that hang wait on it
-        self._go(self._accept)
-
-    def _go(self, target, *args):
-        thread = threading.Thread(target=target, args=args)
-        self.threads.append(thread)
-        thread.start()
-
-    @property
-    def url(self):
-        return "%s://%s:%d" % ("https" if self.context else "http", self.host, self.port)
-
-    @property
-    def ws(self):
-        return "ws" + self.url[4:]
-
-    def _accept(self):
-        while True:
-            try:
-                sock, _ = self.listener.accept()
-            except OSError as error:
-                if error.errno != errno.EMFILE:
-                    return
-                self.stopped.wait(0.01)  # a test has taken the descriptors away
-                continue
-            if self.stopped.is_set():
-                sock.close()
-                return
-            self.count += 1
-            self._go(self._serve, sock)
-
-    def _serve(self, sock):
-        self.open.add(sock)
-        try:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or a reset takes away what was sent before it
-            if self.context:
-                plain, sock = sock, self.context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-                self.open.discard(plain)
-                self.open.add(sock)
-                sock.do_handshake()
-            conn = Conn(sock)
-            while True:
-                request = conn.request()
-                self.requests.append(request)
-                if self.script(request, conn) is False:
-                    return
-        except (EOFError, OSError, ValueError):
-            pass
-        finally:
-            self.open.discard(sock)
-            sock.close()
-
-    def stop(self):
-        self.stopped.set()
-        try:
-            socket.create_connection(self.listener.getsockname()[:2], 1).close()  # wakes accept()
-        except OSError:
-            pass
-        self.listener.close()
-        for sock in list(self.open):
-            try:
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)
-            except OSError:
-                pass
-        for thread in self.threads:
-            thread.join(5)
-
-    def paths(self):
-        return [request.path for request in self.requests]
+    with certificate_file() as name:
+        yield name
 
 
 @pytest.fixture
@@ -732,20 +507,6 @@ def failed(call, *args):
     with pytest.raises(apiproxy.ApiError) as caught:
         call(*args)
     return caught.value
-
-
-class RawServer(Server):
-    """A server whose script gets each connection as it was accepted: nothing is read for it."""
-
-    def _serve(self, sock):
-        self.open.add(sock)
-        try:
-            self.script(Conn(sock))
-        except (EOFError, OSError, ValueError):
-            pass
-        finally:
-            self.open.discard(sock)
-            sock.close()
 
 
 def test_connections_are_kept_and_shared_by_threads(serve, client):
