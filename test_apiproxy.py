@@ -2317,10 +2317,10 @@ def test_abort_wakes_who_is_blocked(dial, tls, what):
 
 @row("F11", "F12", "F13")
 @both
-@pytest.mark.parametrize("end", [lambda conn: None, Conn.reset, Conn.half_close], ids=["end", "reset", "half-closed"])
+@pytest.mark.parametrize("end", [lambda conn: None, Conn.reset, lambda conn: (conn.half_close(), conn.wait_end())], ids=["end", "reset", "half-closed"])
 @pytest.mark.parametrize("last", [b"", b"\x81", b"\x81\x05he", b"\x82\x7f\0\0", b"\x89\x05p", b"\x88\x02\x03", frame(TEXT, "half", fin=False)])
 def test_an_end_without_a_close_frame_is_1006_for_good(dial, tls, last, end):
-    ws = dial(lambda conn: (conn.send(last), end(conn), conn.wait_end()), tls)
+    ws = dial(lambda conn: (conn.send(last), end(conn)), tls)
     assert [outcome(ws.recv)[0] for _ in range(3)] == [1006] * 3
     assert ws.closed and outcome(ws.send, "x")[0] == 1006
     with pytest.raises(ConnectionClosed):
