@@ -72,7 +72,10 @@ def no_thread_outlives_its_test():
 
 @pytest.fixture(autouse=True)
 def no_secret_gets_out(caplog, monkeypatch):
-    """Every token and kubeconfig in these tests has SECRET in it; no log line, error text, repr or traceback may."""
+    """No log line, error text, repr or traceback tells a token or kubeconfig.
+
+    Every one in these tests has SECRET in it.
+    """
     caplog.set_level("DEBUG", "apiproxy")
     errors, init = {}, apiproxy.ApiError.__init__
 
@@ -82,11 +85,14 @@ def no_secret_gets_out(caplog, monkeypatch):
 
     monkeypatch.setattr(apiproxy.ApiError, "__init__", spy)
     yield
-    texts = ["%s %r %s" % (error, error, "".join(traceback.format_exception(type(error), error, error.__traceback__)))
+    texts = ["%s %r %s" % (error, error,
+        "".join(traceback.format_exception(type(error), error, error.__traceback__)))
              for error in errors.values()]
     texts += [caplog.handler.format(record) for record in caplog.get_records("call")]
-    for secret in ("SECRET", "U0VDUkVU", "NFQ1JFV", "TRUNSRV"):  # as it is, and in base64 at each of three places
-        assert not [text for text in texts if secret in re.sub(r'File "[^"]*", line .*\n.*', "", text)]
+    # as it is, and in base64 at each of three places
+    for secret in ("SECRET", "U0VDUkVU", "NFQ1JFV", "TRUNSRV"):
+        assert not [text for text in texts if secret in re.sub(r'File "[^"]*", line .*\n.*',
+            "", text)]
 
 
 # -- inside the module: all that these tests reach into beyond its functions and classes
@@ -96,6 +102,7 @@ WAIT = apiproxy.Cancel, "wait"  # what streams and retries wait with
 OPEN = apiproxy.Wire, "open"  # what makes every connection
 NEXT_MESSAGE = apiproxy.MessageReader, "next"
 PARSE_JSON = apiproxy, "_loads"
+RATE = apiproxy, "Rate"
 
 
 def wrap(monkeypatch, place, wrapper):
@@ -113,9 +120,10 @@ def set_time(monkeypatch, monotonic):
 
 def set_time_of_rates(monkeypatch, monotonic):
     """The time that streams made from now on count their requests by."""
-    rate = apiproxy.Rate
-    new_rate = lambda burst, per_second: rate(burst, per_second, monotonic)  # noqa: E731
-    monkeypatch.setattr(apiproxy, "Rate", new_rate)
+    def new_rate(real, burst, per_second):
+        return real(burst, per_second, monotonic)
+
+    wrap(monkeypatch, RATE, new_rate)
 
 
 def default(setting):
@@ -209,7 +217,8 @@ class Clock:
     """
 
     def __init__(self, monkeypatch):
-        self.passed, self.waits, self.asked, self._plans = 0.0, [], [], []
+        self.passed, self.waits, self.asked = 0.0, [], []
+        self._plans = []
         wrap(monkeypatch, WAIT, self._wait)
         set_time(monkeypatch, lambda: time.monotonic() + self.passed)
         set_time_of_rates(monkeypatch, lambda: self.passed)
@@ -224,10 +233,12 @@ class Clock:
     def skip(self, seconds):
         """So many seconds later, after what was planned for meanwhile."""
         end = self.passed + seconds
+
         while self._plans and self._plans[0][0] <= end:
             when, action = self._plans.pop(0)
             self.passed += max(0.0, when - self.passed)
             action()
+
         self.passed += max(0.0, end - self.passed)
 
     def after(self, seconds, action):
@@ -284,6 +295,7 @@ def waits(monkeypatch):
 def eventually(condition, timeout=10.0):
     """Wait until `condition()` is true; its last value."""
     end = time.monotonic() + timeout
+
     while True:
         value = condition()
         if value:
@@ -302,7 +314,7 @@ def together(*calls):
 
 
 def background(call, *args, **kwargs):
-    """Start call(...) in a thread; what it gives, or raises, is what `.result()` gives within ten seconds."""
+    """Start call(...) in a thread, whose `.result()` is what it gives, or raises."""
     outcome = []
 
     def run():
@@ -372,7 +384,8 @@ def row(*names):
 both = pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 REAL = os.environ.get("APIPROXY_TEST_URL")
 KUBECTL = shutil.which("kubectl")
-needs_cluster = [pytest.mark.cluster, pytest.mark.skipif(not REAL, reason="APIPROXY_TEST_URL is not set")]
+needs_cluster = [pytest.mark.cluster,
+    pytest.mark.skipif(not REAL, reason="APIPROXY_TEST_URL is not set")]
 
 
 PROXY_AND_DIRECT = [pytest.param(way, marks=needs_cluster) for way in ("proxy", "direct")]
@@ -422,8 +435,8 @@ REAL_TIMES = {name: default(name) for name in FAST}
 
 
 @pytest.fixture
-def client():
-    """client(server or url, **settings) -> Client with fast retries, closed after the test."""
+def new_client():
+    """new_client(server or url, **settings) -> Client with fast retries, closed after the test."""
     clients = []
 
     def make(server, **settings):
@@ -432,8 +445,8 @@ def client():
         return clients[-1]
 
     yield make
-    for one in clients:
-        one.close()
+    for client in clients:
+        client.close()
 
 
 def hello(request, conn):
@@ -446,10 +459,13 @@ def hello_or_json(request, conn):
     return hello(request, conn) if request.is_watch else conn.reply(200, {})
 
 
+ACCEPT = "Sec-WebSocket-Accept: {accept}\r\n"
+
+
 def accepting(request, extra="", head="HTTP/1.1 101 Switching Protocols"):
-    """The octets of a 101; `{accept}` in `extra` becomes the right answer to the key."""
-    lines = "%s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n" % head
-    return (lines + extra).replace("{accept}", request.accept).encode() + b"\r\n"
+    """The bytes of a 101; `{accept}` in `extra` becomes the right answer to the key."""
+    lines = [head, "Upgrade: websocket", "Connection: Upgrade", ACCEPT + extra]
+    return "\r\n".join(lines).replace("{accept}", request.accept).encode() + b"\r\n"
 
 
 def hang(request, conn):
@@ -476,27 +492,29 @@ def echo_headers(request, conn):
 
 @pytest.fixture
 def listener():
-    """listener(full=False) -> "127.0.0.1:port" that says nothing; a full one does not even take connections."""
+    """listener(full=False) -> "127.0.0.1:port" that says nothing; if full, it does not accept."""
     opened = []
 
     def start(full=False):
         opened.append(socket.socket())
         opened[0].bind(("127.0.0.1", 0))
         opened[0].listen(0 if full else 16)
+
         for _ in range(4 if full else 0):
             opened.append(socket.socket())
             opened[-1].setblocking(False)
             opened[-1].connect_ex(opened[0].getsockname())
+
         return "127.0.0.1:%d" % opened[0].getsockname()[1]
 
     yield start
-    for one in opened:
-        one.close()
+    for sock in opened:
+        sock.close()
 
 
 @pytest.fixture
 def names(monkeypatch):
-    """A dict of host names and what a look-up of each gives: addresses, or a function that returns them."""
+    """A dict of host names, and the addresses that a look-up gives, or a function of those."""
     known, real = {}, socket.getaddrinfo
 
     def look_up(host, port, family=0, kind=0, proto=0, flags=0):
@@ -529,30 +547,33 @@ def proxies(monkeypatch):
 
 
 def proxying(answer=b"HTTP/1.1 200 Connected\r\n\r\n"):
-    """The script of a CONNECT proxy, which answers octet by octet."""
+    """The script of a CONNECT proxy, which answers byte by byte."""
     def script(request, conn):
-        with socket.create_connection(("127.0.0.1", int(request.path.rpartition(":")[2])), 5) as far:
+        with socket.create_connection(("127.0.0.1", int(request.path.rpartition(":")[2])),
+                5) as far:
             conn.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             for index in range(len(answer)):
                 conn.send(answer[index:index + 1])
             other = {conn.sock: far, far: conn.sock}
             while True:
-                for one in select.select(list(other), [], [], 10)[0]:
-                    data = one.recv(65536)
+                for sock in select.select(list(other), [], [], 10)[0]:
+                    data = sock.recv(65536)
                     if not data:
                         return False
-                    other[one].sendall(data)
+                    other[sock].sendall(data)
+
     return script
 
 
 @pytest.fixture
-def through(client):
-    """through(api, buffer=None) -> a FaultProxy in front of api's server, and `client` that goes through it."""
+def through(new_client):
+    """through(api, buffer=None) -> a FaultProxy before its server, and a new_client through it."""
     opened = []
 
     def start(api, buffer=None):
         opened.append(FaultProxy(api.server.port, buffer=buffer))
-        return opened[-1], lambda server, **settings: client("http://127.0.0.1:%d" % opened[-1].port, **settings)
+        return opened[-1], lambda server, **settings: new_client(
+            "http://127.0.0.1:%d" % opened[-1].port, **settings)
 
     yield start
     for proxy in opened:
@@ -562,12 +583,19 @@ def through(client):
 def sockets():
     """How many sockets this process has open; 0 where nobody can tell."""
     count = 0
+
     for name in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else ():
         try:
             count += os.readlink("/proc/self/fd/" + name).startswith("socket:")
         except OSError:
             pass
+
     return count
+
+
+def descriptors():
+    """How many files and sockets this process has open; 0 where nobody can tell."""
+    return len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
 
 
 def threads():
@@ -582,7 +610,8 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"
 
 
 def zipped(data):
-    return b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(data) + data
+    return b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(
+        data) + data
 
 
 # -- objects of the API, and what streams show of them
@@ -591,11 +620,13 @@ def zipped(data):
 def pod(name, version="1", uid=None, **more):
     """An object as a watch sends it; "a" at version "1" is "a1" in `text`."""
     return {"kind": "Pod", "apiVersion": "v1", **more,
-            "metadata": {"name": name, "uid": uid or "u" + name, "resourceVersion": version, **more.get("metadata", {})}}
+            "metadata": {"name": name, "uid": uid or "u" + name, "resourceVersion": version,
+                **more.get("metadata", {})}}
 
 
 def pods(*items, version="10", **metadata):
-    return {"kind": "PodList", "apiVersion": "v1", "metadata": {"resourceVersion": version, **metadata}, "items": list(items)}
+    return {"kind": "PodList", "apiVersion": "v1",
+        "metadata": {"resourceVersion": version, **metadata}, "items": list(items)}
 
 
 def event(action, name, version="1", **more):
@@ -603,7 +634,8 @@ def event(action, name, version="1", **more):
 
 
 def error(code=None, reason="", **more):
-    return {"type": "ERROR", "object": {"kind": "Status", "reason": reason, **({"code": code} if code else {}), **more}}
+    return {"type": "ERROR", "object": {"kind": "Status", "reason": reason,
+        **({"code": code} if code else {}), **more}}
 
 
 def bookmark(version="15"):
@@ -611,7 +643,8 @@ def bookmark(version="15"):
 
 
 def text(items):
-    return " ".join(item["metadata"]["name"] + item["metadata"]["resourceVersion"] for item in items)
+    return " ".join(item["metadata"]["name"] + item["metadata"]["resourceVersion"]
+        for item in items)
 
 
 def query(request):
@@ -619,15 +652,18 @@ def query(request):
 
 
 def config_map(name, space=None, labels=None, **data):
-    metadata = {"name": name, **({"namespace": space} if space else {}), **({"labels": labels} if labels else {})}
+    metadata = {"name": name, **({"namespace": space} if space else {}),
+        **({"labels": labels} if labels else {})}
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
 
 
 def web(space, replicas=1):
     labels = {"app": "web"}
-    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "namespace": space}, "spec": {
+    return {"apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": "web", "namespace": space}, "spec": {
         "replicas": replicas, "selector": {"matchLabels": labels}, "template": {
-            "metadata": {"labels": labels}, "spec": {"containers": [{"name": "web", "image": "web:1"}]}}}}
+            "metadata": {"labels": labels},
+            "spec": {"containers": [{"name": "web", "image": "web:1"}]}}}}
 
 
 class Views:
@@ -644,18 +680,24 @@ class Views:
 
     @property
     def last(self):
-        return {item["metadata"]["name"]: item.get("data") or None for item in self.views[-1]} if self.views else None
+        return {item["metadata"]["name"]: item.get("data") or None
+            for item in self.views[-1]} if self.views else None
 
 
 # -- an API server of a few scripts
 
 
 def play(steps, request, conn):
-    """A watch: a dict is an event, bytes go out as they are, 1000 and up is a close frame, below that the
-    status of a refusal (with headers and a body behind it), the rest are scripts. Without an end it stays open."""
+    """A watch. It stays open unless a step ends it.
+
+    A dict is an event, bytes go out as they are, 1000 and up is a close frame, below that the
+    status of a refusal (with headers and a body behind it), the rest are scripts.
+    """
     if steps and isinstance(steps[0], int) and steps[0] < 1000:
-        conn.reply(steps[0], steps[2] if len(steps) > 2 else b"", steps[1] if len(steps) > 1 else ())
+        conn.reply(steps[0], steps[2] if len(steps) > 2 else b"",
+            steps[1] if len(steps) > 1 else ())
         return False
+
     if hang not in steps:
         conn.upgrade(request)
     for step in steps:
@@ -665,6 +707,7 @@ def play(steps, request, conn):
         else:
             conn.push(step) if isinstance(step, dict) else conn.send(
                 frame(8, step.to_bytes(2, "big")) if isinstance(step, int) else step)
+
     return hang(request, conn)
 
 
@@ -673,7 +716,8 @@ def once(*steps):
 
 
 def cut(request, conn):
-    conn.send(b"HTTP/1.1 200 OK\r\nContent-Length: 400\r\n\r\n" + json.dumps(pods(pod("x"))).encode())
+    conn.send(b"HTTP/1.1 200 OK\r\nContent-Length: 400\r\n\r\n" +
+        json.dumps(pods(pod("x"))).encode())
     return False
 
 
@@ -685,34 +729,42 @@ def pong(request, conn):
 
 
 class Api:
-    """An API server of three scripts: answers to LISTs, to GETs of one object, and watches, in turn; the last stays.
+    """An API server of three scripts: answers to LISTs, to GETs of one object, and watches.
 
-    An answer is a dict, (status, body, headers) or script(request, conn).
+    They are used in turn, and the last stays. An answer is a dict, (status, body, headers) or
+    script(request, conn).
     """
 
     def __init__(self, serve, lists=(), watches=((),), gets=(), tls=False):
-        self.lists, self.watches, self.gets = list(lists or [pods(pod("a"))]), list(watches), list(gets)
+        self.lists = list(lists or [pods(pod("a"))])
+        self.watches = list(watches)
+        self.gets = list(gets)
         self.views, self.errors, self.times = [], [], []
         self.server = serve(self.answer, tls=tls)
 
     def answer(self, request, conn):
         self.times.append(time.monotonic())
-        steps = self.watches if request.is_watch else self.gets if "/pods/" in request.path else self.lists
+        steps = self.gets if "/pods/" in request.path else self.lists
+        if request.is_watch:
+            steps = self.watches
         step = steps.pop(0) if len(steps) > 1 else steps[0]
         if request.is_watch or callable(step):
             return play(step, request, conn) if request.is_watch else step(request, conn)
         conn.reply(*step if isinstance(step, tuple) else (200, step))
 
-    def start(self, client, params=None, name=None, **settings):
-        self.client = client(self.server, **settings)
+    def start(self, new_client, params=None, name=None, **settings):
+        self.client = new_client(self.server, **settings)
         if name:
-            self.cancel = self.client.stream_result("/api/v1/pods", name, self.view, self.error, params)
+            self.cancel = self.client.stream_result("/api/v1/pods", name, self.view,
+                self.error, params)
         else:
             self.cancel = self.client.stream_results("/api/v1/pods", self.view, self.error, params)
+
         return self
 
     def view(self, got):
-        self.views.append(text(got) if isinstance(got, list) else (text([got]) + " " + got.get("actionType", "")).strip())
+        self.views.append(text(got) if isinstance(got, list)
+            else (text([got]) + " " + got.get("actionType", "")).strip())
 
     def error(self, error, cancel):
         self.errors.append(error.status)
@@ -721,7 +773,8 @@ class Api:
         """The queries of all LISTs, or watches, so far; of one, as soon as it is there."""
         if number is not None:
             return eventually(lambda: self.asked(watch)[number - 1:number])[0]
-        return [query(one) for one in list(self.server.requests) if one.is_watch == watch and "/pods/" not in one.path]
+        return [query(request) for request in list(self.server.requests)
+            if request.is_watch == watch and "/pods/" not in request.path]
 
 
 B2 = event("ADDED", "b", "12")
@@ -735,7 +788,9 @@ def since(*events):
     """A step of a watch: those of `events` that came after the version asked for."""
     def step(request, conn):
         after = int(query(request)["resourceVersion"])
-        conn.push(*[one for one in events if int(one["object"]["metadata"]["resourceVersion"]) > after])
+        conn.push(*[change for change in events
+                    if int(change["object"]["metadata"]["resourceVersion"]) > after])
+
     return step
 
 
@@ -763,14 +818,16 @@ def config(server, user=None, name="here", cluster=None, namespace="", current=T
         "apiVersion": "v1", "kind": "Config", "current-context": name if current else "",
         "clusters": [{"name": name, "cluster": {"server": server, **(cluster or {})}}],
         "users": [{"name": name, "user": user or {}}],
-        "contexts": [{"name": name, "context": {"cluster": name, "user": name, "namespace": namespace}}],
+        "contexts": [
+            {"name": name, "context": {"cluster": name, "user": name, "namespace": namespace}}],
     }
 
 
 def kubeconfig(*names):
     return b64(json.dumps({
         "apiVersion": "v1", "kind": "Config", "current-context": names[0],
-        "clusters": [{"name": name, "cluster": {"server": "https://127.0.0.1:1"}} for name in names],
+        "clusters": [{"name": name, "cluster": {"server": "https://127.0.0.1:1"}}
+            for name in names],
         "users": [{"name": name, "user": {"token": "SECRET-" + name}} for name in names],
         "contexts": [{"name": name, "context": {"cluster": name, "user": name}} for name in names],
     }))
@@ -789,34 +846,37 @@ def demo():
         return running[-1]
 
     yield start
-    for one in running:
-        one.stop()
+    for cluster in running:
+        cluster.stop()
 
 
-def direct_client(client, **settings):
+def direct_client(new_client, **settings):
     """A client of the real API server itself, over TLS with the cluster's CA, as admin."""
     context = ssl.create_default_context(cafile=os.environ["APIPROXY_TEST_CA"])
-    one = client(REAL, **{"cluster": "direct", **settings})
-    one.add_endpoint("direct", apiproxy.Endpoint(
-        os.environ["APIPROXY_TEST_DIRECT"], ssl_context=context, token=os.environ["APIPROXY_TEST_TOKEN"]))
-    return one
+    client = new_client(REAL, **{"cluster": "direct", **settings})
+    client.add_endpoint("direct", apiproxy.Endpoint(
+        os.environ["APIPROXY_TEST_DIRECT"], ssl_context=context,
+        token=os.environ["APIPROXY_TEST_TOKEN"]))
+    return client
 
 
 @pytest.fixture(params=["demo"] + PROXY_AND_DIRECT)
-def api(request, client, demo):
-    """A Client of a demo cluster and of the real API server, with a namespace of its own: api.space."""
+def api(request, new_client, demo):
+    """A Client of the demo cluster and of the real API server; its namespace is api.space."""
     if request.param == "demo":
-        one = client(demo(controllers=False).url)
+        client = new_client(demo(controllers=False).url)
     elif request.param == "proxy":
-        one = client(REAL, cluster=os.environ["APIPROXY_TEST_CLUSTER"])
+        client = new_client(REAL, cluster=os.environ["APIPROXY_TEST_CLUSTER"])
     else:
-        one = direct_client(client)
-    one.space = "t-" + os.urandom(4).hex()
-    one.maps = "/api/v1/namespaces/%s/configmaps" % one.space
-    one.post("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": one.space}})
-    yield one
-    one.close()
-    one.remove("/api/v1/namespaces/" + one.space)
+        client = direct_client(new_client)
+
+    client.space = "t-" + os.urandom(4).hex()
+    client.maps = "/api/v1/namespaces/%s/configmaps" % client.space
+    client.post("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace",
+        "metadata": {"name": client.space}})
+    yield client
+    client.close()
+    client.remove("/api/v1/namespaces/" + client.space)
 
 
 # ------------------------------------------------------------------------------
@@ -825,40 +885,54 @@ def api(request, client, demo):
 
 
 @pytest.mark.parametrize("call, nearest", [
-    (lambda c: apiproxy.Client(clustr="a"), "cluster"), (lambda c: apiproxy.configure(gzipp=True), "gzip"),
-    (lambda c: c.request("/x", {"isJson": True}), "isJSON"), (lambda c: c.cluster_request("/x", {"timeOut": 1}), "timeout"),
-    (lambda c: c.post("/x", {}, True, {"header": {}}), "headers"), (lambda c: c.put("/x", {}, True, {"Body": ""}), "body"),
+    (lambda c: apiproxy.Client(clustr="a"), "cluster"),
+    (lambda c: apiproxy.configure(gzipp=True), "gzip"),
+    (lambda c: c.request("/x", {"isJson": True}), "isJSON"),
+    (lambda c: c.cluster_request("/x", {"timeOut": 1}), "timeout"),
+    (lambda c: c.post("/x", {}, True, {"header": {}}), "headers"),
+    (lambda c: c.put("/x", {}, True, {"Body": ""}), "body"),
     (lambda c: c.patch("/x", {}, True, {"autoLogout": True}), "autoLogoutOnAuthError"),
-    (lambda c: c.remove("/x", {"Method": "GET"}), "method"), (lambda c: c.set_cluster({"kubeConfig": ""}), "kubeconfig"),
+    (lambda c: c.remove("/x", {"Method": "GET"}), "method"),
+    (lambda c: c.set_cluster({"kubeConfig": ""}), "kubeconfig"),
     (lambda c: c.stream("/x", print, {"isJSON": True}), "isJson"),
     (lambda c: c.stream_results_for_cluster("/x", {"cb": print, "err_cb": print}), "errCb"),
 ])
-def test_an_unknown_option_is_refused_and_the_nearest_named(client, call, nearest):
+def test_an_unknown_option_is_refused_and_the_nearest_named(new_client, call, nearest):
     with pytest.raises(TypeError, match="did you mean '%s'" % nearest):
-        call(client("http://127.0.0.1:1"))
+        call(new_client("http://127.0.0.1:1"))
 
 
 @pytest.mark.parametrize("error", [
-    apiproxy.ApiError(409, "m", phrase="p", reason="r", details={"a": [1]}, body=b"b", method="GET", url="u", retry_after=2.0),
+    apiproxy.ApiError(409, "m", phrase="p", reason="r", details={"a": [1]}, body=b"b",
+        method="GET", url="u", retry_after=2.0),
     apiproxy.WebSocketError(0, "m"), apiproxy.HandshakeError(403, "m", phrase="p", body=b"b"),
-    apiproxy.ProtocolError(1002, "m"), apiproxy.ConnectionClosed(1006, "gone"), apiproxy.ConnectionClosed(1005),
+    apiproxy.ProtocolError(1002, "m"), apiproxy.ConnectionClosed(1006, "gone"),
+    apiproxy.ConnectionClosed(1005),
 ])
 def test_errors_pickle_and_copy_with_all_they_know(error):
-    twins = [pickle.loads(pickle.dumps(error, protocol)) for protocol in range(pickle.HIGHEST_PROTOCOL + 1)]
+    twins = [pickle.loads(pickle.dumps(error, protocol))
+        for protocol in range(pickle.HIGHEST_PROTOCOL + 1)]
     for twin in twins + [copy.copy(error), copy.deepcopy(error)]:
         assert (type(twin), repr(twin), vars(twin)) == (type(error), repr(error), vars(error))
-        assert str(twin) == str(error) and isinstance(twin, apiproxy.ApiError)  # one `except ApiError` is enough
+        # one `except ApiError` is enough
+        assert str(twin) == str(error)
+        assert isinstance(twin, apiproxy.ApiError)
 
 
 @pytest.mark.parametrize("phrase, body, text, reason, details", [
-    ("Not Found", b'{"kind": "Status", "message": "pods \\"x\\" not found", "reason": "NotFound", "details": {"name": "x"}}',
+    ("Not Found", b'{"kind": "Status", "message": "pods \\"x\\" not found", "reason": "NotFound", '
+     b'"details": {"name": "x"}}',
      'Not Found - pods "x" not found', "NotFound", {"name": "x"}),
-    ("Not Found", b"", "Not Found", "", {}), ("Not Found", b" \r\n no cluster\n", "Not Found - no cluster", "", {}),
-    ("", b"", "404", "", {}), ("", b"plain", "plain", "", {}), ("Not Found", b"Not Found", "Not Found", "", {}),
+    ("Not Found", b"", "Not Found", "", {}),
+    ("Not Found", b" \r\n no cluster\n", "Not Found - no cluster", "", {}),
+    ("", b"", "404", "", {}), ("", b"plain", "plain", "", {}),
+    ("Not Found", b"Not Found", "Not Found", "", {}),
     ("Bad", b'{"error": "x"}', "Bad", "", {}), ("Bad", b'["a"]', "Bad", "", {}),
     ("Bad", b'{"message": null, "reason": null, "details": []}', "Bad", "", {}),
-    ("Bad", b'{"message": 5, "details": "x"}', "Bad - 5", "", {}), ("Bad", b"\xff", "Bad - \ufffd", "", {}),
-    ("Bad", b"x" * 5000, "Bad - " + "x" * 1000, "", {}), ("Bad", b"[" * 200000, "Bad - " + "[" * 1000, "", {}),
+    ("Bad", b'{"message": 5, "details": "x"}', "Bad - 5", "", {}),
+    ("Bad", b"\xff", "Bad - \ufffd", "", {}),
+    ("Bad", b"x" * 5000, "Bad - " + "x" * 1000, "", {}),
+    ("Bad", b"[" * 200000, "Bad - " + "[" * 1000, "", {}),
 ], ids=short)
 def test_an_error_says_the_phrase_and_the_detail(phrase, body, text, reason, details):
     error = apiproxy.Response(404, phrase, {}, body, "GET", "http://h/x").error()
@@ -867,8 +941,10 @@ def test_an_error_says_the_phrase_and_the_detail(phrase, body, text, reason, det
 
 
 @pytest.mark.parametrize("value, seconds", [
-    ("7", 7), (" 7 ", 7), ("-3", 0), ("0", 0), ("Mon, 01 Jan 2001 00:00:00 GMT", 0), (None, None), ("", None), ("soon", None),
-    ("1.5", None), ("9" * 5000, None), ("Mon, 99 Foo 0000 99:99:99 GMT", None), ("Mon, 01 Jan 99999 00:00:00 GMT", None)], ids=short)
+    ("7", 7), (" 7 ", 7), ("-3", 0), ("0", 0), ("Mon, 01 Jan 2001 00:00:00 GMT", 0),
+    (None, None), ("", None), ("soon", None),
+    ("1.5", None), ("9" * 5000, None), ("Mon, 99 Foo 0000 99:99:99 GMT", None),
+    ("Mon, 01 Jan 99999 00:00:00 GMT", None)], ids=short)
 def test_retry_after_is_seconds_or_a_date(value, seconds):
     def parsed(headers, body=b""):
         return apiproxy.Response(429, "", headers, body).error().retry_after
@@ -876,6 +952,7 @@ def test_retry_after_is_seconds_or_a_date(value, seconds):
     assert parsed({"Retry-After": value}) == seconds
     assert 50 < parsed({"Retry-After": email.utils.formatdate(time.time() + 60, usegmt=True)}) <= 61
     assert parsed({}, b'{"details": {"retryAfterSeconds": 3}}') == 3
+
     for odd in ("NaN", "Infinity", "[]", "{}", "null", '"x"', "1e999"):
         assert parsed({}, b'{"details": {"retryAfterSeconds": %s}}' % odd.encode()) is None
 
@@ -886,23 +963,32 @@ def test_retry_after_is_seconds_or_a_date(value, seconds):
 
 
 @pytest.mark.parametrize("name, quoted", [
-    ("web-1.x_~", "web-1.x_~"), ("system:node", "system%3Anode"), ("a b", "a%20b"), ("d?y#z&w=1", "d%3Fy%23z%26w%3D1"),
-    ("%2e%2e", "%252e%252e"), ("%2f", "%252f"), ("é", "%C3%A9"), ("\u2028", "%E2%80%A8"), ("a@b", "a%40b"), ("...", "..."),
+    ("web-1.x_~", "web-1.x_~"), ("system:node", "system%3Anode"), ("a b", "a%20b"),
+    ("d?y#z&w=1", "d%3Fy%23z%26w%3D1"),
+    ("%2e%2e", "%252e%252e"), ("%2f", "%252f"), ("é", "%C3%A9"), ("\u2028", "%E2%80%A8"),
+    ("a@b", "a%40b"), ("...", "..."),
     ("\\", "%5C"),
-    ("", REFUSED), (".", REFUSED), ("..", REFUSED), ("a/b", REFUSED), ("a\r\nb", REFUSED), ("a\0", REFUSED), ("\x7f", REFUSED),
+    ("", REFUSED), (".", REFUSED), ("..", REFUSED), ("a/b", REFUSED), ("a\r\nb", REFUSED),
+    ("a\0", REFUSED), ("\x7f", REFUSED),
     ("\x85", REFUSED), ("\ud800", REFUSED), (None, TypeError), (b"x", TypeError), (5, TypeError)])
 def test_a_name_is_one_segment(name, quoted):
     assert result_of(apiproxy.segment, name) == quoted
 
 
 @pytest.mark.parametrize("path, sent", [
-    ("/api/v1/pods?limit=5&x=a%20b", "/api/v1/pods?limit=5&x=a%20b"), ("", ""), ("api", "api"), ("//h/x", "//h/x"),
-    ("/%zz", "/%zz"), ("/é?x=é", "/%C3%A9?x=%C3%A9"), ("/x?y=..&z=a/../b", "/x?y=..&z=a/../b"), ("/a...b/..c", "/a...b/..c"),
+    ("/api/v1/pods?limit=5&x=a%20b", "/api/v1/pods?limit=5&x=a%20b"), ("", ""), ("api", "api"),
+    ("//h/x", "//h/x"),
+    ("/%zz", "/%zz"), ("/é?x=é", "/%C3%A9?x=%C3%A9"), ("/x?y=..&z=a/../b", "/x?y=..&z=a/../b"),
+    ("/a...b/..c", "/a...b/..c"),
     ("/@h:1/x", "/@h:1/x"),
-    ("/a b", REFUSED), ("/a\r\nX: y", REFUSED), ("/a\n", REFUSED), ("/a\0", REFUSED), ("/a\t", REFUSED), ("/\x7f", REFUSED),
-    ("/\x85", REFUSED), ("/\xa0", REFUSED), ("/\u2028", REFUSED), ("/a#b", REFUSED), ("/a?b#c", REFUSED), ("/\ud800", REFUSED),
-    ("/a/../b", REFUSED), ("..", REFUSED), ("/a/.", REFUSED), ("/./a", REFUSED), ("/a/..?x", REFUSED),
-    ("/a/%2e%2e/b", REFUSED), ("/a/%2E./b", REFUSED), ("/a/.%2e", REFUSED), ("/%2e/b", REFUSED),  # servers resolve these too
+    ("/a b", REFUSED), ("/a\r\nX: y", REFUSED), ("/a\n", REFUSED), ("/a\0", REFUSED),
+    ("/a\t", REFUSED), ("/\x7f", REFUSED),
+    ("/\x85", REFUSED), ("/\xa0", REFUSED), ("/\u2028", REFUSED), ("/a#b", REFUSED),
+    ("/a?b#c", REFUSED), ("/\ud800", REFUSED),
+    ("/a/../b", REFUSED), ("..", REFUSED), ("/a/.", REFUSED), ("/./a", REFUSED),
+    ("/a/..?x", REFUSED),
+    # servers resolve these too
+    ("/a/%2e%2e/b", REFUSED), ("/a/%2E./b", REFUSED), ("/a/.%2e", REFUSED), ("/%2e/b", REFUSED),
     (None, TypeError), (b"/x", TypeError)])
 def test_a_path_arrives_as_written_or_is_refused(path, sent):
     assert result_of(apiproxy.check_path, path) == sent
@@ -912,44 +998,61 @@ def test_a_path_arrives_as_written_or_is_refused(path, sent):
     ("/x", None, "/x"), ("/x", {}, "/x"), ("/x?a=1", None, "/x?a=1"), ("/x", {"a": None}, "/x"),
     ("/x?a=1", {"a": None}, "/x?a=1"), ("/x", {"a": 1, "b": "é &="}, "/x?a=1&b=%C3%A9+%26%3D"),
     ("/x", {"a": True, "b": False, "c": 0, "d": ""}, "/x?a=true&b=false&c=0&d="),
-    ("/x?a=1", {"b": 2}, "/x?a=1&b=2"), ("/x?a=1&b=2&a=3", {"a": 4}, "/x?b=2&a=4"), ("/x?%61=1&b", {"a": 2}, "/x?b&a=2"),
-    ("/x?a=b?c", {"d": 1}, "/x?a=b?c&d=1"), ("/x?", {"a": 1}, "/x?a=1"), ("/x?&&a=1&", {"b": 1}, "/x?a=1&b=1"),
-    ("/x", {"a": ["1", True, 2], "b": ("z",)}, "/x?a=1&a=true&a=2&b=z"), ("/x", {"c": "a\r\nb#\0"}, "/x?c=a%0D%0Ab%23%00"),
+    ("/x?a=1", {"b": 2}, "/x?a=1&b=2"), ("/x?a=1&b=2&a=3", {"a": 4}, "/x?b=2&a=4"),
+    ("/x?%61=1&b", {"a": 2}, "/x?b&a=2"),
+    ("/x?a=b?c", {"d": 1}, "/x?a=b?c&d=1"), ("/x?", {"a": 1}, "/x?a=1"),
+    ("/x?&&a=1&", {"b": 1}, "/x?a=1&b=1"),
+    ("/x", {"a": ["1", True, 2], "b": ("z",)}, "/x?a=1&a=true&a=2&b=z"),
+    ("/x", {"c": "a\r\nb#\0"}, "/x?c=a%0D%0Ab%23%00"),
     ("/x", {"&": "="}, "/x?%26=%3D"), ("/x?b=1", {"a": []}, "/x?b=1"), ("/x", {"a": []}, "/x"),
-    ("/x", {"a": ["1", None]}, "/x?a=1"), ("/x", {"a": "\ud800"}, REFUSED), ("/x", "a=1", TypeError), ("/x", ["a"], TypeError)])
+    ("/x", {"a": ["1", None]}, "/x?a=1"), ("/x", {"a": "\ud800"}, REFUSED),
+    ("/x", "a=1", TypeError), ("/x", ["a"], TypeError)])
 def test_parameters_join_the_query(path, params, whole):
     assert result_of(apiproxy.with_query, path, params) == whole
 
 
 @pytest.mark.parametrize("function, args, result", [
-    (apiproxy.combine_path, ("http://h", "x"), "http://h/x"), (apiproxy.combine_path, ("http://h/", "/x"), "http://h/x"),
-    (apiproxy.combine_path, ("http://h", "//x"), "http://h//x"), (apiproxy.combine_path, ("http://h", "@e/x"), "http://h/@e/x"),
+    (apiproxy.combine_path, ("http://h", "x"), "http://h/x"),
+    (apiproxy.combine_path, ("http://h/", "/x"), "http://h/x"),
+    (apiproxy.combine_path, ("http://h", "//x"), "http://h//x"),
+    (apiproxy.combine_path, ("http://h", "@e/x"), "http://h/@e/x"),
     (apiproxy.combine_path, ("http://h", ""), "http://h/"), (apiproxy.combine_path, ("", ""), "/"),
-    (apiproxy.api_root, ("", "v1"), "/api/v1"), (apiproxy.api_root, ("apps", "v1"), "/apis/apps/v1"),
-    (apiproxy.api_root, ("a?b", "v#"), "/apis/a%3Fb/v%23"), (apiproxy.api_root, ("..", "v1"), REFUSED),
+    (apiproxy.api_root, ("", "v1"), "/api/v1"),
+    (apiproxy.api_root, ("apps", "v1"), "/apis/apps/v1"),
+    (apiproxy.api_root, ("a?b", "v#"), "/apis/a%3Fb/v%23"),
+    (apiproxy.api_root, ("..", "v1"), REFUSED),
     (apiproxy.api_root, ("a/b", "v1"), REFUSED), (apiproxy.api_root, ("", ""), REFUSED),
     (apiproxy.api_root, ("", ".."), REFUSED),
-    (apiproxy.split_api_version, ("v1",), ("", "v1")), (apiproxy.split_api_version, ("apps/v1",), ("apps", "v1")),
+    (apiproxy.split_api_version, ("v1",), ("", "v1")),
+    (apiproxy.split_api_version, ("apps/v1",), ("apps", "v1")),
     (apiproxy.split_api_version, ("",), REFUSED), (apiproxy.split_api_version, ("/v1",), REFUSED),
-    (apiproxy.split_api_version, ("apps/",), REFUSED), (apiproxy.split_api_version, ("a/b/c",), REFUSED),
+    (apiproxy.split_api_version, ("apps/",), REFUSED),
+    (apiproxy.split_api_version, ("a/b/c",), REFUSED),
 ])
 def test_addresses_are_put_together(function, args, result):
     assert result_of(function, *args) == result
 
 
 @pytest.mark.parametrize("url, address", [
-    ("http://h", (False, "h", 80, "h", "/")), ("https://h:443/a?b=c", (True, "h", 443, "h", "/a?b=c")),
+    ("http://h", (False, "h", 80, "h", "/")),
+    ("https://h:443/a?b=c", (True, "h", 443, "h", "/a?b=c")),
     ("http://H:443/", (False, "h", 443, "h:443", "/")), ("HTTP://h/x", (False, "h", 80, "h", "/x")),
-    ("http://h:", (False, "h", 80, "h", "/")), ("https://[::1]:8443/x", (True, "::1", 8443, "[::1]:8443", "/x")),
+    ("http://h:", (False, "h", 80, "h", "/")),
+    ("https://[::1]:8443/x", (True, "::1", 8443, "[::1]:8443", "/x")),
     ("http://[fe80::1%eth0]/", (False, "fe80::1%eth0", 80, "[fe80::1]", "/")),
-    ("http://h?a", (False, "h", 80, "h", "/?a")), ("http://h//..//x", (False, "h", 80, "h", "//..//x")),
-    ("ws://h", REFUSED), ("h", REFUSED), ("http:h", REFUSED), ("http://", REFUSED), ("http:///x", REFUSED),
+    ("http://h?a", (False, "h", 80, "h", "/?a")),
+    ("http://h//..//x", (False, "h", 80, "h", "//..//x")),
+    ("ws://h", REFUSED), ("h", REFUSED), ("http:h", REFUSED), ("http://", REFUSED),
+    ("http:///x", REFUSED),
     ("http://:80", REFUSED), ("", REFUSED),
-    ("http://u@h", REFUSED), ("http://u:p@h", REFUSED), ("http://@h", REFUSED), ("http://h/#f", REFUSED),
+    ("http://u@h", REFUSED), ("http://u:p@h", REFUSED), ("http://@h", REFUSED),
+    ("http://h/#f", REFUSED),
     ("http://h#@e", REFUSED),
-    ("http://h/\r\nX: y", REFUSED), ("http://h /", REFUSED), ("http://h\0", REFUSED), ("http://hé/", REFUSED),
+    ("http://h/\r\nX: y", REFUSED), ("http://h /", REFUSED), ("http://h\0", REFUSED),
+    ("http://hé/", REFUSED),
     ("http://h/é", REFUSED),
-    ("http://h:x", REFUSED), ("http://h:65536", REFUSED), ("http://h:-1", REFUSED), ("http://[::1", REFUSED),
+    ("http://h:x", REFUSED), ("http://h:65536", REFUSED), ("http://h:-1", REFUSED),
+    ("http://[::1", REFUSED),
     ("\thttp://h", REFUSED), (b"http://h", TypeError), (None, TypeError)])
 def test_an_address_says_where_to_go(url, address):
     assert result_of(apiproxy.split_url, url, ("http", "https")) == address
@@ -957,10 +1060,13 @@ def test_an_address_says_where_to_go(url, address):
 
 @pytest.mark.parametrize("headers, result", [
     (None, {}), ({"X-A": "b\t c", "x": "é"}, {"X-A": "b\t c", "x": "é"}), ({"X": ""}, {"X": ""}),
-    ({"X": "a\r\nb"}, REFUSED), ({"X": "a\nb"}, REFUSED), ({"X": "a\r"}, REFUSED), ({"X": "a\0"}, REFUSED),
+    ({"X": "a\r\nb"}, REFUSED), ({"X": "a\nb"}, REFUSED), ({"X": "a\r"}, REFUSED),
+    ({"X": "a\0"}, REFUSED),
     ({"X": "\x7f"}, REFUSED),
-    ({"X": "\x85"}, REFUSED), ({"X": "\u20ac"}, REFUSED), ({"": "x"}, REFUSED), ({"X Y": "x"}, REFUSED), ({"X:": "x"}, REFUSED),
-    ({"X\r\n": "x"}, REFUSED), ({"É": "x"}, REFUSED), ({"X": None}, TypeError), ({"X": 1}, TypeError), ({1: "x"}, TypeError),
+    ({"X": "\x85"}, REFUSED), ({"X": "\u20ac"}, REFUSED), ({"": "x"}, REFUSED),
+    ({"X Y": "x"}, REFUSED), ({"X:": "x"}, REFUSED),
+    ({"X\r\n": "x"}, REFUSED), ({"É": "x"}, REFUSED), ({"X": None}, TypeError),
+    ({"X": 1}, TypeError), ({1: "x"}, TypeError),
     ({"X": b"y"}, TypeError), ([("X", "y")], TypeError), ("X: y", TypeError)])
 def test_headers_that_could_break_a_request_are_refused(headers, result):
     assert result_of(apiproxy.check_headers, headers) == result
@@ -985,24 +1091,30 @@ def test_a_refused_header_does_not_repeat_its_value():
 
 
 def feed(*pieces, limit=70000):
-    """What a MessageReader gives for octets that come in these pieces."""
+    """What a MessageReader gives for bytes that come in these pieces."""
     reader, found = apiproxy.MessageReader(limit), []
+
     for piece in pieces:
         while piece:
             space = reader.space()[:len(piece)]
             space[:], piece = piece[:len(space)], piece[len(space):]
             reader.received(len(space))
             found += iter(reader.next, None)
+
     return found
 
 
 def test_masking_is_the_rfcs_and_undoes_itself():
-    assert apiproxy.apply_mask(b"Hello", b"\x37\xfa\x21\x3d") == b"\x7f\x9f\x4d\x51\x58"  # RFC 6455 5.7
+    # RFC 6455 5.7
+    assert apiproxy.apply_mask(b"Hello", b"\x37\xfa\x21\x3d") == b"\x7f\x9f\x4d\x51\x58"
+
     chance = random.Random(1)
-    for size in list(range(12)) + list(range(440, 462)) + [chance.randrange(5000) for _ in range(20)]:
+
+    for size in list(range(12)) + list(range(440, 462)) + [chance.randrange(5000)
+            for _ in range(20)]:
         data, key = os.urandom(size), os.urandom(4)
         masked = apiproxy.apply_mask(data, key)
-        assert masked == bytes(octet ^ key[index % 4] for index, octet in enumerate(data))
+        assert masked == bytes(byte ^ key[index % 4] for index, byte in enumerate(data))
         assert apiproxy.apply_mask(bytes(masked), key) == data
 
 
@@ -1015,8 +1127,10 @@ def test_a_frame_has_the_shortest_length(size, head):
 
 
 @pytest.mark.parametrize("code, reason, payload", [
-    (1000, "", b"\x03\xe8"), (4999, "bye", b"\x13\x87bye"), (1001, "é" * 62, b"\x03\xe9" + "é".encode() * 61),
-    (1005, "", REFUSED), (1006, "", REFUSED), (1015, "", REFUSED), (999, "", REFUSED), (5000, "", REFUSED), (0, "", REFUSED),
+    (1000, "", b"\x03\xe8"), (4999, "bye", b"\x13\x87bye"),
+    (1001, "é" * 62, b"\x03\xe9" + "é".encode() * 61),
+    (1005, "", REFUSED), (1006, "", REFUSED), (1015, "", REFUSED), (999, "", REFUSED),
+    (5000, "", REFUSED), (0, "", REFUSED),
     (1000, "\ud800", REFUSED)])
 def test_a_close_payload_is_legal_and_cut_at_a_character(code, reason, payload):
     assert result_of(apiproxy.encode_close, code, reason) == payload
@@ -1025,9 +1139,12 @@ def test_a_close_payload_is_legal_and_cut_at_a_character(code, reason, payload):
 
 
 @pytest.mark.parametrize("payload, result", [
-    (b"", (1005, "")), (b"\x03\xe8", (1000, "")), (b"\x0b\xb8\xc3\xa9", (3000, "é")), (b"\x03", 1002), (b"\x03\xe8\xff", 1007)]
-    + [(code.to_bytes(2, "big"), 1002) for code in (0, 999, 1004, 1005, 1006, 1015, 1016, 2000, 2999, 5000, 65535)]
-    + [(code.to_bytes(2, "big"), (code, "")) for code in (1001, 1002, 1003, 1007, 1011, 1014, 3000, 4999)])
+    (b"", (1005, "")), (b"\x03\xe8", (1000, "")), (b"\x0b\xb8\xc3\xa9", (3000, "é")),
+    (b"\x03", 1002), (b"\x03\xe8\xff", 1007)]
+    + [(code.to_bytes(2, "big"), 1002)
+        for code in (0, 999, 1004, 1005, 1006, 1015, 1016, 2000, 2999, 5000, 65535)]
+    + [(code.to_bytes(2, "big"), (code, ""))
+        for code in (1001, 1002, 1003, 1007, 1011, 1014, 3000, 4999)])
 def test_a_close_payload_is_read(payload, result):
     try:
         assert apiproxy.parse_close(payload) == result
@@ -1036,18 +1153,24 @@ def test_a_close_payload_is_read(payload, result):
 
 
 @pytest.mark.parametrize("wire, messages", [
-    (frame(1, "hé€😀"), [(1, "hé€😀")]), (frame(2, b"\xff\0"), [(2, b"\xff\0")]), (frame(1) + frame(2), [(1, ""), (2, b"")]),
+    (frame(1, "hé€😀"), [(1, "hé€😀")]), (frame(2, b"\xff\0"), [(2, b"\xff\0")]),
+    (frame(1) + frame(2), [(1, ""), (2, b"")]),
     (frame(9, b"p") + frame(10) + frame(8, b"\x03\xe8"), [(9, b"p"), (10, b""), (8, b"\x03\xe8")]),
-    (frame(1, "a", fin=False) + frame(9, b"!") + frame(0, "b", fin=False) + frame(10) + frame(0, "c"),
+    (frame(1, "a", fin=False) + frame(9, b"!") + frame(0, "b", fin=False) + frame(10) +
+        frame(0, "c"),
     [(9, b"!"), (10, b""), (1, "abc")]),
-    (frame(1, b"\xf0\x9f", fin=False) + frame(0, fin=False) + frame(0, b"\x98\x80") + frame(2, b"x"), [(1, "😀"), (2, b"x")]),
-    (frame(2, b"a", fin=False) + frame(0) + frame(1, fin=False) + frame(0, fin=False) + frame(0), [(2, b"a"), (1, "")]),
-    (frame(1, "a", fin=False) + frame(0, "b") + frame(1, "c", fin=False) + frame(0, "d"), [(1, "ab"), (1, "cd")]),
-    (frame(2, b"a", fin=False) + frame(0, b"b") + frame(2, b"c", fin=False) + frame(0, b"d"), [(2, b"ab"), (2, b"cd")]),
+    (frame(1, b"\xf0\x9f", fin=False) + frame(0, fin=False) + frame(0, b"\x98\x80") +
+        frame(2, b"x"), [(1, "😀"), (2, b"x")]),
+    (frame(2, b"a", fin=False) + frame(0) + frame(1, fin=False) + frame(0, fin=False) + frame(0),
+        [(2, b"a"), (1, "")]),
+    (frame(1, "a", fin=False) + frame(0, "b") + frame(1, "c", fin=False) + frame(0, "d"),
+        [(1, "ab"), (1, "cd")]),
+    (frame(2, b"a", fin=False) + frame(0, b"b") + frame(2, b"c", fin=False) + frame(0, b"d"),
+        [(2, b"ab"), (2, b"cd")]),
     (frame(9, b"x" * 125) + frame(1, "y" * 126), [(9, b"x" * 125), (1, "y" * 126)]),
     (frame(2, b"z" * 300, fin=False) + frame(0, b"w" * 200), [(2, b"z" * 300 + b"w" * 200)]),
 ])
-def test_messages_are_the_same_however_the_octets_come(wire, messages):
+def test_messages_are_the_same_however_the_bytes_come(wire, messages):
     assert feed(wire) == feed(*(wire[index:index + 1] for index in range(len(wire)))) == messages
     for cut in range(1, len(wire)):
         assert feed(wire[:cut], wire[cut:]) == messages
@@ -1058,29 +1181,38 @@ def test_messages_of_every_size_come_whole():
         text, wire = "é" * (size // 2), frame(2, b"x" * size)
         pieces = [wire[start:start + 1000] for start in range(0, len(wire), 1000)]
         found = [(9, b""), (2, b"x" * size), (1, text)]
-        assert feed(frame(9) + wire + frame(1, text)) == feed(frame(9), *pieces, frame(1, text)) == found
+        assert feed(frame(9) + wire + frame(1, text)) == feed(frame(9), *pieces,
+            frame(1, text)) == found
 
 
 OPEN_TEXT = frame(1, "a", fin=False)
 
 
-@pytest.mark.parametrize("wire, code", [  # the last octet is the one that makes it illegal
-    (b"\xc1\x00", 1002), (b"\xa1\x00", 1002), (b"\x91\x00", 1002), (b"\x89\x80", 1002), (b"\x81\x81", 1002)] + [
+@pytest.mark.parametrize("wire, code", [  # the last byte is the one that makes it illegal
+    (b"\xc1\x00", 1002), (b"\xa1\x00", 1002), (b"\x91\x00", 1002), (b"\x89\x80", 1002),
+    (b"\x81\x81", 1002)] + [
     (bytes((0x80 | opcode, 0)), 1002) for opcode in (3, 4, 5, 6, 7, 11, 12, 13, 14, 15)] + [
-    (b"\x81\x7e\x00\x7d", 1002), (b"\x81\x7f\0\0\0\0\0\0\xff\xff", 1002), (b"\x82\x7f\x80\0\0\0\0\1\0\0", 1002),
-    (b"\x09\x00", 1002), (b"\x08\x00", 1002), (b"\x89\x7e", 1002), (b"\x88\x7f", 1002), (b"\x80\x00", 1002),
-    (b"\x00\x00", 1002), (OPEN_TEXT + b"\x81\x00", 1002), (OPEN_TEXT + b"\x02\x00", 1002), (frame(1, "a") + b"\x80\x00", 1002),
-    (b"\x81\x05\xff", 1007), (b"\x81\x05a\x80", 1007), (b"\x81\x05\xc0", 1007), (b"\x81\x05\xc3a", 1007),
+    (b"\x81\x7e\x00\x7d", 1002), (b"\x81\x7f\0\0\0\0\0\0\xff\xff", 1002),
+    (b"\x82\x7f\x80\0\0\0\0\1\0\0", 1002),
+    (b"\x09\x00", 1002), (b"\x08\x00", 1002), (b"\x89\x7e", 1002), (b"\x88\x7f", 1002),
+    (b"\x80\x00", 1002),
+    (b"\x00\x00", 1002), (OPEN_TEXT + b"\x81\x00", 1002), (OPEN_TEXT + b"\x02\x00", 1002),
+    (frame(1, "a") + b"\x80\x00", 1002),
+    (b"\x81\x05\xff", 1007), (b"\x81\x05a\x80", 1007), (b"\x81\x05\xc0", 1007),
+    (b"\x81\x05\xc3a", 1007),
     (b"\x81\x05\xe0\x80", 1007),
-    (b"\x81\x05\xed\xa0\x80", 1007), (b"\x81\x05\xf0\x80", 1007), (b"\x81\x05\xf4\x90", 1007), (b"\x81\x05\xf5", 1007),
+    (b"\x81\x05\xed\xa0\x80", 1007), (b"\x81\x05\xf0\x80", 1007), (b"\x81\x05\xf4\x90", 1007),
+    (b"\x81\x05\xf5", 1007),
     (b"\x81\x01\xc3", 1007),
-    (frame(1, b"\xc3", fin=False) + b"\x80\x00", 1007), (frame(1, b"\xe2\x82", fin=False) + b"\x00\x05a", 1007),
+    (frame(1, b"\xc3", fin=False) + b"\x80\x00", 1007),
+    (frame(1, b"\xe2\x82", fin=False) + b"\x00\x05a", 1007),
     (b"\x82\x7e\x03\xe9", 1009), (b"\x82\x7f\0\0\1\0\0\0\0\0", 1009),
     (frame(2, b"x" * 600, fin=False) + b"\x00\x7e\x01\x91", 1009),
     (frame(2, b"x" * 1000, fin=False) + frame(0, fin=False) + b"\x80\x01", 1009)])
-def test_an_illegal_frame_is_refused_at_the_octet_that_makes_it_so(wire, code):
+def test_an_illegal_frame_is_refused_at_the_byte_that_makes_it_so(wire, code):
     feed(wire[:-1], limit=1000)
-    for pieces in ((wire,), (wire[:-1], wire[-1:]), [wire[index:index + 1] for index in range(len(wire))],
+    for pieces in ((wire,), (wire[:-1], wire[-1:]),
+        [wire[index:index + 1] for index in range(len(wire))],
         (wire + b"\0" * 300,)):
         with pytest.raises(apiproxy.ProtocolError) as caught:
             feed(*pieces, limit=1000)
@@ -1095,6 +1227,7 @@ def test_a_hundred_thousand_fragments_stay_small(opcode, piece):
     (found,) = feed(wire[:1000], wire[1000:], limit=100000)
     peak = tracemalloc.get_traced_memory()[1] - len(wire)
     tracemalloc.stop()
+
     assert len(found[1]) == len(piece) * 100000
     assert peak < 4 * apiproxy.MiB
 
@@ -1107,19 +1240,26 @@ GOOD = ["HTTP/1.1 101 Switching Protocols", "Upgrade: websocket", "Connection: U
 
 
 @pytest.mark.parametrize("lines, chosen", [
-    (GOOD, ""), (GOOD + ["Sec-WebSocket-Protocol: b"], "b"), (GOOD + ["sec-websocket-extensions:"], ""),
-    (GOOD[:1] + ["upgrade:WebSocket", "CONNECTION:\tkeep-alive, UPGRADE "] + GOOD[3:], ""), (["HTTP/1.1 101"] + GOOD[1:], ""),
+    (GOOD, ""), (GOOD + ["Sec-WebSocket-Protocol: b"], "b"),
+    (GOOD + ["sec-websocket-extensions:"], ""),
+    (GOOD[:1] + ["upgrade:WebSocket", "CONNECTION:\tkeep-alive, UPGRADE "] + GOOD[3:], ""),
+    (["HTTP/1.1 101"] + GOOD[1:], ""),
     (["HTTP/1.1 101 "] + GOOD[1:], ""), (GOOD[:2] + ["Connection: keep-alive"] + GOOD[2:], ""),
 ] + [(lines, None) for lines in (
-    GOOD[:1] + GOOD[2:], GOOD[:2] + GOOD[3:], GOOD[:3], GOOD + GOOD[3:], GOOD + GOOD[1:2], GOOD[:3] + [GOOD[3].swapcase()],
-    GOOD[:3] + [GOOD[3] + ", x"], GOOD[:1] + ["Upgrade: h2c"] + GOOD[2:], GOOD[:2] + ["Connection: close"] + GOOD[3:],
-    GOOD + ["Sec-WebSocket-Protocol: c"], GOOD + ["Sec-WebSocket-Protocol: B"], GOOD + ["Sec-WebSocket-Protocol: a, b"],
+    GOOD[:1] + GOOD[2:], GOOD[:2] + GOOD[3:], GOOD[:3], GOOD + GOOD[3:], GOOD + GOOD[1:2],
+    GOOD[:3] + [GOOD[3].swapcase()],
+    GOOD[:3] + [GOOD[3] + ", x"], GOOD[:1] + ["Upgrade: h2c"] + GOOD[2:],
+    GOOD[:2] + ["Connection: close"] + GOOD[3:],
+    GOOD + ["Sec-WebSocket-Protocol: c"], GOOD + ["Sec-WebSocket-Protocol: B"],
+    GOOD + ["Sec-WebSocket-Protocol: a, b"],
     GOOD + ["Sec-WebSocket-Protocol: a"] * 2, GOOD + ["Sec-WebSocket-Protocol:"],
     GOOD + ["Sec-WebSocket-Extensions: permessage-deflate"],
-    ["HTTP/1.0 101 X"] + GOOD[1:], ["HTTP/2 101 X"] + GOOD[1:], ["HTTP/1.1 101X"] + GOOD[1:], ["http/1.1 101 X"] + GOOD[1:],
+    ["HTTP/1.0 101 X"] + GOOD[1:], ["HTTP/2 101 X"] + GOOD[1:], ["HTTP/1.1 101X"] + GOOD[1:],
+    ["http/1.1 101 X"] + GOOD[1:],
     ["HTTP/1.1  101 X"] + GOOD[1:], ["HTTP/1.1 1010 X"] + GOOD[1:], [" HTTP/1.1 101 X"] + GOOD[1:],
     ["HTTP/1.1 101 a\nb"] + GOOD[1:],
-    GOOD + [" folded"], GOOD + ["\tfolded"], GOOD + ["no colon"], GOOD + ["Space : x"], GOOD + [": x"], GOOD + ["X: a\nY: b"],
+    GOOD + [" folded"], GOOD + ["\tfolded"], GOOD + ["no colon"], GOOD + ["Space : x"],
+    GOOD + [": x"], GOOD + ["X: a\nY: b"],
     GOOD + ["X: a\rb"], GOOD + ["X: \0"], GOOD + ["X\xe9: a"])])
 def test_a_handshake_is_accepted_only_as_the_rfc_says(lines, chosen):
     try:
@@ -1131,7 +1271,8 @@ def test_a_handshake_is_accepted_only_as_the_rfc_says(lines, chosen):
 
 @pytest.mark.parametrize("space", ["\x85", "\xa0"])
 def test_only_blanks_and_tabs_are_left_out_around_a_header_value(space):
-    head = apiproxy.parse_head("\r\n".join([GOOD[0], "Upgrade: websocket" + space] + GOOD[2:] + ["", ""]).encode("latin-1"))
+    head = apiproxy.parse_head("\r\n".join([GOOD[0], "Upgrade: websocket" + space] +
+        GOOD[2:] + ["", ""]).encode("latin-1"))
     with pytest.raises(apiproxy.HandshakeError):
         apiproxy.check_handshake(head, KEY, [])
 
@@ -1141,19 +1282,22 @@ def test_only_blanks_and_tabs_are_left_out_around_a_header_value(space):
 # ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("host, asked", [("::1", "[::1]"), ("127.0.0.1", "[::ffff:127.0.0.1]"), ("127.0.0.1", "localhost")])
-def test_servers_are_found_by_name_and_by_ipv6_address(serve, client, host, asked):
+@pytest.mark.parametrize("host, asked", [("::1", "[::1]"), ("127.0.0.1", "[::ffff:127.0.0.1]"),
+    ("127.0.0.1", "localhost")])
+def test_servers_are_found_by_name_and_by_ipv6_address(serve, new_client, host, asked):
     server = serve(lambda request, conn: conn.reply(200, {}), host=host)
-    assert client("http://%s:%d" % (asked, server.port)).request("/x") == {}
+    assert new_client("http://%s:%d" % (asked, server.port)).request("/x") == {}
     assert server.requests[0].headers["host"] == "%s:%d" % (asked, server.port)
 
 
-def test_a_server_that_is_not_there_is_a_502_with_its_cause(client):
+def test_a_server_that_is_not_there_is_a_502_with_its_cause(new_client):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    for host, cause in (("127.0.0.1:%d" % port, ConnectionRefusedError), ("no-such.invalid", socket.gaierror), ("a..b", OSError)):
-        error = failed(client("http://" + host).request, "/x")
-        assert (error.status, error.phrase, error.url) == (502, "Unreachable", "http://%s/clusters/dev/x" % host)
+    for host, cause in (("127.0.0.1:%d" % port, ConnectionRefusedError),
+            ("no-such.invalid", socket.gaierror), ("a..b", OSError)):
+        error = failed(new_client("http://" + host).request, "/x")
+        assert (error.status, error.phrase, error.url) == (502, "Unreachable",
+            "http://%s/clusters/dev/x" % host)
         assert isinstance(error.__cause__, cause)
 
 
@@ -1164,12 +1308,15 @@ def test_an_address_that_fails_leaves_time_for_the_next(serve, listener, names, 
     names["many.test"] = [{"refuses": at("127.0.0.1:1"), "is silent": at(listener(full=True)),
                            "is of a family that is not there": at(live, 99)}[first], at(live)]
     ws = connect("ws://many.test:%d/" % server.port, timeout=1.0)
+
     assert ws.recv() == "hello"
+
     ws.abort()
 
 
 CONNECT_STAGES = {  # where connect hangs: url, proxy
-    "name look-up": ("ws://slow.test/", ""), "connecting": ("ws://{full}/", ""), "TLS": ("wss://{mute}/", ""),
+    "name look-up": ("ws://slow.test/", ""), "connecting": ("ws://{full}/", ""),
+    "TLS": ("wss://{mute}/", ""),
     "the proxy": ("ws://far.test/", "http://{mute}"), "the answer": ("ws://{mute}/", ""),
     "the body of a refusal": ("ws://{refusing}/", ""),
 }
@@ -1180,25 +1327,32 @@ CONNECT_STAGES = {  # where connect hangs: url, proxy
 def test_connect_ends_at_every_stage_and_leaves_nothing(serve, listener, names, stage, how):
     release = threading.Event()
     names["slow.test"] = lambda: release.wait(20) and []
-    refusing = serve(lambda request, conn: conn.send("HTTP/1.1 403 No\r\nContent-Length: 9\r\n\r\nwhy"))
+    refusing = serve(
+        lambda request, conn: conn.send("HTTP/1.1 403 No\r\nContent-Length: 9\r\n\r\nwhy"))
     places = {"refusing": "127.0.0.1:%d" % refusing.port}
     if stage != "name look-up":
         places["full" if stage == "connecting" else "mute"] = listener(stage == "connecting")
     url, proxy = (text.format(**places) if "{" in text else text for text in CONNECT_STAGES[stage])
     before, threads, cancel = sockets(), set(threading.enumerate()), new_cancel()
-    call = background(connect, url, proxy=proxy, cancel=cancel, timeout=60 if how == "cancelled" else 0.1)
+    call = background(connect, url, proxy=proxy, cancel=cancel,
+        timeout=60 if how == "cancelled" else 0.1)
     if how == "cancelled":
         eventually(lambda: is_stuck(cancel))
         cancel_now(cancel)
+
     error = call.result()
+
     assert isinstance(error, apiproxy.ApiError)
+
     if stage == "the body of a refusal":
         assert error.status in (403, 502)
     else:
         assert error.status == (502 if how == "cancelled" else 408)
+
     eventually(lambda: sockets() - len(refusing.open) <= before)
     assert {thread.name for thread in set(threading.enumerate()) - threads
             if thread is not call and thread not in refusing.threads} <= {"apiproxy-lookup"}
+
     release.set()
 
 
@@ -1213,41 +1367,48 @@ def test_a_connect_that_was_cancelled_before_sends_nothing(serve):
 # -- TLS
 
 
-def test_a_certificate_is_checked(serve, client, trusting):
+def test_a_certificate_is_checked(serve, new_client, trusting):
     server = serve(lambda request, conn: conn.reply(200, {}), tls=True)
     mapped = server.url.replace("127.0.0.1", "[::ffff:127.0.0.1]")  # not a name in it
-    for url, context in ((server.url, None), (server.url, ssl.create_default_context()), (mapped, trusting)):
-        error = failed(client(url, ssl_context=context).request, "/x")
+
+    for url, context in ((server.url, None), (server.url, ssl.create_default_context()),
+            (mapped, trusting)):
+        error = failed(new_client(url, ssl_context=context).request, "/x")
         assert error.status == 502 and isinstance(error.__cause__, ssl.SSLCertVerificationError)
-    assert not server.requests and client(server, ssl_context=trusting).request("/x") == {}
+
+    assert not server.requests and new_client(server, ssl_context=trusting).request("/x") == {}
 
 
 def test_tls_refuses_an_unknown_authority_and_a_wrong_name(serve, names, trusting):
     server = serve(hello, tls=True)
     names["other.test"] = [at("127.0.0.1:%d" % server.port)]
+
     for url, context in ((server.ws, None), ("wss://other.test:%d/" % server.port, trusting)):
         with pytest.raises(apiproxy.ApiError) as caught:
             connect(url, ssl_context=context)
         assert caught.value.status == 502
         assert isinstance(caught.value.__cause__, ssl.SSLCertVerificationError)
+
     assert server.requests == []
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_tls_names_the_host_unless_it_is_an_address(serve, client, trusting, host):
+def test_tls_names_the_host_unless_it_is_an_address(serve, new_client, trusting, host):
     server, seen = serve(hello_or_json, tls=True), []
     server.context.sni_callback = lambda sock, name, context: seen.append(name)
     place = "%s:%d" % (host, server.port)
 
-    assert client("https://" + place, ssl_context=trusting).request("/x") == {}
+    assert new_client("https://" + place, ssl_context=trusting).request("/x") == {}
+
     ws = connect("wss://%s/" % place, ssl_context=trusting)
     assert ws.recv() == "hello"
+
     ws.abort()
 
     assert seen == [None if host == "127.0.0.1" else host] * 2
 
 
-def test_tls_over_ipv6_and_through_a_proxy_to_it(serve, client, trusting, proxies):
+def test_tls_over_ipv6_and_through_a_proxy_to_it(serve, new_client, trusting, proxies):
     names_sent = []
     server = serve(hello_or_json, tls=True)
     server.context.sni_callback = lambda sock, name, context: names_sent.append(name)
@@ -1255,18 +1416,21 @@ def test_tls_over_ipv6_and_through_a_proxy_to_it(serve, client, trusting, proxie
     place = "[::1]:%d" % server.port
     proxies(https_proxy=proxy.url)
     urls = ["https://%s" % place]
+
     try:
         direct = serve(hello_or_json, tls=True, host="::1")
         direct.context.sni_callback = server.context.sni_callback
         urls.append(direct.url)
     except OSError:
         pass  # no IPv6 here
+
     for url in urls:
-        assert client(url, ssl_context=trusting).request("/x") == {}
+        assert new_client(url, ssl_context=trusting).request("/x") == {}
         ws = connect("wss" + url[5:] + "/", ssl_context=trusting)
         assert ws.recv() == "hello"
         ws.abort()
         proxies(no_proxy="::1,[::1]")
+
     assert proxy.paths() == [place] * 2 == [request.headers["host"] for request in proxy.requests]
     assert {request.headers["host"] for request in server.requests} == {place}
     assert set(names_sent) == {None}  # an address is no name: it is in the certificate, not in SNI
@@ -1275,25 +1439,31 @@ def test_tls_over_ipv6_and_through_a_proxy_to_it(serve, client, trusting, proxie
 # -- proxies
 
 
-def test_http_goes_to_the_proxy_whole_and_no_proxy_past_it(serve, client, proxies):
+def test_http_goes_to_the_proxy_whole_and_no_proxy_past_it(serve, new_client, proxies):
     proxy, server = (serve(lambda request, conn: conn.reply(200, {})) for _ in range(2))
-    proxies(http_proxy="http://us%%65r:pass%%21@127.0.0.1:%d" % proxy.port, no_proxy="127.0.0.1,.example.org")
-    one = client("http://cluster.invalid:81")
-    assert one.request("/x") == one.request("/x") == one.post("/x", {}) == {}
+    proxies(http_proxy="http://us%%65r:pass%%21@127.0.0.1:%d" % proxy.port,
+        no_proxy="127.0.0.1,.example.org")
+    client = new_client("http://cluster.invalid:81")
+
+    assert client.request("/x") == client.request("/x") == client.post("/x", {}) == {}
     assert proxy.paths() == ["http://cluster.invalid:81/clusters/dev/x"] * 3
+
     for request in proxy.requests:
-        assert request.headers["proxy-authorization"] == "Basic " + base64.b64encode(b"user:pass!").decode()
+        assert request.headers["proxy-authorization"] == "Basic " + base64.b64encode(
+            b"user:pass!").decode()
         assert request.headers["host"] == "cluster.invalid:81"
-    assert client(server).request("/x") == {} and proxy.count == 2
-    assert "proxy-authorization" not in server.requests[0].headers and server.paths() == ["/clusters/dev/x"]
+
+    assert new_client(server).request("/x") == {} and proxy.count == 2
+    assert "proxy-authorization" not in server.requests[0].headers
+    assert server.paths() == ["/clusters/dev/x"]
 
 
-def test_https_goes_through_a_tunnel(serve, client, proxies, certificate, trusting):
+def test_https_goes_through_a_tunnel(serve, new_client, proxies, certificate, trusting):
     inner = []
 
     def script(request, conn):
-        for octet in b"HTTP/1.1 200 OK\r\nX: y\r\n\r\n":
-            conn.send(bytes((octet,)))
+        for byte in b"HTTP/1.1 200 OK\r\nX: y\r\n\r\n":
+            conn.send(bytes((byte,)))
         with server_context(certificate).wrap_socket(conn.sock, server_side=True) as sock:
             conn = Conn(sock)
             while True:
@@ -1302,29 +1472,42 @@ def test_https_goes_through_a_tunnel(serve, client, proxies, certificate, trusti
 
     proxy = serve(script)
     proxies(https_proxy="user:pass@127.0.0.1:%d" % proxy.port)
-    one = client("https://localhost:9", ssl_context=trusting)
-    one.set_token("dev", "SECRET")
-    assert one.request("/x") == one.request("/x") == {}
+    client = new_client("https://localhost:9", ssl_context=trusting)
+    client.set_token("dev", "SECRET")
+
+    assert client.request("/x") == client.request("/x") == {}
+
     (connect,) = proxy.requests
-    assert (connect.method, connect.path, connect.headers["host"]) == ("CONNECT", "localhost:9", "localhost:9")
+    assert (connect.method, connect.path, connect.headers["host"]) == ("CONNECT", "localhost:9",
+        "localhost:9")
     assert "proxy-authorization" in connect.headers and "authorization" not in connect.headers
     assert [request.path for request in inner] == ["/clusters/dev/x"] * 2
+
     for request in inner:
-        assert request.headers["authorization"] == "Bearer SECRET" and "proxy-authorization" not in request.headers
-    error = failed(client("https://other.localhost:9", ssl_context=trusting).request, "/x")
-    assert error.status == 502 and isinstance(error.__cause__, ssl.SSLCertVerificationError)  # the name behind the proxy counts
+        assert request.headers["authorization"] == "Bearer SECRET"
+        assert "proxy-authorization" not in request.headers
+
+    error = failed(new_client("https://other.localhost:9", ssl_context=trusting).request, "/x")
+
+    # the name behind the proxy counts
+    assert error.status == 502
+    assert isinstance(error.__cause__, ssl.SSLCertVerificationError)
 
 
 @both
 def test_a_proxy_gets_its_own_credentials_and_only_those(serve, proxies, trusting, tls):
     server, proxy = serve(hello, tls=tls), serve(proxying())
-    proxies(**{"https_proxy" if tls else "http_proxy": "http://me:pass%%3A@127.0.0.1:%d" % proxy.port})
+    proxies(
+        **{"https_proxy" if tls else "http_proxy": "http://me:pass%%3A@127.0.0.1:%d" % proxy.port})
     ws = connect(server.ws, headers={"Authorization": "Bearer secret"}, ssl_context=trusting)
+
     assert ws.recv() == "hello"
+
     ws.abort()
     outer, inner = proxy.requests[0], server.requests[0]
     assert (outer.method, outer.path) == ("CONNECT", "127.0.0.1:%d" % server.port)
-    assert outer.headers == {"host": outer.path, "proxy-authorization": "Basic " + base64.b64encode(b"me:pass:").decode()}
+    assert outer.headers == {"host": outer.path, "proxy-authorization": "Basic " +
+        base64.b64encode(b"me:pass:").decode()}
     assert inner.headers["authorization"] == "Bearer secret"
     assert "proxy-authorization" not in inner.headers
 
@@ -1338,23 +1521,26 @@ def test_no_proxy_goes_straight(serve, proxies):
 
 
 @pytest.mark.parametrize("answer", [
-    "HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "HTTP/1.1 502 Bad\r\n\r\n", "HTTP/1.1 302 X\r\nLocation: http://e\r\n\r\n",
+    "HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "HTTP/1.1 502 Bad\r\n\r\n",
+    "HTTP/1.1 302 X\r\nLocation: http://e\r\n\r\n",
     "rubbish\r\n\r\n", "HTTP/1.1 200 OK\r\n", "", "X" * 70000], ids=short)
-def test_a_proxy_that_refuses_is_named(serve, client, proxies, answer):
+def test_a_proxy_that_refuses_is_named(serve, new_client, proxies, answer):
     proxy = serve(lambda request, conn: conn.send(answer) or False)
     proxies(https_proxy="http://user:SECRET@127.0.0.1:%d" % proxy.port)
-    error = failed(client("https://localhost:9").request, "/x")
+    error = failed(new_client("https://localhost:9").request, "/x")
     assert error.status == 502 and "SECRET" not in str(error)
     assert "proxy 127.0.0.1:%d" % proxy.port in str(error)
 
 
 @pytest.mark.parametrize("answer, status, text", [
-    (b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n", 502, "407 Proxy Auth"),
+    (b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n", 502,
+        "407 Proxy Auth"),
     (b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\n\r\n", 502, "302 Found"),
     (b"SSH-2.0-x\r\n\r\n", 502, "no HTTP"),
     (b"", 502, "closed before an answer"),
     (b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 20000, 502, "head"),
-    (b"HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 403 Inside\r\nContent-Length: 0\r\n\r\n", 403, "Inside"),  # of the tunnel
+    # of the tunnel
+    (b"HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 403 Inside\r\nContent-Length: 0\r\n\r\n", 403, "Inside"),
 ])
 def test_what_a_proxy_may_answer(serve, answer, status, text):
     proxy = serve(lambda request, conn: bool(conn.send(answer)) or status == 403)
@@ -1365,32 +1551,39 @@ def test_what_a_proxy_may_answer(serve, answer, status, text):
 
 
 @pytest.mark.parametrize("scheme", ["http", "https", "ws", "wss"])
-def test_a_proxy_that_is_not_there_is_named(client, proxies, scheme):
+def test_a_proxy_that_is_not_there_is_named(new_client, proxies, scheme):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    proxies(**{"https_proxy" if scheme in ("https", "wss") else "http_proxy": "http://user:SECRET@127.0.0.1:%d" % port})
+    proxies(
+        **{"https_proxy" if scheme in ("https", "wss")
+            else "http_proxy": "http://user:SECRET@127.0.0.1:%d" % port})
     url = scheme + "://cluster.invalid"
-    error = failed(connect, url) if scheme[0] == "w" else failed(client(url).request, "/x")
+    error = failed(connect, url) if scheme[0] == "w" else failed(new_client(url).request, "/x")
+
     assert error.status == 502 and "proxy 127.0.0.1:%d" % port in str(error)
+
     chain = [error, error.__cause__, error.__cause__.__cause__]
-    assert any(isinstance(one, ConnectionRefusedError) for one in chain)
+    assert any(isinstance(cause, ConnectionRefusedError) for cause in chain)
 
 
 @pytest.mark.parametrize("answer, status", [
-    ("HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n", 407), ("HTTP/1.1 503 No\r\n\r\nwhy", 503),
-    ("HTTP/1.1 302 X\r\nLocation: http://127.0.0.1:1/\r\n\r\n", 302), ("", 502), ("SSH-2.0-x\r\n\r\n", 502)])
-def test_a_proxy_of_plain_http_that_refuses_is_an_error(serve, client, proxies, answer, status):
+    ("HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n", 407),
+    ("HTTP/1.1 503 No\r\n\r\nwhy", 503),
+    ("HTTP/1.1 302 X\r\nLocation: http://127.0.0.1:1/\r\n\r\n", 302), ("", 502),
+    ("SSH-2.0-x\r\n\r\n", 502)])
+def test_a_proxy_of_plain_http_that_refuses_is_an_error(serve, new_client, proxies, answer, status):
     proxy = serve(lambda request, conn: conn.send(answer) or False)
     proxies(http_proxy="http://user:SECRET@127.0.0.1:%d" % proxy.port)
-    assert failed(client("http://cluster.invalid").request, "/x").status == status
+    assert failed(new_client("http://cluster.invalid").request, "/x").status == status
     assert len(proxy.requests) == 1
 
 
-@pytest.mark.parametrize("url", ["socks5://127.0.0.1:1", "https://u:SECRET@h", "http://:80", "http://u:SECRET@h:x",
+@pytest.mark.parametrize("url", ["socks5://127.0.0.1:1", "https://u:SECRET@h", "http://:80",
+    "http://u:SECRET@h:x",
     "http://h:99999", "http://[::1"])
-def test_a_proxy_that_is_none_is_a_502(client, proxies, url):
+def test_a_proxy_that_is_none_is_a_502(new_client, proxies, url):
     proxies(http_proxy=url)
-    error = failed(client("http://127.0.0.1:1").request, "/x")
+    error = failed(new_client("http://127.0.0.1:1").request, "/x")
     assert error.status == 502 and "proxy" in str(error) and "SECRET" not in str(error)
 
 
@@ -1401,34 +1594,41 @@ def test_a_proxy_that_is_none_is_a_502(client, proxies, url):
 # -- kept connections
 
 
-def test_connections_are_kept_and_shared_by_threads(serve, client):
+def test_connections_are_kept_and_shared_by_threads(serve, new_client):
     server = serve(lambda request, conn: conn.reply(200, {"path": request.path}))
-    one = client(server)
-    assert [one.request("/%d" % index)["path"] for index in range(5)] == server.paths() and server.count == 1
+    client = new_client(server)
+    assert [client.request("/%d" % index)["path"] for index in range(5)] == server.paths()
+    assert server.count == 1
+
     right = []
 
     def ask(name):
         for index in range(20):
-            right.append(one.request("/%s%d" % (name, index))["path"].endswith("/%s%d" % (name, index)))
+            right.append(client.request("/%s%d" % (name, index))["path"].endswith(
+                "/%s%d" % (name, index)))
 
     together(*(functools.partial(ask, name) for name in "abcdefgh"))
     assert right == [True] * 160 and server.count <= 9
-    one.close()
+
+    client.close()
     eventually(lambda: not server.open)
-    one.keep_alive = 0.0  # an idle connection is never young enough
+
+    client.keep_alive = 0.0  # an idle connection is never young enough
     before = server.count
-    one.request("/x")
-    one.request("/x")
+    client.request("/x")
+    client.request("/x")
+
     assert server.count == before + 2
 
 
 @pytest.mark.parametrize("tls", [False, True])
 @pytest.mark.parametrize("end", [
     lambda conn: False, lambda conn: conn.reset(), lambda conn: conn.send("HTTP/1.1 2") or False,
-    lambda conn: conn.send("HTTP/1.1 200") or False, lambda conn: conn.send("HTTP/1.1 200 OK\r\nContent-Le") or False,
+    lambda conn: conn.send("HTTP/1.1 200") or False,
+    lambda conn: conn.send("HTTP/1.1 200 OK\r\nContent-Le") or False,
     lambda conn: conn.send("HTTP/1.1 200 OK\r\nX: y\r\n") or False,
     "before"], ids=["silent", "reset", "version", "status", "header", "headers", "before"])
-def test_a_kept_connection_that_ends_fails_no_call(serve, client, trusting, end, tls):
+def test_a_kept_connection_that_ends_fails_no_call(serve, new_client, trusting, end, tls):
     def script(request, conn):
         conn.count = getattr(conn, "count", 0) + 1
         if conn.count == 2:
@@ -1437,25 +1637,27 @@ def test_a_kept_connection_that_ends_fails_no_call(serve, client, trusting, end,
         return end != "before"
 
     server = serve(script, tls=tls)
-    one = client(server, ssl_context=trusting)
+    client = new_client(server, ssl_context=trusting)
     for method in ("GET", "GET", "POST", "PUT", "PATCH", "DELETE", "POST"):
-        assert one.request("/x", {"method": method, "body": "{}"}) == {"count": 1}
+        assert client.request("/x", {"method": method, "body": "{}"}) == {"count": 1}
     sent = [request.method for request in server.requests]
+
     assert (sent.count("POST"), sent.count("PATCH")) == (2, 1)  # not idempotent: never twice
     assert len(sent) == 7 + (0 if end == "before" else 3)
 
 
-@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 2", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{"])
+@pytest.mark.parametrize("answer",
+    [b"", b"HTTP/1.1 2", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{"])
 @pytest.mark.parametrize("method", ["GET", "PUT", "POST", "PATCH"])
-def test_a_fresh_connection_that_ends_fails_the_call_once(serve, client, method, answer):
+def test_a_fresh_connection_that_ends_fails_the_call_once(serve, new_client, method, answer):
     server = serve(lambda request, conn: conn.send(answer) or False)
-    error = failed(client(server).request, "/x", {"method": method})
+    error = failed(new_client(server).request, "/x", {"method": method})
     assert (error.status, error.method, error.url) == (502, method, server.url + "/clusters/dev/x")
     assert error.__cause__ is not None and len(server.requests) == 1
 
 
 @pytest.mark.parametrize("how", ["end", "reset"])
-def test_a_kept_connection_may_end_after_any_octet_of_an_answer(serve, client, how):
+def test_a_kept_connection_may_end_after_any_byte_of_an_answer(serve, new_client, how):
     head, body = "HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n", '{"kept": "yes"}'
     cuts = iter(range(len(head + body) + (how == "end")))
 
@@ -1467,47 +1669,53 @@ def test_a_kept_connection_may_end_after_any_octet_of_an_answer(serve, client, h
         return conn.reset() if how == "reset" else False
 
     server = serve(script)
-    one = client(server)
+    client = new_client(server)
     for cut, method in zip(cuts, itertools.cycle(["GET", "PUT", "DELETE", "HEAD"])):
-        one.request("/warm")
+        client.request("/warm")
         del server.requests[:]
         if cut < len(head):  # nothing was answered: asked again
-            assert one.request("/x", {"method": method}) == (None if method == "HEAD" else {"count": 1})
+            assert client.request("/x", {"method": method}) == (None if method == "HEAD"
+                else {"count": 1})
             assert len(server.requests) == 2
         elif method == "HEAD" or cut == len(head + body):
-            assert one.request("/x", {"method": method}) == (None if method == "HEAD" else {"kept": "yes"})
+            assert client.request("/x", {"method": method}) == (None if method == "HEAD"
+                else {"kept": "yes"})
             assert len(server.requests) == 1
         else:  # an answer had begun, so it was carried out
-            assert failed(one.request, "/x", {"method": method}).status == 502 and len(server.requests) == 1
-        one.close()
+            assert failed(client.request, "/x", {"method": method}).status == 502
+            assert len(server.requests) == 1
+        client.close()
 
 
 @pytest.mark.parametrize("taken", [0, 1, 5000])
-def test_a_kept_connection_may_end_inside_a_request(client, taken):
+def test_a_kept_connection_may_end_inside_a_request(new_client, taken):
     first = threading.Event()
 
     def script(conn):
         conn.request()
         conn.reply(200, {})
+
         if not first.is_set():
             first.set()
             conn.take(taken)
             conn.reset()
+
         conn.request()
         conn.reply(200, {"again": True})
 
     server = RawServer(script)
     try:
-        one = client(server)
-        one.request("/warm")
-        assert one.put("/x", "x" * (1 << 20)) == {}  # on the next connection, which is answered as if it were warm
+        client = new_client(server)
+        client.request("/warm")
+        # on the next connection, which is answered as if it were warm
+        assert client.put("/x", "x" * (1 << 20)) == {}
         assert server.count == 2
     finally:
         server.stop()
 
 
 @pytest.mark.parametrize("end", ["half-closed", "reset", "close_notify"])
-def test_a_kept_connection_that_ends_while_idle_is_not_used(serve, client, trusting, end):
+def test_a_kept_connection_that_ends_while_idle_is_not_used(serve, new_client, trusting, end):
     def script(request, conn):
         conn.reply(200, len(server.requests))
         if end == "half-closed":
@@ -1516,46 +1724,55 @@ def test_a_kept_connection_that_ends_while_idle_is_not_used(serve, client, trust
             conn.end_tls()
         else:
             conn.reset()
+
         conn.sock.close() if end == "reset" else server.stopped.wait(20)
         return False
 
     server = serve(script, tls=end == "close_notify")
-    one = client(server, ssl_context=trusting)
+    client = new_client(server, ssl_context=trusting)
     for number, method in enumerate(("GET", "PUT", "POST", "GET"), 1):
-        assert one.request("/x", {"method": method, "timeout": 5000}) == number
+        assert client.request("/x", {"method": method, "timeout": 5000}) == number
+
     assert server.count == 4
 
 
 @pytest.mark.parametrize("head", [
-    "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n", "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n",
-    "HTTP/1.1 200 OK\r\nConnection: x, Close\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"], ids=short)
-def test_a_connection_that_the_server_will_close_is_not_kept(serve, client, head):
-    server = serve(lambda request, conn: conn.send(head if "chunked" in head else head + "{}"))  # and leaves it open
-    one = client(server)
+    "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n",
+    "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nConnection: x, Close\r\nTransfer-Encoding: chunked\r\n\r\n"
+    "2\r\n{}\r\n0\r\n\r\n"], ids=short)
+def test_a_connection_that_the_server_will_close_is_not_kept(serve, new_client, head):
+    # and leaves it open
+    server = serve(lambda request, conn: conn.send(head if "chunked" in head else head + "{}"))
+    client = new_client(server)
     for number in (1, 2, 3):
-        assert one.request("/x") == {} and server.count == number
+        assert client.request("/x") == {} and server.count == number
         eventually(lambda: not server.open)
 
 
-@pytest.mark.parametrize("after", [b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n\"poison\"", b"\n", b"\0" * 100000], ids=short)
+@pytest.mark.parametrize("after", [b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n\"poison\"",
+    b"\n", b"\0" * 100000], ids=short)
 @pytest.mark.parametrize("answer", [
-    JSON + "Content-Length: 2\r\n\r\n{}", "HTTP/1.1 204 No Content\r\n\r\n", CHUNKED + "0\r\n\r\n", "HTTP/1.1 101 X\r\n\r\n"])
-def test_what_follows_an_answer_poisons_no_later_call(serve, client, answer, after):
+    JSON + "Content-Length: 2\r\n\r\n{}", "HTTP/1.1 204 No Content\r\n\r\n", CHUNKED + "0\r\n\r\n",
+    "HTTP/1.1 101 X\r\n\r\n"])
+def test_what_follows_an_answer_poisons_no_later_call(serve, new_client, answer, after):
     def script(request, conn):
         conn.reply(200, "5") if request.path.endswith("/y") else conn.send(answer.encode() + after)
 
-    one = client(serve(script))
+    client = new_client(serve(script))
     for _ in range(3):
-        one.request("/x") if "101" not in answer else failed(one.request, "/x")
-        assert one.request("/y") == 5
+        client.request("/x") if "101" not in answer else failed(client.request, "/x")
+        assert client.request("/y") == 5
 
 
-def test_a_late_cancel_does_not_close_a_connection_that_another_call_has_now(serve, client, monkeypatch):
+def test_a_late_cancel_does_not_close_a_connection_that_another_call_has_now(
+        serve, new_client, monkeypatch):
     # The one test that knows how a connection is held: it has to stand between two steps of it.
     cancel, closes, closed = apiproxy.Cancel(), [], threading.Event()
     hold = cancel.hold
 
-    def cancel_late(wire):  # set() has read what is held, but not closed it yet, when the answer is complete
+    # set() has read what is held, but not closed it yet, when the answer is complete
+    def cancel_late(wire):
         if wire is None:
             threading.Event.set(cancel)
             closes.append(cancel._held.close)
@@ -1570,22 +1787,24 @@ def test_a_late_cancel_does_not_close_a_connection_that_another_call_has_now(ser
         closed.wait(10)
         conn.send(b"{}")
 
-    one, cancel.hold = client(Api(serve, [pods(), second]).server), cancel_late
-    one.fetch("dev", "/api/v1/pods", None, cancel, False)
-    read_body = one._handler._body
-    monkeypatch.setattr(one._handler, "_body", close_first)
-    assert one.fetch("dev", "/api/v1/pods", None, apiproxy.Cancel(), False) == {}
+    client, cancel.hold = new_client(Api(serve, [pods(), second]).server), cancel_late
+    client.fetch("dev", "/api/v1/pods", None, cancel, False)
+    read_body = client._handler._body
+    monkeypatch.setattr(client._handler, "_body", close_first)
+
+    assert client.fetch("dev", "/api/v1/pods", None, apiproxy.Cancel(), False) == {}
 
 
 # -- deadlines
 
 
 @pytest.mark.parametrize("start, piece", [
-    ("", ""), ("HTTP/1.1 100 Continue\r\n\r\n", ""), ("HTTP/1.1 200 OK\r\nX: ", "x"), (JSON + "\r\n", " "),
+    ("", ""), ("HTTP/1.1 100 Continue\r\n\r\n", ""), ("HTTP/1.1 200 OK\r\nX: ", "x"),
+    (JSON + "\r\n", " "),
     (JSON + "Content-Length: 9999\r\n\r\n", " "), (CHUNKED, "1\r\n \r\n"), (CHUNKED + "5\r\n", ""),
     (CHUNKED + "0\r\n", "X: y\r\n")])
 @pytest.mark.parametrize("warm", [False, True])
-def test_one_deadline_covers_the_whole_answer(serve, client, start, piece, warm):
+def test_one_deadline_covers_the_whole_answer(serve, new_client, start, piece, warm):
     def script(request, conn):
         if request.path.endswith("/warm"):
             return conn.reply(200, {})
@@ -1594,28 +1813,31 @@ def test_one_deadline_covers_the_whole_answer(serve, client, start, piece, warm)
             conn.send(piece)
 
     server = serve(script)
-    one, begin = client(server), time.monotonic()
+    client, begin = new_client(server), time.monotonic()
     if warm:
-        one.request("/warm")
-    error = failed(one.request, "/x", {"timeout": 200})
+        client.request("/warm")
+    error = failed(client.request, "/x", {"timeout": 200})
+
     assert (error.status, error.phrase) == (408, "Request timed-out")
     assert 0.19 < time.monotonic() - begin < 3 and len(server.requests) == 1 + warm
 
 
-def test_the_deadline_covers_tls_and_large_uploads_and_zero(serve, client):
+def test_the_deadline_covers_tls_and_large_uploads_and_zero(serve, new_client):
     silent = RawServer(lambda conn: silent.stopped.wait(30))  # reads nothing
     try:
-        for url, params in ((silent.url.replace("http", "https"), {"timeout": 100}), (silent.url, {"timeout": 0}),
-                            (silent.url, {"timeout": 100, "method": "POST", "body": b"x" * (16 << 20)})):
-            assert failed(client(url).request, "/x", params).status == 408
+        for url, params in ((silent.url.replace("http", "https"), {"timeout": 100}),
+                            (silent.url, {"timeout": 0}),
+                            (silent.url,
+                                {"timeout": 100, "method": "POST", "body": b"x" * (16 << 20)})):
+            assert failed(new_client(url).request, "/x", params).status == 408
     finally:
         silent.stop()
 
 
 @pytest.mark.parametrize("timeout", [None, float("inf"), 3e9, 1e15])
-def test_a_call_may_have_no_deadline_or_a_far_one(serve, client, timeout):
+def test_a_call_may_have_no_deadline_or_a_far_one(serve, new_client, timeout):
     server = serve(lambda request, conn: server.stopped.wait(0.05) or conn.reply(200, {}))
-    assert client(server, request_timeout=0.01).request("/x", {"timeout": timeout}) == {}
+    assert new_client(server, request_timeout=0.01).request("/x", {"timeout": timeout}) == {}
 
 
 # -- answers
@@ -1624,77 +1846,104 @@ def test_a_call_may_have_no_deadline_or_a_far_one(serve, client, timeout):
 @pytest.mark.parametrize("answer", [
     "", "rubbish", "rubbish " * 8000 + "\r\n\r\n", "<html>HTTP/0.9</html>", "SSH-2.0-x\r\n",
     "HTTP/2 200 OK\r\n\r\n", "HTTP/1.1 abc OK\r\n\r\n", "HTTP/1.1 200 OK", "HTTP/1.1 200 OK\r\n",
-    JSON, JSON + "Content-Le", JSON + "Content-Length: 3\r\n\r\n{}", CHUNKED + "2\r\n{}\r\n", CHUNKED + "3\r\n{}",
-    CHUNKED + "xyz\r\n{}\r\n0\r\n\r\n", CHUNKED + "-2\r\n{}\r\n0\r\n\r\n", CHUNKED, CHUNKED + "\r\n", CHUNKED + "2",
-    JSON + "Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}", JSON + "Content-Length: 2\r\nContent-Length: 1\r\n\r\n5 ",
-    JSON + "X: " + "x" * 70000 + "\r\n\r\n", JSON + "Content-Length: x\r\n\r\n{}", JSON + "Content-Length: -1\r\n\r\n{}",
-    JSON + "Content-Length: 2, 3\r\n\r\n{}", JSON + "Transfer-Encoding: gzip, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
-    JSON + "X : y\r\n\r\n{}", JSON + "X: y\r\n z\r\n\r\n{}", CHUNKED + "2\r\n{}0\r\n\r\n", CHUNKED + "+2\r\n{}\r\n0\r\n\r\n",
-    CHUNKED + "2\r\n{}\r\n0\r\n" + "X: y\r\n" * 200, "HTTP/1.1 100 Continue\r\n\r\n" * 99], ids=short)
-def test_a_broken_answer_is_a_502_and_not_data(serve, client, answer):
+    JSON, JSON + "Content-Le", JSON + "Content-Length: 3\r\n\r\n{}", CHUNKED + "2\r\n{}\r\n",
+    CHUNKED + "3\r\n{}",
+    CHUNKED + "xyz\r\n{}\r\n0\r\n\r\n", CHUNKED + "-2\r\n{}\r\n0\r\n\r\n", CHUNKED,
+    CHUNKED + "\r\n", CHUNKED + "2",
+    JSON + "Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}",
+    JSON + "Content-Length: 2\r\nContent-Length: 1\r\n\r\n5 ",
+    JSON + "X: " + "x" * 70000 + "\r\n\r\n", JSON + "Content-Length: x\r\n\r\n{}",
+    JSON + "Content-Length: -1\r\n\r\n{}",
+    JSON + "Content-Length: 2, 3\r\n\r\n{}",
+    JSON + "Transfer-Encoding: gzip, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    JSON + "X : y\r\n\r\n{}", JSON + "X: y\r\n z\r\n\r\n{}", CHUNKED + "2\r\n{}0\r\n\r\n",
+    CHUNKED + "+2\r\n{}\r\n0\r\n\r\n",
+    CHUNKED + "2\r\n{}\r\n0\r\n" + "X: y\r\n" * 200, "HTTP/1.1 100 Continue\r\n\r\n" * 99],
+    ids=short)
+def test_a_broken_answer_is_a_502_and_not_data(serve, new_client, answer):
     server = serve(lambda request, conn: conn.send(answer) or False)
-    error = failed(client(server).request, "/x")
+    error = failed(new_client(server).request, "/x")
     assert error.status == 502 and len(str(error)) < 1100
 
 
 @pytest.mark.parametrize("length", [
-    "Content-Length: %s\r\n\r\n{}" % length for length in ("+2", "0x2", "2_0", "2 2", "-2", "2.0", "2, 3", "\xb2", "")] + [
-    "Transfer-Encoding: %s\r\n\r\n2\r\n{}\r\n0\r\n\r\n" % coding for coding in ("identity", "gzip, chunked", "chunked, chunked", "chunke")] + [
+    "Content-Length: %s\r\n\r\n{}" % length
+    for length in ("+2", "0x2", "2_0", "2 2", "-2", "2.0", "2, 3", "\xb2", "")] + [
+    "Transfer-Encoding: %s\r\n\r\n2\r\n{}\r\n0\r\n\r\n" % coding
+    for coding in ("identity", "gzip, chunked", "chunked, chunked", "chunke")] + [
     "Transfer-Encoding: chunked\r\n\r\n%s" % chunks for chunks in (
-        "+2\r\n{}\r\n0\r\n\r\n", "0x2\r\n{}\r\n0\r\n\r\n", " 2\r\n{}\r\n0\r\n\r\n", "0_2\r\n{}\r\n0\r\n\r\n", "\r\n{}\r\n0\r\n\r\n",
-        "\xb2\r\n{}\r\n0\r\n\r\n", "2\r\n{}0\r\n\r\n", "2\r\n{}\n0\r\n\r\n", "2\r\n{} \r\n0\r\n\r\n", "2\r\n{}\r\n0\r\n", "2\r\n{}\r\n0",
+        "+2\r\n{}\r\n0\r\n\r\n", "0x2\r\n{}\r\n0\r\n\r\n", " 2\r\n{}\r\n0\r\n\r\n",
+        "0_2\r\n{}\r\n0\r\n\r\n", "\r\n{}\r\n0\r\n\r\n",
+        "\xb2\r\n{}\r\n0\r\n\r\n", "2\r\n{}0\r\n\r\n", "2\r\n{}\n0\r\n\r\n",
+        "2\r\n{} \r\n0\r\n\r\n", "2\r\n{}\r\n0\r\n", "2\r\n{}\r\n0",
         "2\r\n{}\r\n" + "0" * 70000, "2;" + "x" * 70000 + "\r\n{}\r\n0\r\n\r\n")], ids=short)
-def test_a_length_in_a_spelling_of_its_own_is_refused(serve, client, length):
-    server = serve(lambda request, conn: conn.send(("HTTP/1.1 200 OK\r\n" + length).encode("latin-1")) or False)
-    error = failed(client(server).request, "/x", {"isJSON": False})
+def test_a_length_in_a_spelling_of_its_own_is_refused(serve, new_client, length):
+    server = serve(
+        lambda request, conn: conn.send(("HTTP/1.1 200 OK\r\n" + length).encode("latin-1"))
+        or False)
+    error = failed(new_client(server).request, "/x", {"isJSON": False})
     assert error.status == 502 and len(server.requests) == 1
 
 
-def test_a_tls_body_without_its_end_is_an_error(serve, client, trusting):
-    def script(request, conn):  # "{}" until the end, but without close_notify anybody may have ended it
+def test_a_tls_body_without_its_end_is_an_error(serve, new_client, trusting):
+    # "{}" until the end, but without close_notify anybody may have ended it
+    def script(request, conn):
         conn.send(JSON + "\r\n{}")
         return False
 
-    assert failed(client(serve(script, tls=True), ssl_context=trusting).request, "/x").status == 502
+    assert failed(new_client(serve(script, tls=True), ssl_context=trusting).request,
+        "/x").status == 502
 
 
-def test_endless_headers_end(serve, client):
+def test_endless_headers_end(serve, new_client):
     def script(request, conn):
         conn.send("HTTP/1.1 200 OK\r\n")
         while True:
             conn.send("X-%s: y\r\n" % os.urandom(9).hex() * 100)
 
-    assert failed(client(serve(script)).request, "/x", {"timeout": None}).status == 502
+    assert failed(new_client(serve(script)).request, "/x", {"timeout": None}).status == 502
 
 
 @pytest.mark.parametrize("answer, result", [
     (JSON + "Content-Length: 0\r\n\r\n", None), (JSON + "Content-Length: 3\r\n\r\n \r\n", None),
     ("HTTP/1.1 204 No Content\r\n\r\n", None),
-    (JSON + "\r\n{}", {}), (JSON + "Content-Length: 2, 2\r\n\r\n{}", {}), (JSON + "X: y\r\n" * 200 + "\r\n{}", {}),
-    ("HTTP/1.0 200 OK\r\n\r\n[1]", [1]), (CHUNKED + "1;x=y\r\n[\r\n1\r\n]\r\n0\r\nX: y\r\n\r\n", []),
-    (JSON + "Content-Length: 2\r\nContent-Length: 2\r\n\r\n{}", {}), ("HTTP/1.1 100 Continue\r\n\r\n" + JSON + "\r\n{}", {}),
+    (JSON + "\r\n{}", {}), (JSON + "Content-Length: 2, 2\r\n\r\n{}", {}),
+    (JSON + "X: y\r\n" * 200 + "\r\n{}", {}),
+    ("HTTP/1.0 200 OK\r\n\r\n[1]", [1]), (CHUNKED + "1;x=y\r\n[\r\n1\r\n]\r\n0\r\nX: y\r\n\r\n",
+        []),
+    (JSON + "Content-Length: 2\r\nContent-Length: 2\r\n\r\n{}", {}),
+    ("HTTP/1.1 100 Continue\r\n\r\n" + JSON + "\r\n{}", {}),
     ("HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + JSON + "\r\n{}", {})])
-def test_odd_but_whole_answers_are_read(serve, client, answer, result):
+def test_odd_but_whole_answers_are_read(serve, new_client, answer, result):
     server = serve(lambda request, conn: conn.send(answer) or False)
-    assert client(server).request("/x") == result
+    assert new_client(server).request("/x") == result
 
 
 @pytest.mark.parametrize("body, said", [
-    (b"<!doctype html><p>Headlamp", "this route is not enabled"), (b"\n <html>", "this route is not enabled"),
+    (b"<!doctype html><p>Headlamp", "this route is not enabled"),
+    (b"\n <html>", "this route is not enabled"),
     (b"hello", "text/plain instead of JSON: 'hello'"),
-    (b"{" * 100000, "instead of JSON"), (b'{"a": ', "instead of JSON"), (b"\xff\xfe", "instead of JSON"),
+    (b"{" * 100000, "instead of JSON"), (b'{"a": ', "instead of JSON"),
+    (b"\xff\xfe", "instead of JSON"),
     (b"{} {}", "instead of JSON")], ids=short)
-def test_what_is_not_json_is_an_error_that_says_so(serve, client, body, said):
-    one = client(serve(lambda request, conn: conn.reply(200, body, reason="OK")))
-    error = failed(one.request, "/x")
-    assert error.status == 200 and said in str(error) and len(str(error)) < 300 and error.body == body
-    response = one.request("/x", {"isJSON": False})
-    assert (response.ok, response.body, repr(response)) == (True, body, "<Response 200 OK, %d bytes>" % len(body))
+def test_what_is_not_json_is_an_error_that_says_so(serve, new_client, body, said):
+    client = new_client(serve(lambda request, conn: conn.reply(200, body, reason="OK")))
+    error = failed(client.request, "/x")
+    assert error.status == 200
+    assert said in str(error)
+    assert len(str(error)) < 300
+    assert error.body == body
+
+    response = client.request("/x", {"isJSON": False})
+    assert (response.ok, response.body, repr(response)) == (True, body,
+        "<Response 200 OK, %d bytes>" % len(body))
 
 
 @pytest.mark.parametrize("was_on", [True, False])
-@pytest.mark.parametrize("data, rests", [(b"[%s]" % (b"1," * 60000 + b"1"), True), ("[%s" % ("1," * 60000), True), (b"[1]", False)], ids=short)
-def test_the_cyclic_collector_rests_while_something_large_is_parsed(monkeypatch, data, rests, was_on):
+@pytest.mark.parametrize("data, rests", [(b"[%s]" % (b"1," * 60000 + b"1"), True),
+    ("[%s" % ("1," * 60000), True), (b"[1]", False)], ids=short)
+def test_the_cyclic_collector_rests_while_something_large_is_parsed(
+        monkeypatch, data, rests, was_on):
     seen, inside, free = [], threading.Barrier(2), threading.Event()
 
     def slow(real, data):
@@ -1712,6 +1961,7 @@ def test_the_cyclic_collector_rests_while_something_large_is_parsed(monkeypatch,
     wrap(monkeypatch, PARSE_JSON, slow)
     other = threading.Thread(target=parse)
     gc.enable() if was_on else gc.disable()
+
     try:
         other.start()
         parse()
@@ -1723,73 +1973,88 @@ def test_the_cyclic_collector_rests_while_something_large_is_parsed(monkeypatch,
         gc.enable()
 
 
-def test_gzip_is_asked_for_and_decoded(serve, client):
+def test_gzip_is_asked_for_and_decoded(serve, new_client):
     whole = gzip.compress(b'{"a": "%s"}' % (b"b" * 100000))
-    answers = {"/good": whole, "/cut": whole[:-1], "/more": whole + b"x", "/sum": whole[:-8] + b"\0" * 8, "/empty": b""}
+    answers = {"/good": whole, "/cut": whole[:-1], "/more": whole + b"x",
+        "/sum": whole[:-8] + b"\0" * 8, "/empty": b""}
     server = serve(lambda request, conn: conn.send(zipped(answers[request.path])))
-    one = client(server, cluster="")
-    assert one.request("/good") == {"a": "b" * 100000} and one.request("/empty") is None
-    assert [failed(one.request, path).status for path in ("/cut", "/more", "/sum")] == [502] * 3
+    client = new_client(server, cluster="")
+
+    assert client.request("/good") == {"a": "b" * 100000} and client.request("/empty") is None
+    assert [failed(client.request, path).status for path in ("/cut", "/more", "/sum")] == [502] * 3
     assert server.requests[0].headers["accept-encoding"] == "gzip"
-    one.gzip = False
-    one.request("/good")
+
+    client.gzip = False
+    client.request("/good")
     assert server.requests[-1].headers["accept-encoding"] == "identity"
 
 
 @pytest.mark.parametrize("head, body", [
-    ("Content-Length: 1001", b"x" * 1001), ("Content-Length: 99999999999999999999", b""), ("X: y", b"x" * 1001),
+    ("Content-Length: 1001", b"x" * 1001), ("Content-Length: 99999999999999999999", b""),
+    ("X: y", b"x" * 1001),
     ("Transfer-Encoding: chunked", b"3e9\r\n" + b"x" * 1001 + b"\r\n0\r\n\r\n"),
     ("Content-Encoding: gzip", gzip.compress(b"x" * (64 << 20)))], ids=short)
-def test_a_body_over_the_limit_is_an_error(serve, client, head, body):
-    server = serve(lambda request, conn: conn.send(("HTTP/1.1 200 OK\r\n%s\r\n\r\n" % head).encode() + body) or False)
+def test_a_body_over_the_limit_is_an_error(serve, new_client, head, body):
+    server = serve(
+        lambda request, conn: conn.send(("HTTP/1.1 200 OK\r\n%s\r\n\r\n" % head).encode() + body)
+        or False)
     tracemalloc.start()
-    error = failed(client(server, max_body=1000 if b"\x1f" != body[:1] else 70000).request, "/x", {"isJSON": False})
+    error = failed(new_client(server, max_body=1000 if b"\x1f" != body[:1] else 70000).request,
+        "/x", {"isJSON": False})
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
+
     assert error.status == 200 and "larger than the limit" in str(error) and peak < 4 * apiproxy.MiB
 
 
-def test_many_small_chunks_cost_no_more_than_their_octets(serve, client):
+def test_many_small_chunks_cost_no_more_than_their_bytes(serve, new_client):
     count = 30000
     wire = CHUNKED.encode() + b"2\r\n{}\r\n" * count + b"0\r\n\r\n"
-    one = client(serve(lambda request, conn: conn.send(wire)))
+    client = new_client(serve(lambda request, conn: conn.send(wire)))
     tracemalloc.start()
+
     try:
-        assert len(one.request("/x", {"isJSON": False}).body) == 2 * count
+        assert len(client.request("/x", {"isJSON": False}).body) == 2 * count
         assert tracemalloc.get_traced_memory()[1] < 1 << 20
     finally:
         tracemalloc.stop()
 
 
-def test_of_an_error_that_unpacks_without_end_the_first_mib_is_kept(serve, client):
+def test_of_an_error_that_unpacks_without_end_the_first_mib_is_kept(serve, new_client):
     bomb = gzip.compress(bytes(64 << 20), 1)
     server = serve(lambda request, conn: conn.send(zipped(bomb).replace(b"200 OK", b"500 Oops")))
     tracemalloc.start()
+
     try:
-        error = failed(client(server).request, "/x")
+        error = failed(new_client(server).request, "/x")
         assert tracemalloc.get_traced_memory()[1] < 16 * apiproxy.MiB  # and not 64
     finally:
         tracemalloc.stop()
+
     assert (error.status, error.body) == (500, bytes(apiproxy.MiB))
 
 
 @row("W18")
-@pytest.mark.parametrize("head", ["Content-Length: 50000000\r\n\r\n", "\r\n", "Transfer-Encoding: chunked\r\n\r\n2faf080\r\n"])
-def test_of_a_large_error_the_first_mib_is_kept(serve, client, head):
-    server = serve(lambda request, conn: conn.send("HTTP/1.1 500 Oops\r\n" + head + "x" * 50000000) or False)
-    error = failed(client(server).request, "/x")
-    assert (error.status, len(error.body), str(error)) == (500, apiproxy.MiB, "Oops - " + "x" * 1000)
+@pytest.mark.parametrize("head", ["Content-Length: 50000000\r\n\r\n", "\r\n",
+    "Transfer-Encoding: chunked\r\n\r\n2faf080\r\n"])
+def test_of_a_large_error_the_first_mib_is_kept(serve, new_client, head):
+    server = serve(lambda request, conn: conn.send("HTTP/1.1 500 Oops\r\n" + head + "x" * 50000000)
+        or False)
+    error = failed(new_client(server).request, "/x")
+    assert (error.status, len(error.body), str(error)) == (500, apiproxy.MiB,
+        "Oops - " + "x" * 1000)
 
 
 @pytest.mark.parametrize("answer", [
-    "Content-Length: 9\r\n\r\nno", "Transfer-Encoding: chunked\r\n\r\n2\r\nno", "Content-Encoding: gzip\r\n\r\nno"])
-def test_an_error_whose_body_is_broken_keeps_its_status(serve, client, answer):
+    "Content-Length: 9\r\n\r\nno", "Transfer-Encoding: chunked\r\n\r\n2\r\nno",
+    "Content-Encoding: gzip\r\n\r\nno"])
+def test_an_error_whose_body_is_broken_keeps_its_status(serve, new_client, answer):
     server = serve(lambda request, conn: conn.send("HTTP/1.1 403 Forbidden\r\n" + answer) or False)
-    assert failed(client(server).request, "/x").status == 403
+    assert failed(new_client(server).request, "/x").status == 403
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a reset may take the answer with it")
-def test_an_answer_that_comes_before_the_whole_request_was_taken_counts(client):
+def test_an_answer_that_comes_before_the_whole_request_was_taken_counts(new_client):
     def script(conn):
         while b"\r\n\r\n" not in conn.buffer:
             conn.more()
@@ -1797,7 +2062,7 @@ def test_an_answer_that_comes_before_the_whole_request_was_taken_counts(client):
 
     server = RawServer(script)
     try:
-        assert failed(client(server).post, "/x", "x" * (16 << 20)).status == 413
+        assert failed(new_client(server).post, "/x", "x" * (16 << 20)).status == 413
     finally:
         server.stop()
 
@@ -1809,7 +2074,10 @@ def test_an_answer_that_comes_before_the_whole_request_was_taken_counts(client):
 
 @pytest.fixture
 def dial(serve, trusting):
-    """dial(script, tls=False, **settings) -> a WebSocket whose server, `ws.server`, runs script(conn) after the 101."""
+    """dial(script, tls=False, **settings) -> a WebSocket.
+
+    Its server, `ws.server`, runs script(conn) after the 101.
+    """
     opened = []
 
     def start(script, tls=False, **settings):
@@ -1829,7 +2097,7 @@ def dial(serve, trusting):
 
 
 def some(conn):
-    """The next octets, many at a time."""
+    """The next bytes, many at a time."""
     data = conn.sock.recv(1 << 20)
     if not data:
         raise EOFError
@@ -1859,8 +2127,10 @@ def test_an_ipv6_host_is_bracketed_in_host_and_origin(serve):
         server = serve(hello, host="::1")
     except OSError:
         pytest.skip("no IPv6 here")
+
     connect(server.ws).abort()
     request = server.requests[0]
+
     assert request.headers["host"] == "[::1]:%d" % server.port
     assert request.headers["origin"] == server.url
 
@@ -1870,13 +2140,16 @@ def test_every_connection_has_an_origin_and_a_key_of_its_own(serve):
     connect(server.ws).abort()
     connect(server.ws, headers={"origin": "http://me"}).abort()
     first, second = server.requests
+
     assert first.headers["origin"] == server.url
     assert [line for line in second.lines if "rigin" in line] == ["origin: http://me"]
+
     keys = {request.headers["sec-websocket-key"] for request in server.requests}
     assert len(keys) == 2 and {len(base64.b64decode(key)) for key in keys} == {16}
 
 
-@pytest.mark.parametrize("name", ["Host", "upgrade", "Connection", "Sec-WebSocket-Key", "sec-websocket-protocol"])
+@pytest.mark.parametrize("name", ["Host", "upgrade", "Connection", "Sec-WebSocket-Key",
+    "sec-websocket-protocol"])
 def test_the_handshakes_own_headers_are_not_the_callers(serve, name):
     server = serve(hello)
     with pytest.raises(ValueError):
@@ -1889,37 +2162,51 @@ def test_the_handshakes_own_headers_are_not_the_callers(serve, name):
 def test_a_control_character_is_refused_before_connecting(serve, bad):
     server = serve(hello)
     for url, more in [
-            (server.ws + "/" + bad, {}), (server.ws + "/?q=" + bad, {}), ("ws://127.0.0.1%s:%d/" % (bad, server.port), {}),
-            (server.ws + "/", {"headers": {"X" + bad: "y"}}), (server.ws + "/", {"headers": {"X": "y" + bad}}),
-            (server.ws + "/", {"headers": {"Host": "h" + bad}}), (server.ws + "/", {"protocols": ["p" + bad]})]:
+            (server.ws + "/" + bad, {}), (server.ws + "/?q=" + bad, {}),
+            ("ws://127.0.0.1%s:%d/" % (bad, server.port), {}),
+            (server.ws + "/", {"headers": {"X" + bad: "y"}}),
+            (server.ws + "/", {"headers": {"X": "y" + bad}}),
+            (server.ws + "/", {"headers": {"Host": "h" + bad}}),
+            (server.ws + "/", {"protocols": ["p" + bad]})]:
         with pytest.raises(ValueError):
             connect(url, **more)
+
     assert server.count == 0
-
-
-ACCEPT = "Sec-WebSocket-Accept: {accept}\r\n"
 
 
 @row("H01", "H02", "H03", "H04", "H05", "H07", "H08", "H09", "H10", "H11", "H12", "H13", "H14",
      "W6", "W7")
 @pytest.mark.parametrize("old, new", [
-    ("{accept}", "AAAAAAAAAAAAAAAAAAAAAAAAAAA="), ("{accept}", "{ACCEPT}"), (ACCEPT, ""), (ACCEPT, ACCEPT * 2),  # H01, 14, 02, 10
-    ("101", "200"), ("101", "204"), ("HTTP/1.1", "HTTP/1.0"), ("HTTP/1.1 101", "HTTP/1.1 0101"),  # H03, 11
+    # H01, 14, 02, 10
+    ("{accept}", "AAAAAAAAAAAAAAAAAAAAAAAAAAA="), ("{accept}", "{ACCEPT}"), (ACCEPT, ""),
+    (ACCEPT, ACCEPT * 2),
+    # H03, 11
+    ("101", "200"), ("101", "204"), ("HTTP/1.1", "HTTP/1.0"), ("HTTP/1.1 101", "HTTP/1.1 0101"),
     ("Upgrade: websocket\r\n", ""), ("Upgrade: websocket", "Upgrade: h2c"),  # H04
     ("Connection: Upgrade\r\n", ""), ("Connection: Upgrade", "Connection: keep-alive"),  # H05
-    (ACCEPT, ACCEPT + "Sec-WebSocket-Protocol: other\r\n"), (ACCEPT, ACCEPT + "Sec-WebSocket-Protocol: mine, two\r\n"),  # H07
-    (ACCEPT, ACCEPT + "Sec-WebSocket-Protocol: MINE\r\n"), (ACCEPT, ACCEPT + "Sec-WebSocket-Protocol: mine\r\n" * 2),  # H08
+    # H07
+    (ACCEPT, ACCEPT + "Sec-WebSocket-Protocol: other\r\n"),
+    (ACCEPT, ACCEPT + "Sec-WebSocket-Protocol: mine, two\r\n"),
+    # H08
+    (ACCEPT, ACCEPT + "Sec-WebSocket-Protocol: MINE\r\n"),
+    (ACCEPT, ACCEPT + "Sec-WebSocket-Protocol: mine\r\n" * 2),
     (ACCEPT, ACCEPT + "Sec-WebSocket-Extensions: permessage-deflate\r\n"),  # H09
     ("Connection: Upgrade", "Connection:\r\n Upgrade"), (ACCEPT, ACCEPT + "no colon\r\n"),  # H12
     (ACCEPT, ACCEPT + " folded: x\r\n"), (ACCEPT, ACCEPT + "X : y\r\n"),
-    ("Upgrade: websocket", "Upgrade : websocket"), (ACCEPT, ACCEPT + "X: a\0b\r\n"), (ACCEPT, ACCEPT + "X: a\nb\r\n"),  # H13
+    # H13
+    ("Upgrade: websocket", "Upgrade : websocket"), (ACCEPT, ACCEPT + "X: a\0b\r\n"),
+    (ACCEPT, ACCEPT + "X: a\nb\r\n"),
 ])
 def test_a_wrong_answer_is_refused_and_the_socket_closed(serve, old, new):
     def script(request, conn):
         right = accepting(request).decode()
         accept = right.split("Accept: ")[1].split("\r\n")[0]
-        wrong = right.replace(*(part.replace("{accept}", accept).replace("{ACCEPT}", accept.swapcase()) for part in (old, new)), 1)
+        wrong = right.replace(
+            *(part.replace("{accept}", accept).replace("{ACCEPT}", accept.swapcase())
+                for part in (old, new)), 1)
+
         assert wrong != right
+
         conn.send(wrong)
         return None if wrong.startswith("HTTP/1.1 101") else False
 
@@ -1931,17 +2218,23 @@ def test_a_wrong_answer_is_refused_and_the_socket_closed(serve, old, new):
 
 @row("H06")
 @pytest.mark.parametrize("old, new", [
-    (b"Connection: Upgrade", b"connection: keep-alive, UPGRADE"), (b"Upgrade: websocket", b"uPGRADE:WebSocket"),
+    (b"Connection: Upgrade", b"connection: keep-alive, UPGRADE"),
+    (b"Upgrade: websocket", b"uPGRADE:WebSocket"),
     (b"\r\n\r\n", b"\r\nSec-WebSocket-Protocol:  two \r\n\r\n"), (b"Switching Protocols", b""),
-    (b"HTTP/1.1 101", b"HTTP/1.1 100 Go on\r\n\r\nHTTP/1.1 103 Early\r\nLink: <x>\r\n\r\nHTTP/1.1 101"),
+    (b"HTTP/1.1 101",
+        b"HTTP/1.1 100 Go on\r\n\r\nHTTP/1.1 103 Early\r\nLink: <x>\r\n\r\nHTTP/1.1 101"),
     (b"\r\n\r\n", b"\r\nX-Long: " + b"x" * 60000 + b"\r\n\r\n"),
 ])
 def test_an_unusual_but_legal_answer_is_accepted(serve, old, new):
-    server = serve(lambda request, conn: (conn.send(accepting(request).replace(old, new, 1) + frame(TEXT, "hello")),
+    server = serve(
+        lambda request, conn: (conn.send(accepting(request).replace(old, new, 1) +
+            frame(TEXT, "hello")),
                                           conn.wait_end()))
     ws = connect(server.ws, protocols=["one", "two"])
+
     assert ws.recv() == "hello"
     assert ws.protocol == ("two" if b"two" in new else "")
+
     ws.abort()
 
 
@@ -1952,26 +2245,37 @@ def test_an_unusual_but_legal_answer_is_accepted(serve, old, new):
 @pytest.mark.parametrize("status", [302, 401, 403, 429, 503])
 def test_a_refusal_has_status_and_body_and_is_not_followed(serve, status, form, body):
     server = serve(lambda request, conn: conn.send(
-        b"HTTP/1.1 %d Why\r\nRetry-After: 7\r\nLocation: /else\r\n%s\r\n\r\n%s" % (status, form.encode(), body)) or
+        b"HTTP/1.1 %d Why\r\nRetry-After: 7\r\nLocation: /else\r\n%s\r\n\r\n%s" % (status,
+            form.encode(), body)) or
         (False if "close" in form else None))
+
     with pytest.raises(apiproxy.HandshakeError) as caught:
         connect(server.ws + "/x", headers={"Authorization": "Bearer secret"})
+
     error = caught.value
-    assert (error.status, error.body, error.retry_after, error.method) == (status, b"why?", 7.0, "GET")
+    assert (error.status, error.body, error.retry_after, error.method) == (status, b"why?",
+        7.0, "GET")
     assert str(error) == "Why - why?" and "secret" not in repr(error)
     assert server.paths() == ["/x"]
 
 
 def test_a_refusal_has_what_came_of_its_body_although_its_length_lies(serve):
     chunked = "Transfer-Encoding: chunked\r\n\r\n"
-    bodies = {"\r\nwhy?": b"why?", "Content-Length: 9\r\n\r\nwhy?": b"why?", "Content-Length: 9999999999999\r\n\r\nwhy?": b"why?",
-              "Content-Length: x\r\n\r\nwhy?": None, "Content-Length: -1\r\n\r\nwhy?": None,  # no length is not a length
-              "Content-Length: 3\r\n\r\nwhy?": b"why", "Content-Length: 0\r\n\r\nwhy?": b"", chunked + "9\r\nwhy?": b"why?",
-              chunked + "4\r\nwhy?": b"why?", chunked + "4\r\nwhy?\r\nxyz\r\n": b"why?", chunked + "xyz\r\nwhy?": b""}
+    bodies = {"\r\nwhy?": b"why?", "Content-Length: 9\r\n\r\nwhy?": b"why?",
+              "Content-Length: 9999999999999\r\n\r\nwhy?": b"why?",
+              # no length is not a length
+              "Content-Length: x\r\n\r\nwhy?": None, "Content-Length: -1\r\n\r\nwhy?": None,
+              "Content-Length: 3\r\n\r\nwhy?": b"why", "Content-Length: 0\r\n\r\nwhy?": b"",
+              chunked + "9\r\nwhy?": b"why?",
+              chunked + "4\r\nwhy?": b"why?", chunked + "4\r\nwhy?\r\nxyz\r\n": b"why?",
+              chunked + "xyz\r\nwhy?": b""}
+
     for ends in (True, False):
         server = serve(lambda request, conn: conn.send(
-            "HTTP/1.1 403 No\r\n" + urllib.parse.unquote(request.path[1:])) or (False if ends else None))
-        calls = {answer: background(connect, server.ws + "/" + urllib.parse.quote(answer, ""), timeout=10 if ends else 1)
+            "HTTP/1.1 403 No\r\n" + urllib.parse.unquote(request.path[1:]))
+            or (False if ends else None))
+        calls = {answer: background(connect, server.ws + "/" + urllib.parse.quote(answer, ""),
+            timeout=10 if ends else 1)
                  for answer in bodies}
         errors = {answer: call.result(20) for answer, call in calls.items()}
         assert {error.status for error in errors.values()} == {403}
@@ -1983,10 +2287,12 @@ def test_a_refusal_has_what_came_of_its_body_although_its_length_lies(serve):
 @pytest.mark.parametrize("start, piece, status", [
     (b"HTTP/1.1 101 X\r\n", b"X: y\r\n" * 1000, 502),  # H15
     (b"HTTP/1.1 101 X\r\nX: ", b"y" * 6000, 502), (b"", b"H" * 6000, 502),  # H16
-    (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 200, None), (b"", b"HTTP/1.1 103 Early\r\n\r\n" * 200, None),
+    (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 200, None),
+    (b"", b"HTTP/1.1 103 Early\r\n\r\n" * 200, None),
     (b"HTTP/1.1 403 No\r\n\r\n", b"x" * 6000, 403),
     (b"HTTP/1.1 403 No\r\nContent-Length: 999999999\r\n\r\n", b"x" * 6000, 403),
-    (b"HTTP/1.1 403 No\r\nTransfer-Encoding: chunked\r\n\r\n", b"1000\r\n" + b"x" * 4096 + b"\r\n", 403),
+    (b"HTTP/1.1 403 No\r\nTransfer-Encoding: chunked\r\n\r\n", b"1000\r\n" + b"x" * 4096 + b"\r\n",
+        403),
     (b"HTTP/1.1 403 No\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"X: y\r\n" * 1000, 403),
 ])
 def test_an_endless_answer_is_given_up(serve, start, piece, status):
@@ -1997,12 +2303,14 @@ def test_an_endless_answer_is_given_up(serve, start, piece, status):
 
     server = serve(script)
     error = background(connect, server.ws, timeout=60).result()  # long before its time is over
-    assert isinstance(error, apiproxy.ApiError) and status in (error.status, None) and len(error.body) <= 64 * 1024
+    assert isinstance(error, apiproxy.ApiError)
+    assert status in (error.status, None)
+    assert len(error.body) <= 64 * 1024
     eventually(lambda: not server.open)
 
 
 @row("H17")
-def test_one_deadline_covers_an_answer_of_single_octets(serve):
+def test_one_deadline_covers_an_answer_of_single_bytes(serve):
     def script(request, conn):
         for _ in range(500):
             conn.send("H")
@@ -2030,8 +2338,9 @@ def test_an_end_before_the_answer_is_502(serve, sent):
 @row("H18")
 @pytest.mark.parametrize("messages", [["first", b"second"], ["x" * 9000, b"y" * 9000]])
 def test_frames_in_the_segment_of_the_101_are_kept(serve, messages):
-    octets = b"".join(frame(TEXT if isinstance(one, str) else BINARY, one) for one in messages)
-    server = serve(lambda request, conn: (conn.send(accepting(request) + octets), conn.wait_end()))
+    wire = b"".join(frame(TEXT if isinstance(message, str) else BINARY, message)
+        for message in messages)
+    server = serve(lambda request, conn: (conn.send(accepting(request) + wire), conn.wait_end()))
     ws = connect(server.ws)
     assert [ws.recv() for _ in messages] == messages
     ws.abort()
@@ -2039,27 +2348,30 @@ def test_frames_in_the_segment_of_the_101_are_kept(serve, messages):
 
 @row("F17")
 @both
-def test_recv_goes_on_after_a_timeout_at_every_octet(dial, tls):
-    octets, go = frame(TEXT, "a\u20ac", fin=False) + frame(PING, "p") + frame(CONTINUATION, "\U0001f600"), threading.Semaphore(0)
+def test_recv_goes_on_after_a_timeout_at_every_byte(dial, tls):
+    wire = frame(TEXT, "a\u20ac", fin=False) + frame(PING, "p") + frame(CONTINUATION, "\U0001f600")
+    go = threading.Semaphore(0)
 
     def script(conn):
-        for index in range(len(octets)):
+        for index in range(len(wire)):
             go.acquire(timeout=10)
-            conn.send(octets[index:index + 1])
+            conn.send(wire[index:index + 1])
         conn.wait_end()
 
     ws = dial(script, tls)
-    for _ in octets[1:]:
+    for _ in wire[1:]:
         go.release()
         with pytest.raises(TimeoutError):
             ws.recv(timeout=0.01)
+
     go.release()
+
     assert ws.recv() == "a\u20ac\U0001f600"
 
 
 @row("F09")
 @pytest.mark.parametrize("piece", [frame(CONTINUATION, b"", fin=False), frame(PONG), frame(PING)])
-def test_recv_keeps_its_time_while_octets_come_that_are_no_message(dial, piece):
+def test_recv_keeps_its_time_while_bytes_come_that_are_no_message(dial, piece):
     def script(conn):
         conn.send(frame(TEXT, b"", fin=False))
         while True:
@@ -2089,7 +2401,8 @@ def test_a_second_reader_keeps_its_time_too(dial):
 
 @pytest.mark.parametrize("timeout", [1e7, float("inf")])
 def test_a_very_long_time_is_a_time(dial, timeout):
-    ws = dial(lambda conn: (conn.read_frame(), conn.send(frame(TEXT, "hi")), conn.wait_end()), ping_interval=None, timeout=timeout)
+    ws = dial(lambda conn: (conn.read_frame(), conn.send(frame(TEXT, "hi")), conn.wait_end()),
+        ping_interval=None, timeout=timeout)
     reader = background(ws.recv, timeout)
     eventually(lambda: is_blocked(ws) or not reader.is_alive())
     ws.send("x")
@@ -2136,10 +2449,11 @@ def test_frames_of_many_senders_leave_whole_while_one_reads(dial, tls):
     ws = dial(script, tls)
     senders = [background(sender, name) for name in range(count)]
     assert [ws.recv(timeout=20) for _ in range(count * len(sizes))] == ["got"] * count * len(sizes)
-    assert [one.result() for one in senders] == [None] * count
+    assert [each.result() for each in senders] == [None] * count
+
     messages = [payload for opcode, payload in seen if opcode == BINARY]
     for name in range(count):
-        assert [len(one) for one in messages if one and set(one) == {name}] == list(sizes[1:])
+        assert [len(each) for each in messages if each and set(each) == {name}] == list(sizes[1:])
 
 
 def test_a_surrogate_leaves_nothing_on_the_wire(dial):
@@ -2148,8 +2462,10 @@ def test_a_surrogate_leaves_nothing_on_the_wire(dial):
     for wrong in ("ab\ud800", 5, None, ["x"]):
         with pytest.raises((UnicodeEncodeError, TypeError)):
             ws.send(wrong)
+
     with pytest.raises(ValueError):
         ws.ping(b"x" * 126)
+
     ws.send("ok")
     eventually(lambda: seen == [(TEXT, b"ok")])
 
@@ -2177,12 +2493,17 @@ def test_a_flood_of_pings_stops_neither_the_reader_nor_fills_memory(dial):
 
     def script(conn):
         for start in range(0, 100000, 1000):
-            conn.send(b"".join(frame(PING, b"%100d" % number) for number in range(start, start + 1000)))
+            conn.send(b"".join(frame(PING, b"%100d" % number)
+                for number in range(start, start + 1000)))
+
         conn.send(frame(TEXT, "after"))
         eventually(lambda: done, 30)
+
         data = bytearray(conn.buffer)
-        while len(data) % 106 or apiproxy.apply_mask(bytes(data[-100:]), bytes(data[-104:-100])) != last:
+        while len(data) % 106 or apiproxy.apply_mask(bytes(data[-100:]),
+                bytes(data[-104:-100])) != last:
             data += some(conn)
+
         conn.send(frame(TEXT, "answered"))
         conn.wait_end()
 
@@ -2194,7 +2515,9 @@ def test_a_flood_of_pings_stops_neither_the_reader_nor_fills_memory(dial):
         assert tracemalloc.get_traced_memory()[1] < 3 << 20
     finally:
         tracemalloc.stop()
+
     done.append(True)
+
     assert ws.recv(timeout=20) == "answered"
 
 
@@ -2205,9 +2528,9 @@ def test_a_pong_for_which_there_was_no_room_leaves_when_there_is(dial, tls):
     def script(conn):
         conn.send(frame(PING, "p"))
         go.wait(10)
-        octets = bytearray()
-        while octets[-7:-5] != b"\x8a\x81" or octets[-1] ^ octets[-5] != ord("p"):
-            octets += some(conn)
+        wire = bytearray()
+        while wire[-7:-5] != b"\x8a\x81" or wire[-1] ^ wire[-5] != ord("p"):
+            wire += some(conn)
         conn.send(frame(TEXT, "answered"))
         conn.wait_end()
 
@@ -2215,6 +2538,7 @@ def test_a_pong_for_which_there_was_no_room_leaves_when_there_is(dial, tls):
     fill_connection(ws, tls)  # so that the pong is the first that waits
     with pytest.raises(TimeoutError):
         ws.recv(timeout=0.1)
+
     go.set()
     assert ws.recv(timeout=10) == "answered"
 
@@ -2234,10 +2558,12 @@ def test_recv_goes_on_beside_a_send_that_is_stuck(dial, tls):
     ws = dial(script, tls)
     sender = background(ws.send, bytes(20 << 20))
     eventually(lambda: is_blocked(ws))
+
     stuck.set()
     reader = background(lambda: [ws.recv(timeout=5) for _ in range(3)])
     assert reader.result() == ["0", "1", "2"]
     assert sender.is_alive()
+
     go.set()
     assert sender.result() is None
 
@@ -2254,14 +2580,17 @@ def test_senders_that_are_stuck_end_with_the_connection(dial, tls, how):
         elif how == "silence":
             idle(conn)
 
-    ws = dial(script, tls, **({"ping_interval": 0.05, "ping_timeout": 0.05} if how == "silence" else {}))
+    ws = dial(script, tls,
+        **({"ping_interval": 0.05, "ping_timeout": 0.05} if how == "silence" else {}))
     senders = [background(ws.send, bytes(20 << 20))]
     eventually(lambda: is_blocked(ws))
+
     senders += [background(ws.send, "next"), background(ws.ping)]  # these wait for the first
     go.set()
     if how == "silence":  # who reads notices
         assert outcome(ws.recv)[0] == 1006
-    assert [one.result().code for one in senders] == [1006] * 3
+
+    assert [sender.result().code for sender in senders] == [1006] * 3
     assert outcome(ws.recv)[0] == outcome(ws.send, "x")[0] == 1006 and ws.closed
 
 
@@ -2275,6 +2604,7 @@ def test_a_peer_that_takes_a_big_message_slowly_is_alive(dial, monkeypatch, tls)
         while left > 0:  # 128 KiB a second, 48 in all, and no time to say anything meanwhile
             data = some(conn)
             left, clock[0] = left - len(data), clock[0] + len(data) / (1 << 17)
+
         conn.send(frame(TEXT, "got it"))
         conn.wait_end()
 
@@ -2286,12 +2616,15 @@ def test_a_peer_that_takes_a_big_message_slowly_is_alive(dial, monkeypatch, tls)
                 pass
 
     ws = dial(script, tls, ping_interval=10, ping_timeout=20)
-    for sock in [socket_of(ws)] + list(ws.server.open):  # little room: what is sent was taken, but for a second or two
+    # little room: what is sent was taken, but for a second or two
+    for sock in [socket_of(ws)] + list(ws.server.open):
         for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
             sock.setsockopt(socket.SOL_SOCKET, option, 1 << 16)
+
     set_time(monkeypatch, lambda: clock[0])
     sender, reader = background(ws.send, bytes(size)), background(recv)
     eventually(lambda: is_blocked(ws))
+
     go.set()
     assert reader.result(20) == "got it"
     assert sender.result() is None
@@ -2304,6 +2637,7 @@ def test_abort_wakes_who_is_blocked(dial, tls, what):
     ws = dial(idle, tls)
     call = background(ws.recv) if what == "recv" else background(ws.send, bytes(20 << 20))
     eventually(lambda: is_blocked(ws))
+
     begin = time.monotonic()
     ws.abort()
     assert call.result().code == 1006
@@ -2317,8 +2651,11 @@ def test_abort_wakes_who_is_blocked(dial, tls, what):
 
 @row("F11", "F12", "F13")
 @both
-@pytest.mark.parametrize("end", [lambda conn: None, Conn.reset, lambda conn: (conn.half_close(), conn.wait_end())], ids=["end", "reset", "half-closed"])
-@pytest.mark.parametrize("last", [b"", b"\x81", b"\x81\x05he", b"\x82\x7f\0\0", b"\x89\x05p", b"\x88\x02\x03", frame(TEXT, "half", fin=False)])
+@pytest.mark.parametrize("end",
+    [lambda conn: None, Conn.reset, lambda conn: (conn.half_close(), conn.wait_end())],
+    ids=["end", "reset", "half-closed"])
+@pytest.mark.parametrize("last", [b"", b"\x81", b"\x81\x05he", b"\x82\x7f\0\0", b"\x89\x05p",
+    b"\x88\x02\x03", frame(TEXT, "half", fin=False)])
 def test_an_end_without_a_close_frame_is_1006_for_good(dial, tls, last, end):
     ws = dial(lambda conn: (conn.send(last), end(conn)), tls)
     assert [outcome(ws.recv)[0] for _ in range(3)] == [1006] * 3
@@ -2328,7 +2665,8 @@ def test_an_end_without_a_close_frame_is_1006_for_good(dial, tls, last, end):
     ws.close()
 
 
-@pytest.mark.parametrize("last, code", [(b"", 1006), (b"\x81\x05he", 1006), (frame(CLOSE, b"\x03\xe9"), 1001)])
+@pytest.mark.parametrize("last, code",
+    [(b"", 1006), (b"\x81\x05he", 1006), (frame(CLOSE, b"\x03\xe9"), 1001)])
 def test_tls_that_ends_without_close_notify_is_lost_unless_a_close_frame_came(dial, last, code):
     ws = dial(lambda conn: conn.send(last), tls=True)
     with pytest.raises(ConnectionClosed) as caught:
@@ -2349,6 +2687,7 @@ def test_an_end_of_tls_behind_many_records_is_noticed_at_once_and_loses_none(dia
             conn.end_tls()
         else:
             conn.half_close()
+
         sent.set()
         conn.stopped.wait(20)
 
@@ -2361,7 +2700,8 @@ def test_an_end_of_tls_behind_many_records_is_noticed_at_once_and_loses_none(dia
 
 
 @pytest.mark.parametrize("last, clean", [
-    (closing(1000), True), (closing(1001, "bye"), True), (frame(CLOSE), True), (closing(1011), False), (closing(4000), False)])
+    (closing(1000), True), (closing(1001, "bye"), True), (frame(CLOSE), True),
+    (closing(1011), False), (closing(4000), False)])
 def test_iteration_ends_at_a_clean_close_and_raises_at_another(dial, last, clean):
     ws, seen = dial(lambda conn: conn.send(frame(TEXT, "a") + frame(BINARY, b"b") + last)), []
     try:
@@ -2370,6 +2710,7 @@ def test_iteration_ends_at_a_clean_close_and_raises_at_another(dial, last, clean
         assert clean
     except ConnectionClosed:
         assert not clean
+
     assert seen == ["a", b"b"]
 
 
@@ -2394,13 +2735,14 @@ def test_close_takes_no_longer_than_close_timeout(dial, tls, server):
     sender = background(ws.send, bytes(20 << 20)) if server == "not reading" else None
     if sender:
         eventually(lambda: is_blocked(ws))
+
     assert background(ws.close).result(5) is None
     assert ws.closed and outcome(ws.recv)[0] == 1000
     assert sender is None or isinstance(sender.result(), ConnectionClosed)
     assert socket_of(ws).fileno() == -1
 
 
-def test_close_ends_in_time_although_octets_never_stop(dial):
+def test_close_ends_in_time_although_bytes_never_stop(dial):
     ws = dial(idle, close_timeout=0.1)
     end = time.monotonic() + 4
     # a peer that is faster than we are
@@ -2426,15 +2768,19 @@ def test_close_beside_a_reader_ends_both_with_the_servers_answer(dial, tls):
 
 @pytest.mark.parametrize("other", ["close", "abort"])
 def test_an_end_from_two_sides_at_once_is_one_end(dial, monkeypatch, other):
-    go, told, meet, real = threading.Event(), threading.Event(), threading.Barrier(2), apiproxy.ConnectionClosed.__init__
+    go, told = threading.Event(), threading.Event()
+    meet = threading.Barrier(2)
+    real = apiproxy.ConnectionClosed.__init__
 
-    def slowly(self, code, reason=""):  # both sides are about to say how it ended, and the reader is first
+    # both sides are about to say how it ended, and the reader is first
+    def slowly(self, code, reason=""):
         try:
             meet.wait(0.15)
             if threading.current_thread() is not reader:
                 told.wait(0.15)
         except threading.BrokenBarrierError:
             pass
+
         real(self, code, reason)
 
     def read():
@@ -2447,6 +2793,7 @@ def test_an_end_from_two_sides_at_once_is_one_end(dial, monkeypatch, other):
     monkeypatch.setattr(apiproxy.ConnectionClosed, "__init__", slowly)
     reader = background(read)
     eventually(lambda: is_blocked(ws))
+
     go.set()
     ended = background(ws.abort) if other == "abort" else background(ws.close, 4001)
     assert ended.result() is None
@@ -2479,13 +2826,16 @@ def test_a_long_reason_is_cut_at_a_character(dial):
 
 
 @row("W43")
-@pytest.mark.parametrize("octets, code", [
-    (b"\xff\xff", 1002), (frame(TEXT, b"\xff"), 1007), (b"\x82\x7f" + (1 << 40).to_bytes(8, "big"), 1009),
-    (frame(CLOSE, b"x"), 1002), (closing(1006), 1002), (frame(CLOSE, b"\x03\xe8\xff"), 1007), (b"\x81\x81abcdx", 1002),
-    (frame(TEXT, "x", rsv=4), 1002), (frame(3), 1002), (frame(PING, b"x" * 126), 1002), (frame(CONTINUATION, "x"), 1002)])
-def test_a_broken_frame_comes_after_the_good_ones_and_is_answered_with_its_code(dial, octets, code):
+@pytest.mark.parametrize("wire, code", [
+    (b"\xff\xff", 1002), (frame(TEXT, b"\xff"), 1007),
+    (b"\x82\x7f" + (1 << 40).to_bytes(8, "big"), 1009),
+    (frame(CLOSE, b"x"), 1002), (closing(1006), 1002), (frame(CLOSE, b"\x03\xe8\xff"), 1007),
+    (b"\x81\x81abcdx", 1002),
+    (frame(TEXT, "x", rsv=4), 1002), (frame(3), 1002), (frame(PING, b"x" * 126), 1002),
+    (frame(CONTINUATION, "x"), 1002)])
+def test_a_broken_frame_comes_after_the_good_ones_and_is_answered_with_its_code(dial, wire, code):
     seen = []
-    ws = dial(lambda conn: (conn.send(frame(TEXT, "good") + octets), seen.append(conn.read_frame())))
+    ws = dial(lambda conn: (conn.send(frame(TEXT, "good") + wire), seen.append(conn.read_frame())))
     assert ws.recv() == "good"
     with pytest.raises(apiproxy.ProtocolError) as caught:
         ws.recv()
@@ -2500,16 +2850,19 @@ def test_what_came_before_a_reset_is_read_although_nothing_can_be_sent(dial, tls
     gone = threading.Event()
 
     def script(conn):
-        conn.send(frame(TEXT, "before") + frame(PING, "1") + frame(PING, "2") + frame(TEXT, "last") + closing(1011, "why"))
+        conn.send(frame(TEXT, "before") + frame(PING, "1") + frame(PING, "2") +
+            frame(TEXT, "last") + closing(1011, "why"))
         conn.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # all of it leaves now
         conn.reset()
         gone.set()
 
     ws = dial(script, tls)
     assert gone.wait(10)
+
     if who == "a sender":
         for _ in range(3):
             background(ws.send, "x").result()
+
     assert [ws.recv(), ws.recv()] == ["before", "last"]
     assert outcome(ws.recv) == (1011, "why")
 
@@ -2521,7 +2874,8 @@ def test_what_came_before_a_reset_is_read_although_nothing_can_be_sent(dial, tls
 @pytest.mark.parametrize("timeout", [None, 0.02])
 def test_a_peer_that_is_gone_is_pinged_and_then_given_up(dial, timeout):
     seen = []
-    ws = dial(lambda conn: (seen.append(conn.read_frame()), idle(conn)), ping_interval=0.1, ping_timeout=0.1)
+    ws = dial(lambda conn: (seen.append(conn.read_frame()), idle(conn)), ping_interval=0.1,
+        ping_timeout=0.1)
 
     def read():
         for _ in range(200):
@@ -2537,12 +2891,12 @@ def test_a_peer_that_is_gone_is_pinged_and_then_given_up(dial, timeout):
 
 
 @pytest.mark.parametrize("timeout", [None, 0.004])
-def test_any_octet_is_a_sign_of_life(dial, timeout):
-    octets = frame(TEXT, "x" * 50)
+def test_any_byte_is_a_sign_of_life(dial, timeout):
+    wire = frame(TEXT, "x" * 50)
 
     def script(conn):
-        for index in range(len(octets)):
-            conn.send(octets[index:index + 1])
+        for index in range(len(wire)):
+            conn.send(wire[index:index + 1])
             conn.stopped.wait(0.02)
         conn.wait_end()
 
@@ -2569,6 +2923,7 @@ def test_a_reader_that_was_suspended_asks_before_it_gives_up(dial, clock):
     ws = dial(script, ping_interval=0.5, ping_timeout=20.0)
     reader = background(ws.recv)
     eventually(lambda: is_blocked(ws))
+
     clock.skip(60)
     jumped.set()
     assert reader.result() == "here"
@@ -2578,7 +2933,7 @@ def test_a_time_out_of_the_system_is_an_end_not_a_time_out_of_ours(dial):
     ws = dial(swallow)
 
     def read(space):
-        raise OSError(errno.ETIMEDOUT, "Connection timed out")  # keepalive, or unacknowledged octets
+        raise OSError(errno.ETIMEDOUT, "Connection timed out")  # keepalive, or unacknowledged bytes
 
     read_instead(ws, read)
     assert outcome(ws.recv)[0] == 1006
@@ -2594,32 +2949,41 @@ def test_a_time_out_of_the_system_is_an_end_not_a_time_out_of_ours(dial):
 @pytest.mark.parametrize("value", ["false", "0", 1, ["x"], None, ""])
 def test_nothing_but_true_turns_the_check_of_certificates_off(serve, value):
     server = serve(lambda request, conn: conn.reply(200, {}), tls=True)
-    packed = b64(json.dumps(config(server.url, name="a", cluster={"insecure-skip-tls-verify": value})))
-    for cluster in ({"name": "a", "server": server.url, "insecureTLSVerify": value}, {"kubeconfig": packed}):
-        with apiproxy.Client("") as one:
+    packed = b64(
+        json.dumps(config(server.url, name="a", cluster={"insecure-skip-tls-verify": value})))
+
+    for cluster in ({"name": "a", "server": server.url, "insecureTLSVerify": value},
+            {"kubeconfig": packed}):
+        with apiproxy.Client("") as client:
             try:
-                one.set_cluster(cluster)
+                client.set_cluster(cluster)
             except (TypeError, ValueError):
                 continue  # a value that says neither yes nor no may be refused
-            error = failed(one.request, "/x", {"cluster": "a"})
+            error = failed(client.request, "/x", {"cluster": "a"})
             assert isinstance(error.__cause__, ssl.SSLCertVerificationError)
+
     try:
         context = apiproxy.tls_context(insecure=value)
     except (TypeError, ValueError):
         pass
     else:
         assert context.check_hostname and context.verify_mode == ssl.CERT_REQUIRED
+
     assert not server.requests
 
 
-def test_what_turns_the_check_off_elsewhere_does_not_here(serve, client, monkeypatch):
+def test_what_turns_the_check_off_elsewhere_does_not_here(serve, new_client, monkeypatch):
     server = serve(hello, tls=True)
     monkeypatch.setenv("PYTHONHTTPSVERIFY", "0")
-    monkeypatch.setattr(ssl, "_create_default_https_context", ssl._create_unverified_context)  # what people paste
+    # what people paste
+    monkeypatch.setattr(ssl, "_create_default_https_context", ssl._create_unverified_context)
     forget_default_context()
+
     for context in (None, False, 0, ""):  # "I have none"
-        for call in (lambda: client(server, ssl_context=context).request("/x"), lambda: connect(server.ws, ssl_context=context)):
+        for call in (lambda: new_client(server, ssl_context=context).request("/x"),
+                lambda: connect(server.ws, ssl_context=context)):
             assert isinstance(failed(call).__cause__, ssl.SSLCertVerificationError)
+
     assert not server.requests
 
 
@@ -2627,7 +2991,8 @@ def test_tls_names_and_authorities_are_checked_unless_told_not_to(serve, tmp_pat
     server, authority = serve(echo_headers, tls=True), {"certificate-authority-data": b64(pem()[1])}
     for cluster, works in (
         (authority, True), ({}, False), ({**authority, "tls-server-name": "localhost"}, True),
-        ({**authority, "tls-server-name": "elsewhere.example"}, False), ({"insecure-skip-tls-verify": True}, True),
+        ({**authority, "tls-server-name": "elsewhere.example"}, False),
+        ({"insecure-skip-tls-verify": True}, True),
     ):
         path = write(tmp_path / "config", config(server.url, {"token": "SECRET"}, cluster=cluster))
         with apiproxy.Client.from_kubeconfig(path) as client:
@@ -2636,14 +3001,18 @@ def test_tls_names_and_authorities_are_checked_unless_told_not_to(serve, tmp_pat
             else:
                 with pytest.raises(apiproxy.ApiError, match="certificate verify failed"):
                     client.request("/version")
-    assert [record.levelname for record in caplog.records if "not checked" in record.message] == ["WARNING"]
+
+    assert [record.levelname for record in caplog.records if "not checked" in record.message] == [
+        "WARNING"]
 
 
 def mutual(serve, certificate):
     """A server that wants a client certificate, and says whose it got."""
     def script(request, conn):
         subject = dict(pair[0] for pair in conn.sock.getpeercert().get("subject", ()))
-        conn.reply(200, {"subject": subject.get("commonName"), "authorization": request.headers.get("authorization")})
+        conn.reply(200,
+            {"subject": subject.get("commonName"),
+                "authorization": request.headers.get("authorization")})
 
     server = serve(script, tls=True)
     server.context.load_verify_locations(certificate)
@@ -2651,19 +3020,28 @@ def mutual(serve, certificate):
     return server
 
 
-def test_client_certificates_as_files_and_as_data_which_leaves_no_file(serve, certificate, tmp_path, monkeypatch):
+def test_client_certificates_as_files_and_as_data_which_leaves_no_file(
+        serve, certificate, tmp_path, monkeypatch):
     server, (key, cert) = mutual(serve, certificate), pem()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temp"))
     (tmp_path / "temp").mkdir()
-    write(tmp_path / "key.pem", key), write(tmp_path / "cert.pem", cert)
+    write(tmp_path / "key.pem", key)
+    write(tmp_path / "cert.pem", cert)
+
     for user in ({"client-certificate-data": b64(cert), "client-key-data": b64(key)},
                  {"client-certificate": "cert.pem", "client-key": "key.pem"}):
-        for cluster in ({"certificate-authority-data": b64(cert)}, {"certificate-authority": "cert.pem"}):
+        for cluster in ({"certificate-authority-data": b64(cert)},
+                {"certificate-authority": "cert.pem"}):
             path = write(tmp_path / "config", config(server.url, user, cluster=cluster))
             with apiproxy.Client.from_kubeconfig(path) as client:
-                assert client.request("/version") == {"subject": "apiproxy tests", "authorization": None}
+                assert client.request("/version") == {"subject": "apiproxy tests",
+                    "authorization": None}
+
     assert not os.listdir(str(tmp_path / "temp"))
-    bad = write(tmp_path / "bad", config(server.url, {"client-certificate-data": b64(cert), "client-key-data": b64("SECRET")}))
+
+    bad = write(tmp_path / "bad",
+        config(server.url,
+            {"client-certificate-data": b64(cert), "client-key-data": b64("SECRET")}))
     with pytest.raises(ValueError, match="can't be used") as caught:
         apiproxy.Client.from_kubeconfig(bad)
     assert "SECRET" not in str(caught.value) and not os.listdir(str(tmp_path / "temp"))
@@ -2672,24 +3050,31 @@ def test_client_certificates_as_files_and_as_data_which_leaves_no_file(serve, ce
 def test_a_client_certificate_is_shown_only_for_its_own_cluster(serve, certificate, tmp_path):
     def script(request, conn):
         shown = conn.sock.getpeercert() is not None
-        conn.reply(200, {"certificate": shown, "authorization": request.headers.get("authorization")})
+        conn.reply(200,
+            {"certificate": shown, "authorization": request.headers.get("authorization")})
 
     server, (key, cert) = serve(script, tls=True), pem()
     server.context.load_verify_locations(certificate)
     server.context.verify_mode = ssl.CERT_OPTIONAL
     mine = apiproxy.tls_context(ca_data=cert.encode())
     apiproxy.load_certificate(mine, cert.encode(), key.encode())
+
     with apiproxy.Client("", ssl_context=apiproxy.tls_context(ca_data=cert.encode())) as client:
-        client.add_endpoint("mine", apiproxy.Endpoint(server.url, ssl_context=mine))  # one address, two clusters
+        # one address, two clusters
+        client.add_endpoint("mine", apiproxy.Endpoint(server.url, ssl_context=mine))
         client.add_endpoint("yours", apiproxy.Endpoint(server.url, token="SECRET"))
         for _ in range(3):  # kept connections too
-            assert client.request("/x", {"cluster": "mine"}) == {"certificate": True, "authorization": None}
-            assert client.request("/x", {"cluster": "yours"}) == {"certificate": False, "authorization": "Bearer SECRET"}
+            assert client.request("/x", {"cluster": "mine"}) == {"certificate": True,
+                "authorization": None}
+            assert client.request("/x", {"cluster": "yours"}) == {"certificate": False,
+                "authorization": "Bearer SECRET"}
+
     assert server.count == 2
 
 
 def test_a_certificate_without_its_key_is_refused(tmp_path):
-    path = write(tmp_path / "config", config("https://127.0.0.1:1", {"client-certificate-data": b64(pem()[1])}))
+    path = write(tmp_path / "config",
+        config("https://127.0.0.1:1", {"client-certificate-data": b64(pem()[1])}))
     with pytest.raises(ValueError, match="belong together"):
         apiproxy.Client.from_kubeconfig(path)
 
@@ -2699,26 +3084,39 @@ def test_a_certificate_without_its_key_is_refused(tmp_path):
 
 def test_every_context_is_a_cluster_and_the_current_one_is_current(serve, tmp_path, monkeypatch):
     first, second = serve(echo_headers), serve(echo_headers)
-    one = config(first.url + "/k8s/c-1", {"token": "SECRET-1"}, "arn:aws:eks:eu/one", namespace="shop")
-    two = config(second.url, {"username": "me", "password": "SECRET-2"}, "two", current=False)
-    two["contexts"] += [{"name": "broken", "context": {"cluster": "nowhere"}},
-                        {"name": "arn:aws:eks:eu/one", "context": {"cluster": "two", "user": "two"}}]
+    first_config = config(first.url + "/k8s/c-1", {"token": "SECRET-1"}, "arn:aws:eks:eu/one",
+        namespace="shop")
+    second_config = config(second.url, {"username": "me", "password": "SECRET-2"}, "two",
+        current=False)
+    second_config["contexts"] += [{"name": "broken", "context": {"cluster": "nowhere"}},
+                        {"name": "arn:aws:eks:eu/one",
+                            "context": {"cluster": "two", "user": "two"}}]
     monkeypatch.setenv("KUBECONFIG", os.pathsep.join([
-        str(tmp_path / "missing"), write(tmp_path / "a", two), write(tmp_path / "b", one)]))
-    with apiproxy.Client.from_kubeconfig() as client:  # the first file to name a thing wins: kubectl's rule
-        assert client.cluster == "arn:aws:eks:eu/one" and sorted(client.endpoints) == ["arn:aws:eks:eu/one", "two"]
-        assert client.request("/version") == {"path": "/version", "authorization": "Basic " + base64.b64encode(b"me:SECRET-2").decode()}
+        str(tmp_path / "missing"), write(tmp_path / "a", second_config),
+        write(tmp_path / "b", first_config)]))
+
+    # the first file to name a thing wins: kubectl's rule
+    with apiproxy.Client.from_kubeconfig() as client:
+        assert client.cluster == "arn:aws:eks:eu/one"
+        assert sorted(client.endpoints) == ["arn:aws:eks:eu/one", "two"]
+        assert client.request("/version") == {"path": "/version", "authorization": "Basic " +
+            base64.b64encode(b"me:SECRET-2").decode()}
+
     with apiproxy.Client.from_kubeconfig(str(tmp_path / "b")) as client:
-        assert client.request("/version") == {"path": "/k8s/c-1/version", "authorization": "Bearer SECRET-1"}
+        assert client.request("/version") == {"path": "/k8s/c-1/version",
+            "authorization": "Bearer SECRET-1"}
         assert client.endpoints[client.cluster].namespace == "shop"
         with pytest.raises(ValueError, match="Headlamp"):
             client.delete_plugin("x")
         with pytest.raises(ValueError, match="Headlamp"):
             client.request("/config", use_cluster=False)
+
     assert apiproxy.Client.from_kubeconfig(str(tmp_path / "a"), "two").cluster == "two"
+
     for context in ("broken", "nope"):
         with pytest.raises(ValueError, match=context):
             apiproxy.Client.from_kubeconfig(str(tmp_path / "a"), context)
+
     with pytest.raises(ValueError, match="there is no kubeconfig"):
         apiproxy.Client.from_kubeconfig(str(tmp_path / "missing"))
 
@@ -2741,18 +3139,23 @@ def test_yaml_is_read_through_kubectl(serve, tmp_path):
     with apiproxy.Client.from_kubeconfig(path) as client:
         assert client.request("/version")["authorization"] == "Bearer SECRET-1"
     write(tmp_path / "config", "a: [")
+
     with pytest.raises(ValueError, match="kubectl can't read"):
         apiproxy.Client.from_kubeconfig(path)
 
 
-def test_yaml_without_kubectl_is_read_by_pyyaml_or_gives_the_one_command_that_helps(serve, tmp_path, monkeypatch):
+def test_yaml_without_kubectl_is_read_by_pyyaml_or_gives_the_one_command_that_helps(
+        serve, tmp_path, monkeypatch):
     server = serve(echo_headers)
     write(tmp_path / "token", "SECRET-1\n")
     path = write(tmp_path / "config", YAML % server.url)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setitem(sys.modules, "yaml", None)
-    with pytest.raises(ValueError, match="kubectl config view --raw --flatten -o json > kubeconfig.json"):
+
+    with pytest.raises(ValueError,
+            match="kubectl config view --raw --flatten -o json > kubeconfig.json"):
         apiproxy.Client.from_kubeconfig(path)
+
     stub = types.ModuleType("yaml")
     stub.safe_load = lambda text: config(server.url, {"tokenFile": "token"})
     monkeypatch.setitem(sys.modules, "yaml", stub)
@@ -2760,22 +3163,27 @@ def test_yaml_without_kubectl_is_read_by_pyyaml_or_gives_the_one_command_that_he
         assert client.request("/version")["authorization"] == "Bearer SECRET-1"
 
 
-@pytest.mark.parametrize("text", [b"[]", b'"x"', b'{"clusters": [{}]}', b'{"users": {"a": 1}}', b'{"contexts": 5}'])
+@pytest.mark.parametrize("text", [b"[]", b'"x"', b'{"clusters": [{}]}', b'{"users": {"a": 1}}',
+    b'{"contexts": 5}'])
 def test_a_file_that_is_no_kubeconfig_is_refused(tmp_path, text):
     (tmp_path / "config").write_bytes(text)
     with pytest.raises(ValueError, match="not a kubeconfig"):
         apiproxy.Client.from_kubeconfig(str(tmp_path / "config"))
 
 
-@pytest.mark.parametrize("user", [{"auth-provider": {"name": "oidc"}}, {"exec": {"apiVersion": "client.authentication.k8s.io/v1alpha1"}}])
+@pytest.mark.parametrize("user",
+    [{"auth-provider": {"name": "oidc"}},
+        {"exec": {"apiVersion": "client.authentication.k8s.io/v1alpha1"}}])
 def test_ways_to_log_in_that_are_not_supported_are_refused(tmp_path, user):
     with pytest.raises(ValueError, match="auth-provider|v1alpha1"):
-        apiproxy.Client.from_kubeconfig(write(tmp_path / "config", config("https://127.0.0.1:1", user)))
+        apiproxy.Client.from_kubeconfig(write(tmp_path / "config",
+            config("https://127.0.0.1:1", user)))
 
 
 def test_a_clusters_proxy_is_its_own(serve, tmp_path):
     proxy = serve(lambda request, conn: conn.reply(200, {"asked": request.path}))
-    path = write(tmp_path / "config", config("http://api.example", cluster={"proxy-url": proxy.url}))
+    path = write(tmp_path / "config",
+        config("http://api.example", cluster={"proxy-url": proxy.url}))
     with apiproxy.Client.from_kubeconfig(path) as client:
         assert client.request("/version") == {"asked": "http://api.example/version"}
 
@@ -2787,12 +3195,15 @@ def test_a_token_file_is_read_again_as_it_rotates(serve, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="not inside a cluster"):
         monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
         apiproxy.Client.in_cluster()
+
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(server.port))
     with pytest.raises(ValueError, match="not inside a cluster"):
         apiproxy.Client.in_cluster(str(tmp_path / "nowhere"))
+
     with apiproxy.Client.in_cluster(str(tmp_path), gzip=False) as client:
-        assert (client.cluster, client.endpoints["in-cluster"].namespace, client.gzip) == ("in-cluster", "mine", False)
+        assert (client.cluster, client.endpoints["in-cluster"].namespace,
+            client.gzip) == ("in-cluster", "mine", False)
         assert client.request("/version")["authorization"] == "Bearer SECRET-1"
         write(tmp_path / "token", "SECRET-2\n")
         assert client.request("/version")["authorization"] == "Bearer SECRET-2"
@@ -2811,24 +3222,30 @@ info = json.loads(os.environ["KUBERNETES_EXEC_INFO"])
 count = os.path.getsize(runs)
 status = {"token": "SECRET-%s-%d" % (sys.argv[1], count)}
 if len(sys.argv) > 2:
-    status["expirationTimestamp"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + int(sys.argv[2])))
+    ends = time.gmtime(time.time() + int(sys.argv[2]))
+    status["expirationTimestamp"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", ends)
 print(json.dumps({"apiVersion": info["apiVersion"], "kind": "ExecCredential", "status": status}))
 """
 
 
 def plugin(tmp_path, *args, version="v1"):
     (tmp_path / "plugin.py").write_text(PLUGIN)
-    return {"exec": {"apiVersion": "client.authentication.k8s.io/" + version, "command": sys.executable,
-                     "args": [str(tmp_path / "plugin.py")] + list(args), "env": [{"name": "RUNS", "value": str(tmp_path / "runs")}]}}
+    return {"exec": {"apiVersion": "client.authentication.k8s.io/" + version,
+                     "command": sys.executable,
+                     "args": [str(tmp_path / "plugin.py")] + list(args),
+                     "env": [{"name": "RUNS", "value": str(tmp_path / "runs")}]}}
 
 
 @pytest.mark.parametrize("version", ["v1", "v1beta1"])
 def test_an_exec_plugin_runs_once_for_all_threads_and_again_after_a_401(serve, tmp_path, version):
     server = serve(echo_headers)
-    path = write(tmp_path / "config", config(server.url, plugin(tmp_path, "a", "3600", version=version)))
+    path = write(tmp_path / "config",
+        config(server.url, plugin(tmp_path, "a", "3600", version=version)))
+
     with apiproxy.Client.from_kubeconfig(path) as client:
         together(*[functools.partial(client.request, "/version")] * 8)
-        assert {request.headers["authorization"] for request in server.requests} == {"Bearer SECRET-a-1"}
+        assert {request.headers["authorization"] for request in server.requests} == {
+            "Bearer SECRET-a-1"}
         server.script = lambda request, conn: conn.reply(401, {})
         with pytest.raises(apiproxy.ApiError):
             client.request("/version")
@@ -2845,29 +3262,38 @@ def test_an_exec_plugins_credential_that_ends_is_fetched_again(serve, tmp_path):
 
 def test_an_exec_plugin_may_give_a_client_certificate(serve, certificate, tmp_path):
     server, (key, cert) = mutual(serve, certificate), pem()
-    (tmp_path / "status").write_text(json.dumps({"status": {"clientCertificateData": cert, "clientKeyData": key}}))
-    user = {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": sys.executable, "args": [
+    (tmp_path / "status").write_text(
+        json.dumps({"status": {"clientCertificateData": cert, "clientKeyData": key}}))
+    user = {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": sys.executable,
+        "args": [
         "-c", "print(open(%r).read())" % str(tmp_path / "status")]}}
-    path = write(tmp_path / "config", config(server.url, user, cluster={"certificate-authority-data": b64(cert)}))
+    path = write(tmp_path / "config",
+        config(server.url, user, cluster={"certificate-authority-data": b64(cert)}))
     with apiproxy.Client.from_kubeconfig(path) as client:
         assert client.request("/version") == {"subject": "apiproxy tests", "authorization": None}
 
 
 @pytest.mark.parametrize("spec, said", [
     ({"command": "no-such-program-here"}, "FileNotFoundError"),
-    ({"command": sys.executable, "args": ["-c", "import sys; sys.exit('please log in')"], "installHint": "get it there"}, "please log in get it there"),
+    ({"command": sys.executable, "args": ["-c", "import sys; sys.exit('please log in')"],
+        "installHint": "get it there"}, "please log in get it there"),
     ({"command": sys.executable, "args": ["-c", "print('rubbish SECRET')"]}, "JSONDecodeError"),
     ({"command": sys.executable, "args": ["-c", "print('{\"status\": {}}')"]}, "no credential"),
 ])
 def test_an_exec_plugin_that_fails_says_why(serve, tmp_path, spec, said):
     server = serve(echo_headers)
     user = {"exec": {"apiVersion": "client.authentication.k8s.io/v1", **spec}}
-    with apiproxy.Client.from_kubeconfig(write(tmp_path / "config", config(server.url, user))) as client:
+
+    with apiproxy.Client.from_kubeconfig(write(tmp_path / "config",
+            config(server.url, user))) as client:
         with pytest.raises(apiproxy.ApiError) as caught:
             client.request("/version")
-        assert said in str(caught.value) and "SECRET" not in str(caught.value) and not server.requests
+        assert said in str(caught.value)
+        assert "SECRET" not in str(caught.value)
+        assert not server.requests
         errors = []
-        client.stream_results("/api/v1/pods", print, lambda error, cancel: [errors.append(error), cancel()])
+        client.stream_results("/api/v1/pods", print,
+            lambda error, cancel: [errors.append(error), cancel()])
         eventually(lambda: errors)
 
 
@@ -2877,44 +3303,53 @@ def test_an_exec_plugin_that_fails_says_why(serve, tmp_path, spec, said):
 
 
 @pytest.mark.parametrize("status", [300, 301, 302, 303, 304, 307, 308])
-def test_redirects_are_errors_and_nobody_else_is_asked(serve, client, status):
+def test_redirects_are_errors_and_nobody_else_is_asked(serve, new_client, status):
     other = serve(lambda request, conn: conn.reply(200, {}))
     server = serve(lambda request, conn: conn.reply(status, b"", {"Location": other.url + "/x"}))
-    one = client(server)
-    one.set_token("dev", "SECRET")
+    client = new_client(server)
+    client.set_token("dev", "SECRET")
     for method in ("GET", "POST"):
-        assert failed(one.request, "/x", {"method": method}).status == status
+        assert failed(client.request, "/x", {"method": method}).status == status
+
     assert len(server.requests) == 2 and not other.count
 
 
-def test_a_callers_headers_replace_ours_in_any_case(serve, client):
+def test_a_callers_headers_replace_ours_in_any_case(serve, new_client):
     server = serve(lambda request, conn: conn.reply(200, {}))
     own = {"host": "h", "ACCEPT": "a", "content-type": "b", "user-agent": "c", "AUTHORIZATION": "d"}
-    client(server).post("/x", {}, True, {"headers": own})
+    new_client(server).post("/x", {}, True, {"headers": own})
     assert sorted(server.requests[0].lines[1:]) == sorted(
         ["Accept-Encoding: gzip", "Content-Length: 2"] + ["%s: %s" % pair for pair in own.items()])
 
 
-def test_no_secret_is_in_an_error_a_repr_or_a_log_line(serve, client, proxies, caplog):
+def test_no_secret_is_in_an_error_a_repr_or_a_log_line(serve, new_client, proxies, caplog):
     caplog.set_level(logging.DEBUG)
     secret, texts = "SECR" + "ET", []  # in two: a traceback shows these lines
     answers = [
-        lambda conn: conn.reply(401, {}), lambda conn: conn.reply(500, "oops"), lambda conn: conn.send("HTTP/1.1 2") or False,
-        lambda conn: False, lambda conn: conn.reply(200, "<html>"), lambda conn: conn.reply(200, {}, {"X-Authorization": secret})]
-    calls = [lambda one: one.post("/x", {"a": secret}), lambda one: one.request("/x"), lambda one: one.delete_plugin("p")]
+        lambda conn: conn.reply(401, {}), lambda conn: conn.reply(500, "oops"),
+        lambda conn: conn.send("HTTP/1.1 2") or False,
+        lambda conn: False, lambda conn: conn.reply(200, "<html>"),
+        lambda conn: conn.reply(200, {}, {"X-Authorization": secret})]
+    calls = [lambda client: client.post("/x", {"a": secret}), lambda client: client.request("/x"),
+        lambda client: client.delete_plugin("p")]
     server = serve(lambda request, conn: answers[len(server.requests) % len(answers)](conn))
     proxies(http_proxy="http://user:%s@127.0.0.1:1" % secret, no_proxy="127.0.0.1")
-    for one in (client(server), client("http://cluster.invalid")):
-        one.backend_token = secret
-        set_kubeconfig(one, "dev", secret)
+
+    for client in (new_client(server), new_client("http://cluster.invalid")):
+        client.backend_token = secret
+        set_kubeconfig(client, "dev", secret)
         for index in range(30):
-            one.set_token("dev", secret if index % 2 else lambda: secret + "\n")
+            client.set_token("dev", secret if index % 2 else lambda: secret + "\n")
             try:
-                texts.append(repr(calls[index % 3](one)))
+                texts.append(repr(calls[index % 3](client)))
             except apiproxy.ApiError as error:
-                texts += traceback.format_exception(None, error, error.__traceback__) + [repr(error), repr(vars(error))]
-        texts.append(repr(one))
-    assert len(texts) > 100 and len(caplog.messages) > 50 and secret not in "".join(texts) + caplog.text
+                texts += traceback.format_exception(None, error,
+                    error.__traceback__) + [repr(error), repr(vars(error))]
+        texts.append(repr(client))
+
+    assert len(texts) > 100
+    assert len(caplog.messages) > 50
+    assert secret not in "".join(texts) + caplog.text
 
 
 # -- credentials
@@ -2925,11 +3360,12 @@ def jwt(seconds, namespace="ns", name="robot"):
     def part(value):
         return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
 
-    return "%s.%s.SECRET" % (part({"alg": "none"}), part({"exp": time.time() + seconds, "kubernetes.io": {
+    return "%s.%s.SECRET" % (part({"alg": "none"}),
+        part({"exp": time.time() + seconds, "kubernetes.io": {
         "namespace": namespace, "serviceaccount": {"name": name, "uid": "1"}}}))
 
 
-def test_a_token_that_ends_soon_is_renewed_once_and_the_new_one_used_at_once(serve, client):
+def test_a_token_that_ends_soon_is_renewed_once_and_the_new_one_used_at_once(serve, new_client):
     old, new = jwt(5), jwt(3600)
 
     def script(request, conn):
@@ -2938,225 +3374,280 @@ def test_a_token_that_ends_soon_is_renewed_once_and_the_new_one_used_at_once(ser
         conn.reply(200, {})
 
     server = serve(script)
-    one = client(server)
-    one.set_token("dev", old)
-    one.set_token("other", "opaque-SECRET")
-    together(*[functools.partial(one.request, "/api/v1/pods")] * 8)
-    one.request("/x", {"cluster": "other"})
+    client = new_client(server)
+    client.set_token("dev", old)
+    client.set_token("other", "opaque-SECRET")
+    together(*[functools.partial(client.request, "/api/v1/pods")] * 8)
+    client.request("/x", {"cluster": "other"})
     posts = [request for request in server.requests if request.method == "POST"]
-    assert len(posts) == 1 and posts[0].path == "/clusters/dev/api/v1/namespaces/ns/serviceaccounts/robot/token"
+
+    assert len(posts) == 1
+    assert posts[0].path == "/clusters/dev/api/v1/namespaces/ns/serviceaccounts/robot/token"
     assert posts[0].headers["authorization"] == "Bearer " + old
     assert json.loads(posts[0].body)["spec"] == {"expirationSeconds": 86400}
+
     sent = [r.headers["authorization"] for r in server.requests if r.method == "GET"]
     assert sent == ["Bearer " + new] * 8 + ["Bearer opaque-SECRET"]
-    assert one.get_token("dev") == new
+    assert client.get_token("dev") == new
 
 
-def test_a_renewal_that_fails_leaves_the_token_and_is_not_tried_again_at_once(serve, client):
+def test_a_renewal_that_fails_leaves_the_token_and_is_not_tried_again_at_once(serve, new_client):
     server = serve(lambda request, conn: conn.reply(403 if request.method == "POST" else 200, {}))
-    one = client(server)
-    one.set_token("dev", jwt(-5))
+    client = new_client(server)
+    client.set_token("dev", jwt(-5))
     for _ in "123":
-        one.request("/api/v1/pods")
+        client.request("/api/v1/pods")
     assert [request.method for request in server.requests] == ["POST", "GET", "GET", "GET"]
 
 
-def test_the_deadline_covers_the_renewal(serve, client):
+def test_the_deadline_covers_the_renewal(serve, new_client):
     server = serve(lambda request, conn: server.stopped.wait(20))
-    one = client(server)
-    one.set_token("dev", jwt(5))
+    client = new_client(server)
+    client.set_token("dev", jwt(5))
     begun = time.monotonic()
+
     with pytest.raises(apiproxy.ApiError) as caught:
-        one.request("/api/v1/pods", {"timeout": 200})
+        client.request("/api/v1/pods", {"timeout": 200})
     assert caught.value.status == 408 and time.monotonic() - begun < 5
 
 
-def test_cancel_does_not_wait_for_a_token_that_another_stream_renews(serve, client):
+def test_cancel_does_not_wait_for_a_token_that_another_stream_renews(serve, new_client):
     server, cancels = serve(hang), []
-    one = client(server)
-    one.set_token("dev", jwt(-5))
+    client = new_client(server)
+    client.set_token("dev", jwt(-5))
     for _ in range(2):
-        cancels.append(one.stream_results("/api/v1/pods", print, print))
+        cancels.append(client.stream_results("/api/v1/pods", print, print))
         eventually(lambda: server.requests)
+
     cancels[1]()
     eventually(lambda: len(threads()) == 1, 2)
 
 
-def test_401_forgets_only_the_token_that_was_sent(serve, client):
+def test_401_forgets_only_the_token_that_was_sent(serve, new_client):
     logouts = []
-    server = serve(lambda request, conn: conn.reply(401, {"kind": "Status", "message": "Unauthorized"}))
-    one = client(server, on_logout=logouts.append)
-    one.set_token("dev", "SECRET-1")
-    one.set_token("other", "SECRET-2")
+    server = serve(lambda request, conn: conn.reply(401,
+        {"kind": "Status", "message": "Unauthorized"}))
+    client = new_client(server, on_logout=logouts.append)
+    client.set_token("dev", "SECRET-1")
+    client.set_token("other", "SECRET-2")
 
     def call(**options):
         with pytest.raises(apiproxy.ApiError) as caught:
-            one.request("/api/v1/pods", options)
+            client.request("/api/v1/pods", options)
         assert caught.value.status == 401
 
     call(autoLogoutOnAuthError=False)
-    assert one.get_token("dev") == "SECRET-1" and not logouts
+    assert client.get_token("dev") == "SECRET-1" and not logouts
+
     call()
-    assert one.get_token("dev") is None and logouts == ["dev"] and one.get_token("other") == "SECRET-2"
+    assert client.get_token("dev") is None
+    assert logouts == ["dev"]
+    assert client.get_token("other") == "SECRET-2"
+
     call()  # without a token nobody is logged out
     assert logouts == ["dev"]
-    server.script = lambda request, conn: [one.set_token("other", "SECRET-3"), conn.reply(401, {})][0]
+
+    server.script = lambda request, conn: [client.set_token("other", "SECRET-3"),
+        conn.reply(401, {})][0]
     call(cluster="other")
-    assert one.get_token("other") == "SECRET-3" and logouts == ["dev"]  # it was replaced meanwhile
-    one.set_token("dev", lambda: "SECRET-4")
+    # it was replaced meanwhile
+    assert client.get_token("other") == "SECRET-3"
+    assert logouts == ["dev"]
+
+    client.set_token("dev", lambda: "SECRET-4")
     call()
-    assert one.get_token("dev") == "SECRET-4" and logouts == ["dev", "dev"]  # a function stays: it may give another
+    # a function stays: it may give another
+    assert client.get_token("dev") == "SECRET-4"
+    assert logouts == ["dev", "dev"]
 
 
-def test_x_authorization_replaces_the_token_of_that_cluster_and_x_reload_reloads(serve, client):
+def test_x_authorization_replaces_the_token_of_that_cluster_and_x_reload_reloads(serve, new_client):
     reloads = []
-    server = serve(lambda request, conn: conn.reply(200, {}, {"X-Authorization": "SECRET-new", "X-Reload": "reload"}))
-    one = client(server, on_reload=lambda: reloads.append(1))
-    one.set_token("dev", "SECRET-old")
-    one.request("/a")
-    one.request("/a", use_cluster=False)
-    assert one.get_token("dev") == "SECRET-new"
+    server = serve(lambda request, conn: conn.reply(200, {},
+        {"X-Authorization": "SECRET-new", "X-Reload": "reload"}))
+    client = new_client(server, on_reload=lambda: reloads.append(1))
+    client.set_token("dev", "SECRET-old")
+    client.request("/a")
+    client.request("/a", use_cluster=False)
+
+    assert client.get_token("dev") == "SECRET-new"
     assert reloads == [1, 1]
     assert "authorization" not in server.requests[1].headers
 
 
-@pytest.mark.parametrize("token", ["two\nlines-SECRET", "a SECRET b", "SECRET-\u00e9", "SECRET\x00"])
-def test_a_token_that_a_header_can_not_carry_is_refused_without_repeating_it(serve, client, token):
+@pytest.mark.parametrize("token", ["two\nlines-SECRET", "a SECRET b", "SECRET-\u00e9",
+    "SECRET\x00"])
+def test_a_token_that_a_header_can_not_carry_is_refused_without_repeating_it(
+        serve, new_client, token):
     server = serve(lambda request, conn: conn.reply(200, {}))
-    one = client(server)
+    client = new_client(server)
     with pytest.raises(ValueError) as caught:
-        one.set_token("dev", token)
+        client.set_token("dev", token)
     assert "SECRET" not in str(caught.value)
-    one.set_token("dev", lambda: token)
+
+    client.set_token("dev", lambda: token)
     with pytest.raises(apiproxy.ApiError) as caught:
-        one.request("/a")
+        client.request("/a")
     assert "SECRET" not in "%s %r" % (caught.value, caught.value) and not server.requests
     with pytest.raises(TypeError):
-        one.set_token("dev", 5)
+        client.set_token("dev", 5)
 
 
 @pytest.mark.parametrize("user_id", ["a\r\nX-Evil: y", "a\nb", "a\0", "a b", "a,b", "\u20ac"])
-def test_a_user_id_that_a_header_can_not_carry_is_refused(serve, client, user_id):
+def test_a_user_id_that_a_header_can_not_carry_is_refused(serve, new_client, user_id):
     server = serve(lambda request, conn: conn.reply(200, pods()))
-    one, errors = client(server), []
-    one.user_id = user_id
-    set_kubeconfig(one, "dev", "SECRET")
+    client, errors = new_client(server), []
+    client.user_id = user_id
+    set_kubeconfig(client, "dev", "SECRET")
+
     with pytest.raises(ValueError):
-        one.request("/x")
-    streams = [lambda: one.stream("/x", print, {"failCb": lambda: errors.append(1)}),
-               lambda: one.stream_results("/api/v1/pods", print, lambda error, cancel: [errors.append(error), cancel()])]
+        client.request("/x")
+
+    streams = [lambda: client.stream("/x", print, {"failCb": lambda: errors.append(1)}),
+               lambda: client.stream_results("/api/v1/pods", print,
+                   lambda error, cancel: [errors.append(error), cancel()])]
     for count, start in enumerate(streams, 1):
         try:
             start()
         except ValueError:
             errors.append(1)
         eventually(lambda: len(errors) == count)  # one way or the other it is said
+
     assert not server.requests
 
 
-def test_a_token_may_be_a_function_and_is_asked_each_time(serve, client):
+def test_a_token_may_be_a_function_and_is_asked_each_time(serve, new_client):
     server = serve(lambda request, conn: conn.reply(200, {}))
-    one = client(server)
+    client = new_client(server)
     tokens = iter(["SECRET-1", "SECRET-2", None])
-    one.set_token("dev", lambda: next(tokens))
-    [one.request("/a") for _ in "123"]
-    assert [r.headers.get("authorization") for r in server.requests] == ["Bearer SECRET-1", "Bearer SECRET-2", None]
+    client.set_token("dev", lambda: next(tokens))
+    [client.request("/a") for _ in "123"]
+
+    assert [r.headers.get("authorization") for r in server.requests] == ["Bearer SECRET-1",
+        "Bearer SECRET-2", None]
 
 
-def test_the_backend_token_goes_only_where_it_is_wanted(serve, client):
+def test_the_backend_token_goes_only_where_it_is_wanted(serve, new_client):
     server = serve(lambda request, conn: conn.reply(200, {}))
-    one = client(server, backend_token="SECRET-backend")
-    one.set_cluster({"name": "new", "server": "https://api.example:6443"})
-    one.delete_cluster("new")
-    one.delete_plugin("p")
-    one.request("/helm/releases")
-    one.request("/api/v1/pods")
-    one.request("/config", use_cluster=False)
-    one.drain_node("dev", "n")
+    client = new_client(server, backend_token="SECRET-backend")
+    client.set_cluster({"name": "new", "server": "https://api.example:6443"})
+    client.delete_cluster("new")
+    client.delete_plugin("p")
+    client.request("/helm/releases")
+    client.request("/api/v1/pods")
+    client.request("/config", use_cluster=False)
+    client.drain_node("dev", "n")
     with_token = [r.path for r in server.requests if "x-headlamp_backend-token" in r.headers]
+
     assert with_token == ["/cluster", "/cluster/new", "/plugins/p", "/clusters/dev/helm/releases"]
 
 
 @pytest.mark.parametrize("token, kubeconfig, option, authorization, protocols", [
     ("", "", False, None, ["base64.binary.k8s.io", "v4.k8s", "v5.k8s"]),
     ("t?~>", "", False, "Bearer t?~>", ["base64.binary.k8s.io", "v4.k8s", "v5.k8s"]),
-    ("t?~>", "", True, None, ["base64.binary.k8s.io", "v4.k8s", "v5.k8s", "base64url.bearer.authorization.k8s.io.dD9-Pg"]),
-    ("tt", "", True, None, ["base64.binary.k8s.io", "v4.k8s", "v5.k8s", "base64url.bearer.authorization.k8s.io.dHQ"]),
+    ("t?~>", "", True, None, ["base64.binary.k8s.io", "v4.k8s", "v5.k8s",
+        "base64url.bearer.authorization.k8s.io.dD9-Pg"]),
+    ("tt", "", True, None, ["base64.binary.k8s.io", "v4.k8s", "v5.k8s",
+        "base64url.bearer.authorization.k8s.io.dHQ"]),
     ("", "", True, None, ["base64.binary.k8s.io", "v4.k8s", "v5.k8s"]),
-    ("", "S0M=", False, None, ["base64.binary.k8s.io", "v4.k8s", "v5.k8s", "base64url.headlamp.authorization.k8s.io.me"]),
-    ("t", "S0M=", False, "Bearer t", ["base64.binary.k8s.io", "v4.k8s", "v5.k8s", "base64url.headlamp.authorization.k8s.io.me"]),
+    ("", "S0M=", False, None, ["base64.binary.k8s.io", "v4.k8s", "v5.k8s",
+        "base64url.headlamp.authorization.k8s.io.me"]),
+    ("t", "S0M=", False, "Bearer t", ["base64.binary.k8s.io", "v4.k8s", "v5.k8s",
+        "base64url.headlamp.authorization.k8s.io.me"]),
 ])
-def test_a_handshake_carries_the_credentials_once(serve, client, token, kubeconfig, option, authorization, protocols):
+def test_a_handshake_carries_the_credentials_once(
+        serve, new_client, token, kubeconfig, option, authorization, protocols):
     server = serve(once())
-    one = client(server, token_protocol=option, user_id="me")
-    one.set_token("dev", token)
+    client = new_client(server, token_protocol=option, user_id="me")
+    client.set_token("dev", token)
     if kubeconfig:
-        set_kubeconfig(one, "dev", kubeconfig)
-    stream = one.stream(STREAM, print, {"additionalProtocols": ["v4.k8s", "base64.binary.k8s.io", "v5.k8s"], "tty": True})
+        set_kubeconfig(client, "dev", kubeconfig)
+    stream = client.stream(STREAM, print,
+        {"additionalProtocols": ["v4.k8s", "base64.binary.k8s.io", "v5.k8s"], "tty": True})
     request, = eventually(lambda: server.requests)
+
     assert request.headers.get("authorization") == authorization
-    assert [line for line in request.lines if line.lower().startswith("sec-websocket-protocol:")] == [
+    assert [line
+        for line in request.lines if line.lower().startswith("sec-websocket-protocol:")] == [
         "Sec-WebSocket-Protocol: " + ", ".join(protocols)]
     assert request.headers["origin"] == server.url and request.path == "/clusters/dev" + STREAM
     assert (request.headers.get("kubeconfig"), request.headers.get("x-headlamp-user-id")) == (
         (kubeconfig, "me") if kubeconfig else (None, None))
+
     eventually(lambda: stream.get_socket()).protocol == protocols[0]
 
 
-def test_a_stored_kubeconfig_goes_with_every_request_and_handshake_of_its_cluster(client, demo):
+def test_a_stored_kubeconfig_goes_with_every_request_and_handshake_of_its_cluster(new_client, demo):
     reloads = []
     server = demo()
-    one = client(server.url, on_reload=lambda: reloads.append(1))
-    answer = one.set_cluster({"kubeconfig": kubeconfig("mine", "yours")})
+    client = new_client(server.url, on_reload=lambda: reloads.append(1))
+    answer = client.set_cluster({"kubeconfig": kubeconfig("mine", "yours")})
+
     assert sorted(cluster["name"] for cluster in answer["clusters"]) == ["mine", "yours"]
+
     seen = Views()
-    cancel = one.stream_results_for_cluster("/api/v1/pods", {"cb": seen.cb, "errCb": seen.err_cb, "cluster": "mine"})
+    cancel = client.stream_results_for_cluster("/api/v1/pods",
+        {"cb": seen.cb, "errCb": seen.err_cb, "cluster": "mine"})
     eventually(lambda: seen.views and any("upgrade" in r.headers for r in server.requests))
-    one.request("/version")
+
+    client.request("/version")
     cancel()
+
     for record in list(server.requests)[1:]:
         carried = "kubeconfig" in record.headers, "x-headlamp-user-id" in record.headers
-        assert carried == ((True, True) if record.cluster == "mine" else (False, False)), record.path
+        assert carried == ((True, True) if record.cluster == "mine" else (False,
+            False)), record.path
+
     watch = next(r for r in server.requests if "upgrade" in r.headers)
+
     assert watch.headers["sec-websocket-protocol"] == \
-        "base64.binary.k8s.io, base64url.headlamp.authorization.k8s.io." + one.user_id
+        "base64.binary.k8s.io, base64url.headlamp.authorization.k8s.io." + client.user_id
     assert not seen.errors
-    assert one.delete_cluster("mine") is None and reloads == [1]
-    one.request("/version", {"cluster": "yours"})
+    assert client.delete_cluster("mine") is None and reloads == [1]
+
+    client.request("/version", {"cluster": "yours"})
     with pytest.raises(apiproxy.ApiError) as caught:
-        one.request("/version", {"cluster": "mine"})
+        client.request("/version", {"cluster": "mine"})
     assert caught.value.status == 404
+
     for bad in ("not base64!", base64.b64encode(b"rubbish").decode()):
         with pytest.raises((ValueError, apiproxy.ApiError)):
-            one.set_cluster({"kubeconfig": bad})
-    assert not has_kubeconfig(one, "rubbish")
+            client.set_cluster({"kubeconfig": bad})
+
+    assert not has_kubeconfig(client, "rubbish")
 
 
-def test_a_credential_goes_only_where_it_was_meant_to_go(serve, client):
-    headlamp, other = serve(echo_headers), serve(lambda request, conn: conn.reply(200, request.headers))
-    one = client(headlamp)
-    one.set_token("dev", "SECRET-1")
-    set_kubeconfig(one, "dev", "SECRET-2")
-    one.endpoints["dev"] = apiproxy.Endpoint(other.url)  # as a call sees it that comes between the two halves of add_endpoint
-    seen = one.request("/x")
+def test_a_credential_goes_only_where_it_was_meant_to_go(serve, new_client):
+    headlamp = serve(echo_headers)
+    other = serve(lambda request, conn: conn.reply(200, request.headers))
+    client = new_client(headlamp)
+    client.set_token("dev", "SECRET-1")
+    set_kubeconfig(client, "dev", "SECRET-2")
+    # as a call sees it that comes between the two halves of add_endpoint
+    client.endpoints["dev"] = apiproxy.Endpoint(other.url)
+    seen = client.request("/x")
+
     assert not {"authorization", "kubeconfig", "x-headlamp-user-id"} & set(seen)
-    one.add_endpoint("dev", apiproxy.Endpoint(other.url, token="SECRET-3"))
-    assert one.request("/x")["authorization"] == "Bearer SECRET-3"
-    del one.endpoints["dev"]
-    assert one.request("/x")["authorization"] is None
+
+    client.add_endpoint("dev", apiproxy.Endpoint(other.url, token="SECRET-3"))
+    assert client.request("/x")["authorization"] == "Bearer SECRET-3"
+
+    del client.endpoints["dev"]
+    assert client.request("/x")["authorization"] is None
 
 
 @pytest.mark.parametrize("count", [800, pytest.param(10000, marks=pytest.mark.slow)])
-def test_two_clusters_never_see_each_others_credentials(client, demo, count):
+def test_two_clusters_never_see_each_others_credentials(new_client, demo, count):
     tokens = {"red": "SECRET-red", "blue": "SECRET-blue"}
     server = demo("red", "blue", tokens=tokens, controllers=False)
-    one = client(server.url, cluster="red")
+    client = new_client(server.url, cluster="red")
     for cluster, token in tokens.items():
-        one.set_token(cluster, token)
+        client.set_token(cluster, token)
     failures, seen = [], Views()
-    cancels = [one.stream_results_for_cluster("/api/v1/namespaces/default/configmaps", {
+    cancels = [client.stream_results_for_cluster("/api/v1/namespaces/default/configmaps", {
         "cb": seen.cb, "errCb": seen.err_cb, "cluster": cluster}) for cluster in tokens]
-    eventually(lambda: {record.cluster for record in list(server.requests) if "upgrade" in record.headers} == {"red", "blue"})
+    eventually(lambda: {record.cluster for record in list(server.requests)
+        if "upgrade" in record.headers} == {"red", "blue"})
 
     def work(seed):
         rnd = random.Random(seed)
@@ -3167,14 +3658,15 @@ def test_two_clusters_never_see_each_others_credentials(client, demo, count):
                 path, options = "/api/v1/namespaces/default/configmaps", {"cluster": cluster}
                 kind = rnd.randrange(4)
                 if kind == 0:
-                    one.post(path, config_map(name), True, options)
-                    one.remove(path + "/" + name, options)
+                    client.post(path, config_map(name), True, options)
+                    client.remove(path + "/" + name, options)
                 elif kind == 1:
-                    one.request("/api/v1/namespaces", options)
+                    client.request("/api/v1/namespaces", options)
                 elif kind == 2:
-                    one.test_auth(cluster)
+                    client.test_auth(cluster)
                 else:
-                    one.patch("/api/v1/namespaces/default", {"metadata": {"labels": {"n": str(number)}}}, True, options)
+                    client.patch("/api/v1/namespaces/default",
+                        {"metadata": {"labels": {"n": str(number)}}}, True, options)
         except Exception as error:
             failures.append(error)
 
@@ -3182,8 +3674,10 @@ def test_two_clusters_never_see_each_others_credentials(client, demo, count):
     for cancel in cancels:
         cancel()
     assert not failures and not seen.errors
+
     records = list(server.requests)
     assert len(records) >= min(count, 10000)
+
     for record in records:
         assert record.headers.get("authorization") == "Bearer " + tokens[record.cluster]
 
@@ -3199,9 +3693,11 @@ def test_backoff_starts_near_nothing_and_doubles_to_its_cap():
         assert 0 <= backoff.next() <= 0.1
         for top in (0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30.0, 30.0):
             assert top / 2 <= backoff.next() <= top
+
     for _ in range(5000):
         assert backoff.next() <= 30.0
     backoff.reset()
+
     assert backoff.next() <= 0.1
 
 
@@ -3210,10 +3706,12 @@ def test_backoff_starts_near_nothing_and_doubles_to_its_cap():
 def test_rate_allows_20_requests_in_10_seconds_and_44_in_60(gap):
     now = [0.0]
     rate, times = apiproxy.Rate(12, 0.5, lambda: now[0]), []
+
     while now[0] < 200:
         now[0] += rate.take()
         times.append(now[0])
         now[0] += gap
+
     assert most(times, 10) <= 20 and most(times, 60) <= 44
 
 
@@ -3221,47 +3719,56 @@ STREAM = "/api/v1/namespaces/default/pods/a/log"
 
 
 @pytest.mark.parametrize("args, goes_on", [
-    ({}, True), ({"failCb": 1}, False), ({"failCb": 1, "reconnectOnFailure": True}, True), ({"reconnectOnFailure": False}, False)])
+    ({}, True), ({"failCb": 1}, False), ({"failCb": 1, "reconnectOnFailure": True}, True),
+    ({"reconnectOnFailure": False}, False)])
 @pytest.mark.parametrize("steps", [[frame(1, "x"), 1000], [eof], [reset], [403], [frame(3, "?")]])
-def test_stream_reconnects_by_default_if_there_is_no_fail_cb(serve, client, args, goes_on, steps):
+def test_stream_reconnects_by_default_if_there_is_no_fail_cb(
+        serve, new_client, args, goes_on, steps):
     server, calls = serve(once(*steps)), []
     if args.get("failCb"):
         args = dict(args, failCb=lambda: calls.append("fail"))
-    stream = client(server).stream(STREAM, lambda message: None, dict(args, connectCb=lambda: calls.append("connect")))
+    stream = new_client(server).stream(STREAM, lambda message: None,
+        dict(args, connectCb=lambda: calls.append("connect")))
     if goes_on:
         eventually(lambda: len(server.requests) > 3)
     else:
         eventually(lambda: not threads())
         assert len(server.requests) == 1
+
     stream.cancel()
     round_ = ([] if steps[0] == 403 else ["connect"]) + (["fail"] if "failCb" in args else [])
+
     assert calls == (round_ * len(calls))[:len(calls)] and len(calls) >= len(round_)
 
 
 @pytest.mark.parametrize("args, sent, got", [
-    ({}, frame(1, "h\u00e9"), "h\u00e9"), ({}, frame(2, b"\x01\xff"), b"\x01\xff"), ({}, frame(1, ""), ""),
-    ({"isJson": True}, frame(1, '{"a": 1}'), {"a": 1}), ({"isJson": True}, frame(2, b"[1]"), [1]), ({"isJSON": 1}, b"", TypeError)])
-def test_stream_passes_str_bytes_or_parsed(serve, client, args, sent, got):
+    ({}, frame(1, "h\u00e9"), "h\u00e9"), ({}, frame(2, b"\x01\xff"), b"\x01\xff"),
+    ({}, frame(1, ""), ""),
+    ({"isJson": True}, frame(1, '{"a": 1}'), {"a": 1}), ({"isJson": True}, frame(2, b"[1]"), [1]),
+    ({"isJSON": 1}, b"", TypeError)])
+def test_stream_passes_str_bytes_or_parsed(serve, new_client, args, sent, got):
     server, seen = serve(once(sent)), []
     if got is TypeError:
         with pytest.raises(TypeError, match="isJson"):
-            client(server).stream(STREAM, seen.append, args)
+            new_client(server).stream(STREAM, seen.append, args)
         return
-    client(server).stream(STREAM, seen.append, args)
+
+    new_client(server).stream(STREAM, seen.append, args)
     eventually(lambda: seen)
     assert seen == [got]
 
 
 @pytest.mark.parametrize("message", [b"{", b"\xff", b"", b"[" * 100000 + b"]" * 100000])
-def test_a_message_that_is_not_json_ends_the_connection_not_the_stream(serve, client, message):
+def test_a_message_that_is_not_json_ends_the_connection_not_the_stream(serve, new_client, message):
     scripts = iter([once(frame(2, message))])
     server, seen = serve(lambda *args: next(scripts, once(frame(1, "1")))(*args)), []
-    client(server).stream(STREAM, seen.append, {"isJson": True})
+    new_client(server).stream(STREAM, seen.append, {"isJson": True})
     eventually(lambda: seen == [1])
 
 
 @row("W81")
-def test_a_message_for_which_there_is_no_memory_ends_the_connection_not_the_stream(serve, client, monkeypatch):
+def test_a_message_for_which_there_is_no_memory_ends_the_connection_not_the_stream(
+        serve, new_client, monkeypatch):
     lack, seen = [MemoryError()], []
 
     def next_message(real, reader):
@@ -3271,12 +3778,12 @@ def test_a_message_for_which_there_is_no_memory_ends_the_connection_not_the_stre
 
     wrap(monkeypatch, NEXT_MESSAGE, next_message)
     server = serve(once(frame(1, "x")))
-    client(server).stream(STREAM, seen.append)
+    new_client(server).stream(STREAM, seen.append)
     eventually(lambda: seen == ["x"])
     assert len(server.requests) == 2
 
 
-def test_get_socket_sends_while_connected_and_is_none_otherwise(serve, client):
+def test_get_socket_sends_while_connected_and_is_none_otherwise(serve, new_client):
     got = []
 
     def echo(request, conn):
@@ -3284,34 +3791,39 @@ def test_get_socket_sends_while_connected_and_is_none_otherwise(serve, client):
         got.append(conn.read_frame())
         return False
 
-    stream = client(serve(echo)).stream(STREAM, print, {"reconnectOnFailure": False})
+    stream = new_client(serve(echo)).stream(STREAM, print, {"reconnectOnFailure": False})
     eventually(stream.get_socket).send(b"\x00ls")
     eventually(lambda: stream.get_socket() is None)
     eventually(lambda: not threads())
     assert got == [(2, b"\x00ls")] and stream.error.code == 1006
 
 
-def test_a_refused_handshake_is_an_api_error_with_its_status_and_body(serve, client):
-    server, failed = serve(lambda request, conn: conn.reply(403, {"kind": "Status", "message": "not you", "code": 403})), threading.Event()
-    stream = client(server).stream(STREAM, print, {"failCb": failed.set})
+def test_a_refused_handshake_is_an_api_error_with_its_status_and_body(serve, new_client):
+    server = serve(lambda request, conn: conn.reply(403,
+        {"kind": "Status", "message": "not you", "code": 403}))
+    failed = threading.Event()
+    stream = new_client(server).stream(STREAM, print, {"failCb": failed.set})
+
     assert failed.wait(10)
-    assert (stream.error.status, stream.error.message) == (403, "not you") and b"not you" in stream.error.body
+    assert (stream.error.status, stream.error.message) == (403, "not you")
+    assert b"not you" in stream.error.body
 
 
-def test_a_stream_of_one_message_a_connection_is_no_storm(serve, client):
+def test_a_stream_of_one_message_a_connection_is_no_storm(serve, new_client):
     times = []
     server = serve(lambda *args: times.append(time.monotonic()) or once(frame(1, "x"), 1000)(*args))
-    client(server, burst=3, rate=50.0).stream(STREAM, lambda message: None)
+    new_client(server, burst=3, rate=50.0).stream(STREAM, lambda message: None)
     eventually(lambda: len(times) >= 20)
     assert times[19] - times[0] >= (20 - 3 - 2) / 50.0
 
 
-def test_a_stream_backs_off_while_it_is_refused(serve, client, waits):
+def test_a_stream_backs_off_while_it_is_refused(serve, new_client, waits):
     server = serve(once(503))
-    client(server, **REAL_TIMES).stream(STREAM, print)
+    new_client(server, **REAL_TIMES).stream(STREAM, print)
     eventually(lambda: len(server.requests) > 8)
-    waited = [one for one in list(waits) if one]
-    assert waited[0] <= 0.1 and all(0.4 * 2 ** n <= one <= 30 for n, one in enumerate(waited[1:6]))
+    waited = [wait for wait in list(waits) if wait]
+    assert waited[0] <= 0.1
+    assert all(0.4 * 2 ** n <= wait <= 30 for n, wait in enumerate(waited[1:6]))
 
 
 # ------------------------------------------------------------------------------
@@ -3322,13 +3834,17 @@ def test_a_stream_backs_off_while_it_is_refused(serve, client, waits):
 
 
 @pytest.mark.parametrize("events, changed, view", [
-    ("+a1", "y", "a1"), ("+a1 +a1", "yn", "a1"), ("+a1 ~a1", "yn", "a1"), ("~a1", "y", "a1"), ("-a1", "n", ""),
-    ("+a2 ~a1", "yn", "a2"), ("+a2 -a1", "yn", "a2"), ("+a10 ~a9", "yn", "a10"), ("+a9 ~a10", "yy", "a10"),
+    ("+a1", "y", "a1"), ("+a1 +a1", "yn", "a1"), ("+a1 ~a1", "yn", "a1"), ("~a1", "y", "a1"),
+    ("-a1", "n", ""),
+    ("+a2 ~a1", "yn", "a2"), ("+a2 -a1", "yn", "a2"), ("+a10 ~a9", "yn", "a10"),
+    ("+a9 ~a10", "yy", "a10"),
     ("+a1 +b2 ~a3", "yyy", "a3 b2"), ("+a1 +b2 -a3 +a4", "yyyy", "b2 a4"),
-    ("+a1 -a1", "yy", ""), ("+a1 -a3 +a1 ~a2 -a3", "yynnn", ""),  # a replay raises nobody from the dead
+    # a replay raises nobody from the dead
+    ("+a1 -a1", "yy", ""), ("+a1 -a3 +a1 ~a2 -a3", "yynnn", ""),
     ("+a1 -a2 +a3 -a4 +a5", "yyyyy", "a5"),  # a selector left and entered again
     ("+a9007199254740993 ~a9007199254740992 ~a9007199254740994", "yny", "a9007199254740994"),
-    ("+ax ~aw ~aw", "yyn", "aw"), ("+a1 ~ax", "yy", "ax"), ("+ax ~a1", "yy", "a1"), ("+ax -aw +av", "yyy", "av")])
+    ("+ax ~aw ~aw", "yyn", "aw"), ("+a1 ~ax", "yy", "ax"), ("+ax ~a1", "yy", "a1"),
+    ("+ax -aw +av", "yyy", "av")])
 @pytest.mark.parametrize("keyed", ["uid", "name"])
 def test_a_collection_only_moves_forward(events, changed, view, keyed):
     collection, said = apiproxy.Collection(), ""
@@ -3336,13 +3852,17 @@ def test_a_collection_only_moves_forward(events, changed, view, keyed):
         item = pod(word[1], word[2:])
         if keyed == "name":
             del item["metadata"]["uid"]
-        said += "ny"[collection.apply({"+": "ADDED", "~": "MODIFIED", "-": "DELETED"}[word[0]], item)]
+        said += "ny"[collection.apply({"+": "ADDED", "~": "MODIFIED", "-": "DELETED"}[word[0]],
+            item)]
+
     assert (said, text(collection.items())) == (changed, view)
 
 
 @pytest.mark.parametrize("before, after, differs, view", [
-    ("", "", False, ""), ("a1", "a1", False, "a1"), ("a1 b1", "b1 a1", False, "a1 b1"), ("a1", "a2", True, "a2"),
-    ("a2", "a1", True, "a1"), ("a1 b1 c1", "c2 d1 a1", True, "a1 c2 d1"), ("a1", "", True, ""), ("a1", "b1", True, "b1")])
+    ("", "", False, ""), ("a1", "a1", False, "a1"), ("a1 b1", "b1 a1", False, "a1 b1"),
+    ("a1", "a2", True, "a2"),
+    ("a2", "a1", True, "a1"), ("a1 b1 c1", "c2 d1 a1", True, "a1 c2 d1"), ("a1", "", True, ""),
+    ("a1", "b1", True, "b1")])
 def test_a_relist_replaces_everything_and_what_stayed_keeps_its_place(before, after, differs, view):
     collection = apiproxy.Collection()
     collection.replace([pod(*word) for word in before.split()])
@@ -3356,13 +3876,15 @@ def test_a_collection_shows_what_a_plain_dict_would(limit):
 
     def view():
         arrived = list(model.values())
-        return arrived if limit is None else sorted(arrived, key=apiproxy.newest_first, reverse=True)[:limit]
+        return arrived if limit is None else sorted(arrived, key=apiproxy.newest_first,
+            reverse=True)[:limit]
 
     for version in range(1, 2000):
         name, before = chance.choice("abcdefghijklmnopqrst"), view()
-        item = pod(name, str(version), lastTimestamp=chance.choice((None, "2024-01-%02dT00:00:00Z" % chance.randrange(1, 9))))
+        item = pod(name, str(version),
+            lastTimestamp=chance.choice((None, "2024-01-%02dT00:00:00Z" % chance.randrange(1, 9))))
         if chance.random() < 0.02:
-            model = {key: one for key, one in model.items() if chance.random() < 0.5}
+            model = {key: item for key, item in model.items() if chance.random() < 0.5}
             collection.replace(chance.sample(list(model.values()), len(model)), str(version))
         elif chance.random() < 0.3:
             changed = collection.apply("DELETED", item)
@@ -3379,30 +3901,37 @@ def test_a_relist_sees_other_contents_at_the_same_version():
     collection = apiproxy.Collection()
     collection.replace([pod("a")])
     collection.apply("MODIFIED", dict(pod("a", "2", data=1), actionType="MODIFIED"))
-    assert not collection.replace([pod("a", "2", data=1)]) and collection.replace([pod("a", "2", data=2)])
+    assert not collection.replace([pod("a", "2", data=1)])
+    assert collection.replace([pod("a", "2", data=2)])
     assert collection.items()[0]["data"] == 2
 
 
 def test_the_same_name_with_another_uid_is_another_object():
     collection = apiproxy.Collection()
     collection.replace([pod("a", "1", uid="1"), pod("b", "2")])
-    assert collection.apply("DELETED", pod("a", "3", uid="1")) and collection.apply("ADDED", pod("a", "4", uid="2"))
-    assert not collection.apply("MODIFIED", pod("a", "2", uid="1")) and text(collection.items()) == "b2 a4"
+    assert collection.apply("DELETED", pod("a", "3", uid="1"))
+    assert collection.apply("ADDED", pod("a", "4", uid="2"))
+    assert not collection.apply("MODIFIED", pod("a", "2", uid="1"))
+    assert text(collection.items()) == "b2 a4"
+
     for different in (dict(kind="Node"), dict(apiVersion="v2"), dict(metadata={"namespace": "x"})):
-        one, other = pod("a", uid=" "), pod("a", uid=" ", **different)
-        one["metadata"]["uid"] = other["metadata"]["uid"] = ""
-        assert apiproxy.object_key(one) != apiproxy.object_key(other)
+        first, other = pod("a", uid=" "), pod("a", uid=" ", **different)
+        first["metadata"]["uid"] = other["metadata"]["uid"] = ""
+        assert apiproxy.object_key(first) != apiproxy.object_key(other)
 
 
-@pytest.mark.parametrize("limit, expected", [(None, "a1 b1 c1 d1 e1 f1"), (1, "b1"), (3, "b1 d1 a1"), (9, "b1 d1 a1 c1 e1 f1")])
+@pytest.mark.parametrize("limit, expected", [(None, "a1 b1 c1 d1 e1 f1"), (1, "b1"),
+    (3, "b1 d1 a1"), (9, "b1 d1 a1 c1 e1 f1")])
 def test_limit_keeps_the_newest_and_puts_them_first(limit, expected):
     collection = apiproxy.Collection(limit)
     collection.replace([
         pod("a", metadata={"creationTimestamp": "2024-01-02T00:00:00Z"}),
-        pod("b", metadata={"creationTimestamp": "2020-01-01T00:00:00Z"}, lastTimestamp="2024-01-03T00:00:00Z"),
+        pod("b", metadata={"creationTimestamp": "2020-01-01T00:00:00Z"},
+            lastTimestamp="2024-01-03T00:00:00Z"),
         pod("c", metadata={"creationTimestamp": "2024-01-01T00:00:00Z"}, lastTimestamp=None),
         pod("d", metadata={"creationTimestamp": "2024-01-02T00:00:00.5Z"}), pod("e"),
         pod("f", metadata={"creationTimestamp": "zebra"})])
+
     assert text(collection.items()) == expected
 
 
@@ -3410,19 +3939,24 @@ def test_tombstones_are_bounded():
     collection = apiproxy.Collection()
     for number in range(20000):
         collection.apply("DELETED", pod("a", str(number), uid=str(number)))
-    assert tombstones(collection) <= 10000 and not collection.apply("ADDED", pod("a", "1", uid="19999"))
+    assert tombstones(collection) <= 10000
+    assert not collection.apply("ADDED", pod("a", "1", uid="19999"))
 
 
 # -- events
 
 ADDED = json.dumps(event("ADDED", "a"))
 RUBBISH = [
-    "{", "x", "null", "[]", "1", '"ADDED"', "{}", ADDED + "{", ADDED[:-1], ADDED + "]", "[%s]" % ADDED, ADDED.encode(), "[" * 100000] + [
+    "{", "x", "null", "[]", "1", '"ADDED"', "{}", ADDED + "{", ADDED[:-1], ADDED + "]",
+    "[%s]" % ADDED, ADDED.encode(), "[" * 100000] + [
     json.dumps(dict(event("ADDED", "a"), **change)) for change in (
-        {"type": "CHANGED"}, {"type": None}, {"type": ["ADDED"]}, {"object": None}, {"object": []}, {"object": {}},
+        {"type": "CHANGED"}, {"type": None}, {"type": ["ADDED"]}, {"object": None}, {"object": []},
+        {"object": {}},
         {"object": {"metadata": None}}, {"object": {"metadata": {}}}, {"object": {"metadata": []}},
-        {"object": {"metadata": {"resourceVersion": ""}}}, {"object": {"metadata": {"resourceVersion": 5}}})] + [
-    json.dumps({"type": "ERROR", "object": None}), json.dumps({"type": "BOOKMARK", "object": {"metadata": {}}})]
+        {"object": {"metadata": {"resourceVersion": ""}}},
+        {"object": {"metadata": {"resourceVersion": 5}}})] + [
+    json.dumps({"type": "ERROR", "object": None}),
+    json.dumps({"type": "BOOKMARK", "object": {"metadata": {}}})]
 
 
 @pytest.mark.parametrize("message", RUBBISH)
@@ -3432,16 +3966,20 @@ def test_parse_events_refuses_what_is_not_a_whole_event(message):
 
 
 @pytest.mark.parametrize("message, versions", [
-    (ADDED, "1"), (ADDED + "\n", "1"), (json.dumps(json.loads(ADDED), indent=2), "1"), (ADDED * 2, "11"),
-    (" %s\r\n\t%s\n" % (ADDED, json.dumps(bookmark(), indent=1)), "115"), ("", "bad"), ("  \n", "bad")])
+    (ADDED, "1"), (ADDED + "\n", "1"), (json.dumps(json.loads(ADDED), indent=2), "1"),
+    (ADDED * 2, "11"),
+    (" %s\r\n\t%s\n" % (ADDED, json.dumps(bookmark(), indent=1)), "115"), ("", "bad"),
+    ("  \n", "bad")])
 def test_parse_events_takes_every_layout_of_json(message, versions):
     if versions == "bad":
         versions = ""
-    assert "".join(one["object"]["metadata"]["resourceVersion"] for one in apiproxy.parse_events(message)) == versions
+    assert "".join(event["object"]["metadata"]["resourceVersion"]
+        for event in apiproxy.parse_events(message)) == versions
 
 
 @pytest.mark.parametrize("text", [ADDED, ADDED + "\n", ADDED + " \t\r\n"])
-def test_an_event_is_parsed_once(monkeypatch, text):  # API servers end it with a line feed; then it was parsed twice
+# API servers end it with a line feed; then it was parsed twice
+def test_an_event_is_parsed_once(monkeypatch, text):
     monkeypatch.setattr(apiproxy.json, "loads", lambda data: 1 / 0)
     assert apiproxy.parse_json(text)["type"] == "ADDED"
 
@@ -3449,33 +3987,39 @@ def test_an_event_is_parsed_once(monkeypatch, text):  # API servers end it with 
 @row("W40", "W41", "W42")
 @pytest.mark.parametrize("pieces", [
     [frame(1, json.dumps(B2))[index:index + 1] for index in range(200)],
-    [frame(1, json.dumps(B2)[:9], fin=False), frame(9, "?"), frame(0, fin=False), frame(0, json.dumps(B2)[9:])],
-    [frame(1, json.dumps(B2) + "\n" + json.dumps(bookmark("11")))], [frame(1, json.dumps(bookmark("11")) + "\n" + json.dumps(B2))],
+    [frame(1, json.dumps(B2)[:9], fin=False), frame(9, "?"), frame(0, fin=False),
+        frame(0, json.dumps(B2)[9:])],
+    [frame(1, json.dumps(B2) + "\n" + json.dumps(bookmark("11")))],
+    [frame(1, json.dumps(bookmark("11")) + "\n" + json.dumps(B2))],
     [frame(1, json.dumps(B2, indent=3))],
     [frame(1, json.dumps(dict(event("ADDED", "b", "12", data="x" * 1500000))))]])
-def test_events_are_applied_once_however_they_are_cut(serve, client, pieces):
-    api = Api(serve, watches=[pieces + [bookmark("13"), 1000], []]).start(client)
+def test_events_are_applied_once_however_they_are_cut(serve, new_client, pieces):
+    api = Api(serve, watches=[pieces + [bookmark("13"), 1000], []]).start(new_client)
     assert api.asked(True, 2)["resourceVersion"] == "13"
     assert (api.views, api.errors) == (["a1", "a1 b12"], [])
 
 
 @row("W30")
-def test_items_get_kind_and_api_version_and_actiontype_if_watched(serve, client):
+def test_items_get_kind_and_api_version_and_actiontype_if_watched(serve, new_client):
     bare, seen = pod("a"), []
     del bare["kind"], bare["apiVersion"]
     api = Api(serve, [pods(bare)], [[event("MODIFIED", "a", "11"), event("ADDED", "b", "12")]])
-    client(api.server).stream_results("/api/v1/pods", seen.append, print)
+    new_client(api.server).stream_results("/api/v1/pods", seen.append, print)
     eventually(lambda: len(seen) == 3)
-    facts = [[(item["kind"], item["apiVersion"], item.get("actionType")) for item in view] for view in seen]
-    assert facts == [[("Pod", "v1", None)], [("Pod", "v1", "MODIFIED")], [("Pod", "v1", "MODIFIED"), ("Pod", "v1", "ADDED")]]
+
+    facts = [[(item["kind"], item["apiVersion"], item.get("actionType")) for item in view]
+        for view in seen]
+    assert facts == [[("Pod", "v1", None)], [("Pod", "v1", "MODIFIED")],
+        [("Pod", "v1", "MODIFIED"), ("Pod", "v1", "ADDED")]]
 
 
 @row("W42")
 @pytest.mark.slow
-def test_an_event_of_33_mb_is_applied(serve, client):
+def test_an_event_of_33_mb_is_applied(serve, new_client):
     big = frame(1, json.dumps(dict(event("ADDED", "b", "12", data="x" * 33000000))))
-    api = Api(serve, watches=[[big, bookmark("13"), 1000], []]).start(client)
-    assert api.asked(True, 2)["resourceVersion"] == "13" and (api.views, api.errors) == (["a1", "a1 b12"], [])
+    api = Api(serve, watches=[[big, bookmark("13"), 1000], []]).start(new_client)
+    assert api.asked(True, 2)["resourceVersion"] == "13"
+    assert (api.views, api.errors) == (["a1", "a1 b12"], [])
 
 
 # -- lists
@@ -3483,74 +4027,97 @@ def test_an_event_of_33_mb_is_applied(serve, client):
 
 # W20: a WatchList is never asked for
 @row("W20")
-def test_which_parameters_go_where(serve, client):
-    params = {"labelSelector": "a=b", "fieldSelector": "c=d", "limit": 7, "resourceVersion": "3", "pretty": True, "none": None,
-              "resourceVersionMatch": "NotOlderThan", "watch": "0", "allowWatchBookmarks": False, "sendInitialEvents": True,
+def test_which_parameters_go_where(serve, new_client):
+    params = {"labelSelector": "a=b", "fieldSelector": "c=d", "limit": 7, "resourceVersion": "3",
+              "pretty": True, "none": None,
+              "resourceVersionMatch": "NotOlderThan", "watch": "0", "allowWatchBookmarks": False,
+              "sendInitialEvents": True,
               "timeoutSeconds": 33, "x": "y"}
-    api = Api(serve, watches=[[error(410)], []]).start(client, params)
+    api = Api(serve, watches=[[error(410)], []]).start(new_client, params)
     both = {"labelSelector": "a=b", "fieldSelector": "c=d", "pretty": "true", "x": "y"}
-    for number, version in ((1, {"resourceVersion": "3", "resourceVersionMatch": "NotOlderThan"}), (2, {})):
+
+    for number, version in ((1, {"resourceVersion": "3", "resourceVersionMatch": "NotOlderThan"}),
+            (2, {})):
         assert api.asked(False, number) == {**both, "limit": "7", **version}
         assert api.asked(True, number) == {
-            **both, "watch": "true", "allowWatchBookmarks": "false", "timeoutSeconds": "33", "resourceVersion": "10"}
+            **both, "watch": "true", "allowWatchBookmarks": "false", "timeoutSeconds": "33",
+            "resourceVersion": "10"}
 
 
-def test_pages_are_followed_so_that_limit_keeps_the_newest(serve, client):
-    ages = [pod(name, metadata={"creationTimestamp": "202%d-01-01T00:00:00Z" % age}) for name, age in zip("abcd", (1, 0, 3, 2))]
-    api = Api(serve, [pods(*ages[:2], **{"continue": "x"}), pods(ages[2], version="11", **{"continue": "y"}), pods(ages[3], version="12")])
-    api.start(client, {"limit": "2"})
+def test_pages_are_followed_so_that_limit_keeps_the_newest(serve, new_client):
+    ages = [pod(name, metadata={"creationTimestamp": "202%d-01-01T00:00:00Z" % age})
+        for name, age in zip("abcd", (1, 0, 3, 2))]
+    api = Api(serve,
+        [pods(*ages[:2], **{"continue": "x"}), pods(ages[2], version="11", **{"continue": "y"}),
+            pods(ages[3], version="12")])
+    api.start(new_client, {"limit": "2"})
+
     assert api.asked(True, 1)["resourceVersion"] == "10"
-    assert (api.views, api.asked(False)) == (["c1 d1"], [{"limit": "2"}, {"continue": "x"}, {"continue": "y"}])
+    assert (api.views, api.asked(False)) == (["c1 d1"],
+        [{"limit": "2"}, {"continue": "x"}, {"continue": "y"}])
 
 
 @row("W25", "W26")
 @pytest.mark.parametrize("answers, views, errors", [
-    ([pods(pod("a"), **{"continue": "x"}), (410, pods(pod("z"), **{"continue": "z"})), pods(pod("b"))], ["b1"], []),
+    ([pods(pod("a"), **{"continue": "x"}), (410, pods(pod("z"), **{"continue": "z"})),
+        pods(pod("b"))], ["b1"], []),
     ([pods(pod("a"), **{"continue": "x"})] * 2 + [pods(pod("b"))], ["b1"], [200]),
-    ([pods(pod("a"), **{"continue": "x"}), (200, {"kind": "Status"}), pods(pod("b"))], ["b1"], [200]),
+    ([pods(pod("a"), **{"continue": "x"}), (200, {"kind": "Status"}), pods(pod("b"))],
+        ["b1"], [200]),
     ([pods(pod("a"), **{"continue": "x"}), cut, pods(pod("b"))], ["b1"], [502]),
-    ([pods(pod("a"), **{"continue": "x"}), eof, pods(pod("b"))], ["a1 b1"], []),  # the connection was not kept: asked again
-    ([dict(pods(), items=None)], [""], []), ([pods()], [""], []), ([(200, pods(pod("a"), pod("a", "2")))], ["a2"], [])])
-def test_a_partial_list_is_never_shown(serve, client, answers, views, errors):
-    api = Api(serve, answers).start(client)
+    # the connection was not kept: asked again
+    ([pods(pod("a"), **{"continue": "x"}), eof, pods(pod("b"))], ["a1 b1"], []),
+    ([dict(pods(), items=None)], [""], []), ([pods()], [""], []),
+    ([(200, pods(pod("a"), pod("a", "2")))], ["a2"], [])])
+def test_a_partial_list_is_never_shown(serve, new_client, answers, views, errors):
+    api = Api(serve, answers).start(new_client)
     api.asked(True, 1)
     assert (api.views, api.errors) == (views, errors)
     assert {"continue": "z"} not in api.asked(False)
 
 
 BAD_LISTS = [
-    (200, b""), (200, b"{"), (200, b"<html>"), (200, b"\xff"), (200, []), (200, 5), (200, {}), (200, dict(pods(), kind="Status")),
-    (200, dict(pods(), kind="Table")), (200, dict(pods(), metadata={})), (200, dict(pods(), metadata=None)), (200, dict(pods(), items=[5])),
-    (200, dict(pods(), items=5)), (200, pods(None)), (200, pods({})), (200, pods(version="")), (200, pods(version=5)), (200, pod("a")),
-    (200, pods(pod("a", uid={"x": 1}))), (302, b"", {"Location": "http://localhost:1/"}), (408, b""), (409, b""), (410, {"reason": "Expired"}),
-    (418, b""), (429, b"slow", {"Retry-After": "0"}), (500, b"x" * 100), (502, b"<html>"), (503, b""),
-    (504, {"kind": "Status", "reason": "Timeout"}), (200, b"{}", {"Content-Encoding": "gzip"}), eof, reset]
+    (200, b""), (200, b"{"), (200, b"<html>"), (200, b"\xff"), (200, []), (200, 5), (200, {}),
+    (200, dict(pods(), kind="Status")),
+    (200, dict(pods(), kind="Table")), (200, dict(pods(), metadata={})),
+    (200, dict(pods(), metadata=None)), (200, dict(pods(), items=[5])),
+    (200, dict(pods(), items=5)), (200, pods(None)), (200, pods({})), (200, pods(version="")),
+    (200, pods(version=5)), (200, pod("a")),
+    (200, pods(pod("a", uid={"x": 1}))), (302, b"", {"Location": "http://localhost:1/"}),
+    (408, b""), (409, b""), (410, {"reason": "Expired"}),
+    (418, b""), (429, b"slow", {"Retry-After": "0"}), (500, b"x" * 100), (502, b"<html>"),
+    (503, b""),
+    (504, {"kind": "Status", "reason": "Timeout"}), (200, b"{}", {"Content-Encoding": "gzip"}),
+    eof, reset]
 
 
 @row("W24")
 @pytest.mark.parametrize("later", [False, True])
 @pytest.mark.parametrize("bad", BAD_LISTS)
-def test_a_list_that_fails_is_reported_and_tried_again(serve, client, bad, later):
-    api = Api(serve, [pods(pod("a"))] * later + [bad, bad, pods(pod("b"))], [[error(410)]] * later + [[]]).start(client)
+def test_a_list_that_fails_is_reported_and_tried_again(serve, new_client, bad, later):
+    api = Api(serve, [pods(pod("a"))] * later + [bad, bad, pods(pod("b"))],
+        [[error(410)]] * later + [[]]).start(new_client)
     eventually(lambda: len(api.views) > later)
     assert api.views == ["a1"] * later + ["b1"]
-    assert len(api.errors) == (1 if later and callable(bad) else 2)  # the first comes on a kept connection: asked again
+    # the first comes on a kept connection: asked again
+    assert len(api.errors) == (1 if later and callable(bad) else 2)
     assert set(api.errors) <= {bad[0] if isinstance(bad, tuple) else 502, 502}
 
 
 @pytest.mark.parametrize("status", sorted(apiproxy.FINAL) + [422])
 @pytest.mark.parametrize("start", [Api.start, lambda api, client: api.start(client, name="a")])
-def test_a_refusal_of_the_first_list_ends_the_stream(serve, client, status, start):
+def test_a_refusal_of_the_first_list_ends_the_stream(serve, new_client, status, start):
     answers = [(503, b""), (status, {"kind": "Status", "code": status, "details": {"name": "a"}})]
-    api = start(Api(serve, answers, gets=answers), client)
+    api = start(Api(serve, answers, gets=answers), new_client)
     eventually(lambda: not threads())
     assert api.errors == [503, status] and not api.views and len(api.server.requests) == 2
     assert {400, 401, 403, 404, 405, 406, 422} == apiproxy.FINAL
 
 
 @pytest.mark.parametrize("status", sorted(apiproxy.FINAL) + [410, 500])
-def test_after_the_first_list_nothing_ends_the_stream(serve, client, status):
-    api = Api(serve, [pods(pod("a")), (status, b""), (status, b""), pods(pod("b"))], [[error(410)], []]).start(client)
+def test_after_the_first_list_nothing_ends_the_stream(serve, new_client, status):
+    api = Api(serve, [pods(pod("a")), (status, b""), (status, b""), pods(pod("b"))],
+        [[error(410)], []]).start(new_client)
     api.client.set_token("dev", "t")
     eventually(lambda: len(api.views) == 2)
     assert (api.views, api.errors, api.client.get_token("dev")) == (["a1", "b1"], [status] * 2, "t")
@@ -3558,29 +4125,33 @@ def test_after_the_first_list_nothing_ends_the_stream(serve, client, status):
 
 @row("W25")
 @pytest.mark.parametrize("items", [None, []])
-def test_a_relist_of_nothing_empties_the_view(serve, client, items):
-    api = Api(serve, [pods(pod("a")), dict(pods(), items=items)], [[error(410)], []]).start(client)
+def test_a_relist_of_nothing_empties_the_view(serve, new_client, items):
+    api = Api(serve, [pods(pod("a")), dict(pods(), items=items)],
+        [[error(410)], []]).start(new_client)
     api.asked(True, 2)
     assert (api.views, api.errors) == (["a1", ""], [])
 
 
 @row("W66")
-def test_a_relist_shows_only_a_difference_and_forgets_what_is_gone(serve, client):
-    lists = [pods(pod("a"), pod("b"))] + [pods(pod("b"), pod("a"), version=str(version)) for version in (11, 12)] + [pods(pod("b"), version="13")]
-    api = Api(serve, lists).start(client, resync=0.02, short_watch=0.0)
+def test_a_relist_shows_only_a_difference_and_forgets_what_is_gone(serve, new_client):
+    lists = [pods(pod("a"), pod("b"))] + [pods(pod("b"), pod("a"), version=str(version))
+        for version in (11, 12)] + [pods(pod("b"), version="13")]
+    api = Api(serve, lists).start(new_client, resync=0.02, short_watch=0.0)
     eventually(lambda: len(api.asked(False)) > 5)
     assert api.views == ["a1 b1", "b1"] and not api.errors
 
 
-def test_a_list_of_a_lower_version_is_accepted(serve, client):
-    api = Api(serve, [pods(pod("a", "9")), pods(pod("a", "5"), version="6")], [[error(410)], [event("MODIFIED", "a", "7")]]).start(client)
+def test_a_list_of_a_lower_version_is_accepted(serve, new_client):
+    api = Api(serve, [pods(pod("a", "9")), pods(pod("a", "5"), version="6")],
+        [[error(410)], [event("MODIFIED", "a", "7")]]).start(new_client)
     eventually(lambda: api.views == ["a9", "a5", "a7"])
     assert api.asked(True, 2)["resourceVersion"] == "6"
 
 
 @row("W29")
 @pytest.mark.parametrize("uid", [None, "", "same"])
-def test_objects_without_a_uid_of_their_own_are_told_apart_where_that_can_be(serve, client, uid):
+def test_objects_without_a_uid_of_their_own_are_told_apart_where_that_can_be(
+        serve, new_client, uid):
     def make(name, version, space):
         made = pod(name, version, metadata={"namespace": space, "uid": uid and uid + space + name})
         if uid is None:
@@ -3588,19 +4159,24 @@ def test_objects_without_a_uid_of_their_own_are_told_apart_where_that_can_be(ser
         return made
 
     items = [make("a", "1", "x"), make("a", "2", "y"), make("b", "3", "x")]
-    api = Api(serve, [pods(*items, items[0])], [[{"type": action, "object": make("a", version, space)} for action, version, space in (
-        ("MODIFIED", "11", "y"), ("DELETED", "12", "x"), ("ADDED", "13", "x"), ("ADDED", "14", "z"))] + [1000], []])
-    api.start(client)
+    api = Api(serve, [pods(*items, items[0])],
+        [[{"type": action, "object": make("a", version, space)} for action, version, space in (
+        ("MODIFIED", "11", "y"), ("DELETED", "12", "x"), ("ADDED", "13", "x"),
+        ("ADDED", "14", "z"))] + [1000], []])
+    api.start(new_client)
     api.asked(True, 2)
-    assert (api.views, api.errors) == (["a1 a2 b3", "a1 a11 b3", "a11 b3", "a11 b3 a13", "a11 b3 a13 a14"], [])
+
+    assert (api.views, api.errors) == (["a1 a2 b3", "a1 a11 b3", "a11 b3", "a11 b3 a13",
+        "a11 b3 a13 a14"], [])
 
 
 @row("W69")
 @pytest.mark.parametrize("count", [0, 10000])
-def test_an_empty_and_a_large_collection_are_delivered_once(serve, client, count):
+def test_an_empty_and_a_large_collection_are_delivered_once(serve, new_client, count):
     items = [pod("p%d." % number, "1") for number in range(count)]
     api, sizes = Api(serve, [pods(*items)], [[1000], [1000], [B2]]), []
-    client(api.server, short_watch=1e9).stream_results("/api/v1/pods", lambda items: sizes.append(len(items)), api.error)
+    new_client(api.server, short_watch=1e9).stream_results("/api/v1/pods",
+        lambda items: sizes.append(len(items)), api.error)
     eventually(lambda: len(sizes) == 2)
     assert sizes == [count, count + 1] and len(api.asked(False)) == 3
 
@@ -3609,165 +4185,215 @@ def test_an_empty_and_a_large_collection_are_delivered_once(serve, client, count
 
 
 @row("W16", "W19", "W33", "W34", "W35", "W37", "W38", "W39", "W43")
-@pytest.mark.parametrize("steps, lists, errors, version", [pytest.param(*case[1:], id=case[0]) for case in [
+@pytest.mark.parametrize("steps, lists, errors, version",
+    [pytest.param(*case[1:], id=case[0]) for case in [
     # how the first watch goes; lists in all; errors; the version that the second watch asks for
     ("bookmark, 1000", [bookmark(), 1000], 1, [], "15"),
-    ("old bookmark", [B2, bookmark("11"), 1000], 1, [], "12"), ("huge version", [bookmark("9" * 40), 1000], 1, [], "9" * 40),
+    ("old bookmark", [B2, bookmark("11"), 1000], 1, [], "12"),
+    ("huge version", [bookmark("9" * 40), 1000], 1, [], "9" * 40),
     ("opaque version", [bookmark("x-1"), 1000], 1, [], "x-1"),
-    ("410, close", [error(410, "Expired"), 1000], 2, [], "20"), ("410, open", [error(410)], 2, [], "20"),
-    ("410, end", [error(410), eof], 2, [], "20"), ("410 after an event", [B2, error(410)], 2, [], "20"),
-    ("Expired", [error(reason="Expired")], 2, [], "20"), ("Gone", [error(reason="Gone")], 2, [], "20"), ("HTTP 410", [410], 2, [], "20"),
-    ("500", [error(500)], 1, [500], "10"), ("429", [error(429, details={"retryAfterSeconds": 0})], 1, [429], "10"),
-    ("504", [error(504)], 1, [504], "10"), ("bare error", [{"type": "ERROR", "object": {}}], 1, [0], "10"),
+    ("410, close", [error(410, "Expired"), 1000], 2, [], "20"),
+    ("410, open", [error(410)], 2, [], "20"),
+    ("410, end", [error(410), eof], 2, [], "20"),
+    ("410 after an event", [B2, error(410)], 2, [], "20"),
+    ("Expired", [error(reason="Expired")], 2, [], "20"),
+    ("Gone", [error(reason="Gone")], 2, [], "20"), ("HTTP 410", [410], 2, [], "20"),
+    ("500", [error(500)], 1, [500], "10"), ("429", [error(429, details={"retryAfterSeconds": 0})],
+        1, [429], "10"),
+    ("504", [error(504)], 1, [504], "10"), ("bare error", [{"type": "ERROR", "object": {}}],
+        1, [0], "10"),
     ("odd error", [error("x", details=[1], message={}, metadata=5)], 1, [0], "10"),
-    *(("refused %d" % code, [code], 1, [code], "10") for code in (200, 302, 400, 401, 403, 404, 405, 406, 422, 429, 500, 503)),
+    *(("refused %d" % code, [code], 1, [code], "10")
+        for code in (200, 302, 400, 401, 403, 404, 405, 406, 422, 429, 500, 503)),
     ("invalid JSON", [B2, frame(1, "{"), event("ADDED", "c", "13")], 2, [0], "20"),
     ("not UTF-8", [B2, frame(1, b'"\xff"'), event("ADDED", "c", "13")], 2, [0], "20"),
     ("binary", [B2, frame(2, ADDED), event("ADDED", "c", "13")], 2, [0], "20"),
-    ("unknown type", [dict(B2, type="CHANGED")], 2, [0], "20"), ("object null", [dict(B2, object=None)], 2, [0], "20"),
-    ("no metadata", [dict(B2, object={"kind": "Pod"})], 2, [0], "20"), ("no version", [dict(B2, object={"metadata": {}})], 2, [0], "20"),
-    ("empty version", [event("ADDED", "c", "")], 2, [0], "20"), ("version no text", [event("ADDED", "c", 13)], 2, [0], "20"),
-    ("uid no text", [event("ADDED", "c", "13", uid=[1])], 2, [0], "20"), ("deep", [frame(1, b"[" * 100000)], 2, [0], "20"),
-    ("one of two bad", [frame(1, json.dumps(B2) + "{")], 2, [0], "20"), ("masked", [b"\x81\x81abcdx"], 2, [0], "20"),
-    ("RSV", [frame(1, "x", rsv=4)], 2, [0], "20"), ("reserved opcode", [frame(3)], 2, [0], "20"), ("big ping", [frame(9, b"x" * 126)], 2, [0], "20"),
-    ("no start", [frame(0, "x")], 2, [0], "20"), ("too big", [b"\x81\x7f" + (1 << 62).to_bytes(8, "big")], 2, [0], "20"),
+    ("unknown type", [dict(B2, type="CHANGED")], 2, [0], "20"),
+    ("object null", [dict(B2, object=None)], 2, [0], "20"),
+    ("no metadata", [dict(B2, object={"kind": "Pod"})], 2, [0], "20"),
+    ("no version", [dict(B2, object={"metadata": {}})], 2, [0], "20"),
+    ("empty version", [event("ADDED", "c", "")], 2, [0], "20"),
+    ("version no text", [event("ADDED", "c", 13)], 2, [0], "20"),
+    ("uid no text", [event("ADDED", "c", "13", uid=[1])], 2, [0], "20"),
+    ("deep", [frame(1, b"[" * 100000)], 2, [0], "20"),
+    ("one of two bad", [frame(1, json.dumps(B2) + "{")], 2, [0], "20"),
+    ("masked", [b"\x81\x81abcdx"], 2, [0], "20"),
+    ("RSV", [frame(1, "x", rsv=4)], 2, [0], "20"), ("reserved opcode", [frame(3)], 2, [0], "20"),
+    ("big ping", [frame(9, b"x" * 126)], 2, [0], "20"),
+    ("no start", [frame(0, "x")], 2, [0], "20"),
+    ("too big", [b"\x81\x7f" + (1 << 62).to_bytes(8, "big")], 2, [0], "20"),
     ("length of 2^63", [b"\x81\x7f" + (1 << 63).to_bytes(8, "big")], 2, [0], "20"),
 ]])
-def test_how_a_watch_goes_on(serve, client, clock, steps, lists, errors, version):
+def test_how_a_watch_goes_on(serve, new_client, clock, steps, lists, errors, version):
     api = Api(serve, [pods(pod("a")), pods(pod("a"), pod("b", "12"), version="20")], [steps, []])
-    api.start(client, **dict(REAL_TIMES, short_watch=0.0))
+    api.start(new_client, **dict(REAL_TIMES, short_watch=0.0))
     assert api.asked(True, 1)["resourceVersion"] == "10"
     assert api.asked(True, 2)["resourceVersion"] == version
     assert (len(api.asked(False)), api.errors) == (lists, errors) and clock.passed <= 0.1
-    assert not [one for one in api.asked(False) if "resourceVersion" in one]
+    assert not [request for request in api.asked(False) if "resourceVersion" in request]
     assert api.views == ["a1"] + (["a1 b12"] if lists == 2 or B2 in steps else [])
 
 
 @row("W32", "W44", "W45", "W46")
 @pytest.mark.parametrize("keyed", ["uid", "name"])
 @pytest.mark.parametrize("watches, views", [
-    ("+b11 -b12 +b13 -b14 +b15", "a1|a1 b11|a1|a1 b13|a1|a1 b15"),  # a selector left and entered again
-    ("+b11 +b11 ~b11", "a1|a1 b11"), ("~a12 ~a11 -a11 +a12", "a1|a12"), ("~b11 -c12 -d13 +d14", "a1|a1 b11|a1 b11 d14"),
+    # a selector left and entered again
+    ("+b11 -b12 +b13 -b14 +b15", "a1|a1 b11|a1|a1 b13|a1|a1 b15"),
+    ("+b11 +b11 ~b11", "a1|a1 b11"), ("~a12 ~a11 -a11 +a12", "a1|a12"),
+    ("~b11 -c12 -d13 +d14", "a1|a1 b11|a1 b11 d14"),
     ("-a11 +a10 ~a9 +a1", "a1|"),
-    ("+b11 -b12 ~a13/+b11 -b12 ~a13 +b14", "a1|a1 b11|a1|a13|a13 b14"), ("~a11 ~a12/+a1 ~a11 ~a12 ~a13", "a1|a11|a12|a13"),
+    ("+b11 -b12 ~a13/+b11 -b12 ~a13 +b14", "a1|a1 b11|a1|a13|a13 b14"),
+    ("~a11 ~a12/+a1 ~a11 ~a12 ~a13", "a1|a11|a12|a13"),
     ("-a11 +b12/+a1 -a11 +b12/~b11 +a10/+a14", "a1||b12|b12 a14"),
-    ("+b9007199254740993 ~b9007199254740992 ~b9007199254740994", "a1|a1 b9007199254740993|a1 b9007199254740994"),
+    ("+b9007199254740993 ~b9007199254740992 ~b9007199254740994",
+        "a1|a1 b9007199254740993|a1 b9007199254740994"),
     ("~a99999999999999999999998/~a99999999999999999999997 ~a99999999999999999999999",
      "a1|a99999999999999999999998|a99999999999999999999999"),
-    ("~ax-2 ~ax-1/~ax-3", "a1|ax-2|ax-1|ax-3"), ("-ax +ay", "a1||ay"), ("~a1.5 ~a1e1", "a1|a1.5|a1e1")])
-def test_a_watch_only_moves_forward_and_goes_on_from_the_exact_version(serve, client, watches, views, keyed):
+    ("~ax-2 ~ax-1/~ax-3", "a1|ax-2|ax-1|ax-3"), ("-ax +ay", "a1||ay"),
+    ("~a1.5 ~a1e1", "a1|a1.5|a1e1")])
+def test_a_watch_only_moves_forward_and_goes_on_from_the_exact_version(
+        serve, new_client, watches, views, keyed):
     def events(words):
         return [{"type": {"+": "ADDED", "~": "MODIFIED", "-": "DELETED"}[word[0]],
-                 "object": pod(word[1], word[2:], metadata={"uid": ""} if keyed == "name" else {})} for word in words.split()]
+                 "object": pod(word[1], word[2:], metadata={"uid": ""} if keyed == "name" else {})}
+            for word in words.split()]
 
     scripts = [events(words) + [1000] for words in watches.split("/")] + [[]]
-    api = Api(serve, [pods(*[pod("a", metadata={"uid": ""} if keyed == "name" else {})], version="8")], scripts).start(client)
+    api = Api(serve,
+        [pods(*[pod("a", metadata={"uid": ""} if keyed == "name" else {})], version="8")],
+        scripts).start(new_client)
     version = api.asked(True, len(scripts))["resourceVersion"]
+
     assert (api.views, api.errors, len(api.asked(False))) == (views.split("|"), [], 1)
+
     words = [word[2:] for word in re.split("[ /]", watches)]
-    assert version == (max(words, key=int) if all(word.isdecimal() for word in words) else words[-1])
+    assert version == (max(words, key=int) if all(word.isdecimal() for word in words)
+        else words[-1])
 
 
 @row("W45")
 @pytest.mark.parametrize("replayed", ["ADDED", "MODIFIED"])
-def test_a_replay_after_a_relist_raises_nobody_from_the_dead(serve, client, replayed):
+def test_a_replay_after_a_relist_raises_nobody_from_the_dead(serve, new_client, replayed):
     api = Api(serve, [pods(pod("a", "8"), pod("b", "9")), pods(version="20")], [
-        [event("DELETED", "b", "11"), error(410)], [event(replayed, "a", "8"), event(replayed, "b", "9"), event("ADDED", "c", "21")]])
-    api.start(client)
+        [event("DELETED", "b", "11"), error(410)],
+        [event(replayed, "a", "8"), event(replayed, "b", "9"), event("ADDED", "c", "21")]])
+    api.start(new_client)
     eventually(lambda: api.views[-1:] == ["c21"])
     assert api.views == ["a8 b9", "a8", "", "c21"]
 
 
-def test_a_refused_connection_keeps_the_version(serve, client):
-    api = Api(serve, watches=[[B2, eof], [eof], [eof], [eof], [eof], []]).start(client, short_watch=0.0)
+def test_a_refused_connection_keeps_the_version(serve, new_client):
+    api = Api(serve, watches=[[B2, eof], [eof], [eof], [eof], [eof], []]).start(new_client,
+        short_watch=0.0)
     assert api.asked(True, 6)["resourceVersion"] == "12" and len(api.asked(False)) == 1
 
 
-def test_the_third_error_at_one_version_lists_again(serve, client):
-    api = Api(serve, watches=[[error(500)], [503], [error(500)], []]).start(client)
+def test_the_third_error_at_one_version_lists_again(serve, new_client):
+    api = Api(serve, watches=[[error(500)], [503], [error(500)], []]).start(new_client)
     assert len(eventually(lambda: api.asked(True)[3:])) == 1
     assert (api.errors, len(api.asked(False)), api.views) == ([500, 503, 500], 2, ["a1"])
 
 
 @pytest.mark.parametrize("lists, watches", [
-    ([pods(version="\ud800"), pods(pod("b"))], [[]]), ([pods(), pods(pod("b"))], [[event("ADDED", "a", "\ud800")], []])])
-def test_a_version_that_cannot_be_sent_back_lists_again(serve, client, lists, watches):
-    api = Api(serve, lists, watches).start(client)
+    ([pods(version="\ud800"), pods(pod("b"))], [[]]),
+    ([pods(), pods(pod("b"))], [[event("ADDED", "a", "\ud800")], []])])
+def test_a_version_that_cannot_be_sent_back_lists_again(serve, new_client, lists, watches):
+    api = Api(serve, lists, watches).start(new_client)
     eventually(lambda: api.views[-1:] == ["b1"])
     assert len(api.errors) == 1
 
 
-def test_a_version_of_thousands_of_digits_is_only_opaque(serve, client):
-    api = Api(serve, [pods()], [[event("ADDED", "a", "1" + "0" * 5000), event("ADDED", "b", "2" + "0" * 5000)]]).start(client)
+def test_a_version_of_thousands_of_digits_is_only_opaque(serve, new_client):
+    api = Api(serve, [pods()],
+        [[event("ADDED", "a", "1" + "0" * 5000), event("ADDED", "b", "2" + "0" * 5000)]]).start(
+            new_client)
     eventually(lambda: len(api.views) == 3)
     assert not api.errors and len(api.asked(False)) == 1
 
 
 @row("W48")
 @pytest.mark.parametrize("end", [1000, eof])
-def test_a_watch_that_ends_at_once_lists_again_but_ever_more_seldom(serve, client, clock, end):
+def test_a_watch_that_ends_at_once_lists_again_but_ever_more_seldom(serve, new_client, clock, end):
     api = clock.watch(Api(serve, watches=[[end]]))
-    api.start(client, **REAL_TIMES)
+    api.start(new_client, **REAL_TIMES)
     eventually(lambda: clock.passed > 600)
+
     api.cancel()
-    assert sum(is_watch and when < 60 for when, is_watch in clock.asked) <= 10 and clock.most(60, True, 60) <= 4
-    assert api.views == ["a1"] and len(api.errors) >= 10 and abs(len(api.asked(False)) - len(api.asked(True))) <= 1
+    assert sum(is_watch and when < 60 for when, is_watch in clock.asked) <= 10
+    assert clock.most(60, True, 60) <= 4
+    assert api.views == ["a1"]
+    assert len(api.errors) >= 10
+    assert abs(len(api.asked(False)) - len(api.asked(True))) <= 1
 
 
 @row("W48")
-def test_a_watch_that_ends_at_once_because_of_its_version_goes_on_from_the_next(serve, client, clock):
+def test_a_watch_that_ends_at_once_because_of_its_version_goes_on_from_the_next(
+        serve, new_client, clock):
     """As servers do that have lost a version, and do not say so (k8s#104171)."""
     def silent(request, conn):
         if query(request)["resourceVersion"] == "10":
             conn.send(frame(8, (1000).to_bytes(2, "big")))
             return hang(request, conn)
 
-    api = Api(serve, [pods(pod("a")), AFTER], [[silent, event("ADDED", "c", "17")]]).start(client, **REAL_TIMES)
+    api = Api(serve, [pods(pod("a")), AFTER], [[silent, event("ADDED", "c", "17")]]).start(
+        new_client, **REAL_TIMES)
     eventually(lambda: api.views[-1:] == ["a14 c17"])
-    assert api.views == ["a1", "a14", "a14 c17"] and len(api.asked(False)) == 2 and len(api.asked(True)) == 2
+    assert api.views == ["a1", "a14", "a14 c17"]
+    assert len(api.asked(False)) == 2
+    assert len(api.asked(True)) == 2
     assert api.errors == [0]
 
 
 # W55: without the optional rule: its bound is that of W54
 @row("W54", "W55")
 @pytest.mark.parametrize("peer, settings, errors", [
-    (pong, dict(ping_interval=0.02, watch_grace=0.05), []), (lambda *args: hang(*args), dict(ping_interval=0.02, ping_timeout=0.05, watch_grace=99.0), [0])])
-def test_a_dead_peer_is_found_though_it_may_answer_pings(serve, client, peer, settings, errors):
+    (pong, dict(ping_interval=0.02, watch_grace=0.05), []),
+    (lambda *args: hang(*args), dict(ping_interval=0.02, ping_timeout=0.05, watch_grace=99.0),
+        [0])])
+def test_a_dead_peer_is_found_though_it_may_answer_pings(serve, new_client, peer, settings, errors):
     api = Api(serve, watches=[[bookmark("11"), peer], [since(*CHANGES)]])
-    api.start(client, {"timeoutSeconds": 0.1}, short_watch=0.0, **settings)
+    api.start(new_client, {"timeoutSeconds": 0.1}, short_watch=0.0, **settings)
     assert api.asked(True, 2)["resourceVersion"] == "11"
     eventually(lambda: api.views == STATES)
     assert (api.errors[:1], len(api.asked(False))) == (errors, 1)
 
 
-def test_the_token_is_read_anew_at_every_attempt(serve, client):
+def test_the_token_is_read_anew_at_every_attempt(serve, new_client):
     api, tokens = Api(serve, watches=[[401], [403], []]), map("t%d".__mod__, itertools.count())
-    one = client(api.server)
-    one.set_token("dev", lambda: next(tokens))
-    one.stream_results("/api/v1/pods", api.view, api.error)
+    client = new_client(api.server)
+    client.set_token("dev", lambda: next(tokens))
+    client.stream_results("/api/v1/pods", api.view, api.error)
     api.asked(True, 3)
     sent = [request.headers["authorization"] for request in api.server.requests]
+
     assert len(set(sent)) == len(sent) == 4 and api.errors == [401, 403]
 
 
 @row("W17")
 @pytest.mark.parametrize("value, least, most", [
-    ("1", 1, 2), ("5", 5, 5), ("1000000000", 60, 60), ("rubbish", 0, 2), ("-5", 0, 2), ("nan", 0, 2),
+    ("1", 1, 2), ("5", 5, 5), ("1000000000", 60, 60), ("rubbish", 0, 2), ("-5", 0, 2),
+    ("nan", 0, 2),
     ("Fri, 31 Dec 2999 23:59:59 GMT", 60, 60)])
 @pytest.mark.parametrize("where", ["list", "watch", "event"])
-@pytest.mark.parametrize("body", [b"slow down", {"kind": "Status", "code": 429, "details": {"retryAfterSeconds": 0}}], ids=["text", "JSON"])
-def test_retry_after_is_honoured_up_to_a_minute(serve, client, waits, where, value, least, most, body):
+@pytest.mark.parametrize("body",
+    [b"slow down", {"kind": "Status", "code": 429, "details": {"retryAfterSeconds": 0}}],
+    ids=["text", "JSON"])
+def test_retry_after_is_honoured_up_to_a_minute(
+        serve, new_client, waits, where, value, least, most, body):
     answer = (429, body, {"Retry-After": value})
-    steps = [error(429, details={"retryAfterSeconds": value})] if where == "event" else [429, {"Retry-After": value}, body]
-    api = Api(serve, [answer, pods()] if where == "list" else [pods()], [steps, []] if where != "list" else [()]).start(client, **REAL_TIMES)
+    steps = [error(429, details={"retryAfterSeconds": value})] if where == "event" else [429,
+        {"Retry-After": value}, body]
+    api = Api(serve, [answer, pods()] if where == "list" else [pods()],
+        [steps, []] if where != "list" else [()]).start(new_client, **REAL_TIMES)
     api.asked(True, 1 if where == "list" else 2)
+
     assert api.errors == [429] and least <= max(waits) <= most
 
 
 @pytest.mark.parametrize("steps", [[B2, eof], [eof], [error(410)], [bookmark(), error(500)]])
-def test_requests_are_bounded_whatever_the_server_does(serve, client, steps):
+def test_requests_are_bounded_whatever_the_server_does(serve, new_client, steps):
     api = Api(serve, watches=[steps])
-    api.start(client, burst=4, rate=100.0, retry_cap=0.01)
+    api.start(new_client, burst=4, rate=100.0, retry_cap=0.01)
     eventually(lambda: len(api.times) >= 30)
     assert api.times[29] - api.times[0] >= (30 - 4 - 2) / 100.0
 
@@ -3776,59 +4402,70 @@ def test_requests_are_bounded_whatever_the_server_does(serve, client, steps):
 
 
 @pytest.mark.parametrize("watches, lists, states, errors", [
-    ([[event("MODIFIED", "a", "2"), event("MODIFIED", "a", "1"), event("MODIFIED", "a", "2"), bookmark("3"), 1000], []], [],
+    ([[event("MODIFIED", "a", "2"), event("MODIFIED", "a", "1"), event("MODIFIED", "a", "2"),
+        bookmark("3"), 1000], []], [],
      ["a1", "a2 MODIFIED"], []),
-    ([[event("DELETED", "a", "2"), event("ADDED", "a", "1"), event("ADDED", "a", "3", uid="new"), 1000], []], [],
+    ([[event("DELETED", "a", "2"), event("ADDED", "a", "1"), event("ADDED", "a", "3", uid="new"),
+        1000], []], [],
      ["a1", "a2 DELETED", "a3 ADDED"], []),
-    ([[error(410)], []], [pods(pod("a"))], ["a1"], []), ([[410], []], [pods(pod("a", "4"))], ["a1", "a4"], []),
-    ([[error(410)], [event("ADDED", "a", "1"), event("ADDED", "a", "21"), 1000], []], [pods(version="20")], ["a1", "a1 DELETED", "a21 ADDED"], []),
+    ([[error(410)], []], [pods(pod("a"))], ["a1"], []),
+    ([[410], []], [pods(pod("a", "4"))], ["a1", "a4"], []),
+    ([[error(410)], [event("ADDED", "a", "1"), event("ADDED", "a", "21"), 1000], []],
+        [pods(version="20")], ["a1", "a1 DELETED", "a21 ADDED"], []),
     ([[error(410)], [error(410)], []], [pods(version="20")], ["a1", "a1 DELETED"], []),
     ([[error(500), 1000], [event("MODIFIED", "a", "2")]], [], ["a1", "a2 MODIFIED"], [500]),
     ([[frame(1, "{")], []], [pods(pod("a", "2"))], ["a1", "a2"], [0])])
-def test_stream_result_shows_every_state_of_one_object(serve, client, watches, lists, states, errors):
+def test_stream_result_shows_every_state_of_one_object(
+        serve, new_client, watches, lists, states, errors):
     api = Api(serve, lists, watches, gets=[pod("a")])
-    api.start(client, {"fieldSelector": "spec.nodeName=n", "resourceVersion": "7", "limit": 1, "pretty": True}, "a")
+    api.start(new_client, {"fieldSelector": "spec.nodeName=n", "resourceVersion": "7",
+        "limit": 1, "pretty": True}, "a")
     api.asked(True, len(watches))
     eventually(lambda: len(api.views) >= len(states))
     assert (api.views, api.errors) == (states, errors)
     assert api.server.requests[0].path == "/clusters/dev/api/v1/pods/a?pretty=true"
+
     selector = {"fieldSelector": "spec.nodeName=n,metadata.name=a", "pretty": "true"}
-    assert [one for one in api.asked(False)] == [dict(selector, limit="1")] * (len(api.server.requests) - 1 - len(watches))
-    assert {key: value for key, value in api.asked(True, 1).items() if "Selector" in key or key in ("resourceVersion", "limit")} == {
+    assert [request for request in api.asked(False)] == [dict(selector, limit="1")] * (
+        len(api.server.requests) - 1 - len(watches))
+    assert {key: value for key, value in api.asked(True, 1).items() if "Selector" in key
+        or key in ("resourceVersion", "limit")} == {
         "fieldSelector": selector["fieldSelector"], "resourceVersion": "1"}
 
 
-def test_a_query_in_the_url_counts_as_parameters(serve, client):
+def test_a_query_in_the_url_counts_as_parameters(serve, new_client):
     api = Api(serve, gets=[pod("a")])
-    api.client = client(api.server)
-    api.client.stream_result("/api/v1/pods?fieldSelector=b%3Dc&pretty=true", "a", api.view, api.error, {"x": "y"})
+    api.client = new_client(api.server)
+    api.client.stream_result("/api/v1/pods?fieldSelector=b%3Dc&pretty=true", "a", api.view,
+        api.error, {"x": "y"})
     assert api.asked(True, 1)["fieldSelector"] == "b=c,metadata.name=a"
     assert api.server.paths()[0] == "/clusters/dev/api/v1/pods/a?pretty=true&x=y"
 
 
-def test_a_field_selector_keeps_a_name_whole(serve, client):
-    api = Api(serve, gets=[pod("a,b=c\\d")]).start(client, name="a,b=c\\d")
+def test_a_field_selector_keeps_a_name_whole(serve, new_client):
+    api = Api(serve, gets=[pod("a,b=c\\d")]).start(new_client, name="a,b=c\\d")
     assert api.asked(True, 1)["fieldSelector"] == "metadata.name=a\\,b\\=c\\\\d"
 
 
-@pytest.mark.parametrize("other", [pod("b"), pods(), dict(pod("a"), kind="Table"), dict(pod("a"), kind="Status"), pod("a", 5), pod("a", ["x"]), pod("a", "\ud800")])
-def test_what_is_not_the_object_that_was_asked_for_is_an_error(serve, client, other):
-    api = Api(serve, gets=[other, pod("a")]).start(client, name="a")
+@pytest.mark.parametrize("other", [pod("b"), pods(), dict(pod("a"), kind="Table"),
+    dict(pod("a"), kind="Status"), pod("a", 5), pod("a", ["x"]), pod("a", "\ud800")])
+def test_what_is_not_the_object_that_was_asked_for_is_an_error(serve, new_client, other):
+    api = Api(serve, gets=[other, pod("a")]).start(new_client, name="a")
     eventually(lambda: api.views)
     assert api.views == ["a1"] and api.errors == [200]
 
 
-def test_a_relist_sees_another_object_at_the_same_version(serve, client):
+def test_a_relist_sees_another_object_at_the_same_version(serve, new_client):
     api = Api(serve, [pods(pod("a", data=2))], [[error(410)], []], gets=[pod("a", data=1)])
     seen = []
-    client(api.server).stream_result("/api/v1/pods", "a", seen.append, print)
+    new_client(api.server).stream_result("/api/v1/pods", "a", seen.append, print)
     eventually(lambda: [item["data"] for item in seen] == [1, 2])
 
 
-def test_a_list_without_versions_of_its_items_does_not_end_the_watch_of_one(serve, client):
+def test_a_list_without_versions_of_its_items_does_not_end_the_watch_of_one(serve, new_client):
     states, bare = [], {"metadata": {"name": "a", "uid": "ua"}, "x": 1}
     api = Api(serve, [pods(bare)], [[error(410)], [event("MODIFIED", "a", "11")], []], [pod("a")])
-    client(api.server).stream_result("/api/v1/pods", "a", states.append, api.error)
+    new_client(api.server).stream_result("/api/v1/pods", "a", states.append, api.error)
     eventually(lambda: len(states) == 3)
     assert states[1]["x"] == 1 and not api.errors
 
@@ -3836,26 +4473,30 @@ def test_a_list_without_versions_of_its_items_does_not_end_the_watch_of_one(serv
 # -- metrics
 
 
-@pytest.mark.parametrize("answer, got", [({"items": [1]}, [1]), ({"items": []}, []), ({"cpu": 1}, {"cpu": 1}), ([2], [2])])
-def test_metrics_passes_items_or_the_whole_answer_at_once(serve, client, answer, got):
+@pytest.mark.parametrize("answer, got", [({"items": [1]}, [1]), ({"items": []}, []),
+    ({"cpu": 1}, {"cpu": 1}), ([2], [2])])
+def test_metrics_passes_items_or_the_whole_answer_at_once(serve, new_client, answer, got):
     seen = []
-    cancel = client(serve(lambda request, conn: conn.reply(200, answer)), metrics_period=1000.0).metrics("/m", seen.append)
+    cancel = new_client(serve(lambda request, conn: conn.reply(200, answer)),
+        metrics_period=1000.0).metrics("/m", seen.append)
     eventually(lambda: seen)
     cancel()
     assert seen == [got] and not threads()
 
 
-def test_metrics_goes_on_after_errors_and_slows_down_while_they_last(serve, client, waits):
-    answers = itertools.chain([(500, "no"), (200, "{"), (200, "<html>"), (401, "")] + [(503, "")] * 3, itertools.repeat((200, "{}")))
+def test_metrics_goes_on_after_errors_and_slows_down_while_they_last(serve, new_client, waits):
+    answers = itertools.chain([(500, "no"), (200, "{"), (200, "<html>"), (401, "")] +
+        [(503, "")] * 3, itertools.repeat((200, "{}")))
     errors, seen = [], []
-    client(serve(lambda request, conn: conn.reply(*next(answers))), metrics_period=10.0).metrics(
+    new_client(serve(lambda request, conn: conn.reply(*next(answers))),
+        metrics_period=10.0).metrics(
         "/m", seen.append, lambda error: errors.append(error.status), "prod")
     eventually(lambda: len(seen) > 2)
     assert errors == [500, 200, 200, 401, 503, 503, 503]
     assert waits[:9] == [10, 20, 40, 60, 60, 60, 60, 10, 10]
 
 
-def test_metrics_polls_again_only_after_the_last_has_ended_and_been_passed_on(serve, client):
+def test_metrics_polls_again_only_after_the_last_has_ended_and_been_passed_on(serve, new_client):
     busy, seen = [], []
 
     def answer(request, conn):
@@ -3867,7 +4508,7 @@ def test_metrics_polls_again_only_after_the_last_has_ended_and_been_passed_on(se
         threading.Event().wait(0.02)
         busy.pop()
 
-    client(serve(answer), metrics_period=0.001).metrics("/m", slow)
+    new_client(serve(answer), metrics_period=0.001).metrics("/m", slow)
     eventually(lambda: len(seen) > 5)
     assert set(seen) == {(1, 1)}
 
@@ -3875,21 +4516,25 @@ def test_metrics_polls_again_only_after_the_last_has_ended_and_been_passed_on(se
 # -- callbacks
 
 
-def test_callbacks_come_in_order_one_at_a_time_and_slow_down_only_their_own(serve, client):
+def test_callbacks_come_in_order_one_at_a_time_and_slow_down_only_their_own(serve, new_client):
     events = [event("ADDED", "b", str(version)) for version in range(11, 40)]
     api, free, slow = Api(serve, watches=[events]), threading.Event(), []
-    one = client(api.server)
-    one.stream_results("/api/v1/pods", lambda items: (slow.append(text(items)), free.wait(10)), print)
+    client = new_client(api.server)
+    client.stream_results("/api/v1/pods", lambda items: (slow.append(text(items)), free.wait(10)),
+        print)
     eventually(lambda: slow)
-    one.stream_results("/api/v1/pods", api.view, print)
+
+    client.stream_results("/api/v1/pods", api.view, print)
     eventually(lambda: len(api.views) == 30)
-    assert len(slow) == 1 and api.views == ["a1"] + ["a1 b%d" % version for version in range(11, 40)]
+    assert len(slow) == 1
+    assert api.views == ["a1"] + ["a1 b%d" % version for version in range(11, 40)]
+
     free.set()
     eventually(lambda: slow == api.views)
 
 
 @row("W72")
-def test_lists_are_the_callers_and_objects_never_change(serve, client):
+def test_lists_are_the_callers_and_objects_never_change(serve, new_client):
     seen, copies, kept = [], [], []
 
     def scribble(items):
@@ -3898,24 +4543,26 @@ def test_lists_are_the_callers_and_objects_never_change(serve, client):
         items[:] = [len(seen)]
         kept.append(items)
 
-    api = Api(serve, [pods(pod("a"), pod("b"))], [[event("MODIFIED", "a", "11", data={"x": 1}), event("MODIFIED", "a", "12"), 1000], []])
-    client(api.server, resync=0.05).stream_results("/api/v1/pods", scribble, print)
+    api = Api(serve, [pods(pod("a"), pod("b"))],
+        [[event("MODIFIED", "a", "11", data={"x": 1}), event("MODIFIED", "a", "12"), 1000], []])
+    new_client(api.server, resync=0.05).stream_results("/api/v1/pods", scribble, print)
     eventually(lambda: len(seen) >= 3)
-    assert [text(items) for items in seen[:3]] == ["a1 b1", "a11 b1", "a12 b1"] and "data" not in seen[2][0]
+    assert [text(items) for items in seen[:3]] == ["a1 b1", "a11 b1", "a12 b1"]
+    assert "data" not in seen[2][0]
     assert [json.dumps(items) for items in seen] == copies
     assert kept == [[number + 1] for number in range(len(kept))]
 
 
 @row("W70")
 @pytest.mark.parametrize("raised", [ValueError, SystemExit, KeyboardInterrupt])
-def test_what_a_callback_raises_is_logged_and_the_stream_goes_on(serve, client, caplog, raised):
+def test_what_a_callback_raises_is_logged_and_the_stream_goes_on(serve, new_client, caplog, raised):
     def bad(*args):
         calls.append((threading.current_thread().name, len(args)))
         raise raised("oops")
 
     calls = []
     api = Api(serve, [(503, b""), pods(pod("a"))], [[error(500)], [event("ADDED", "b", "11")]])
-    client(api.server).stream_results("/api/v1/pods", bad, bad)
+    new_client(api.server).stream_results("/api/v1/pods", bad, bad)
     eventually(lambda: len(calls) == 4)
     assert calls == [("apiproxy-watch", count) for count in (2, 1, 2, 1)]
     eventually(lambda: caplog.text.count("a callback failed") == 4)
@@ -3925,14 +4572,16 @@ def test_what_a_callback_raises_is_logged_and_the_stream_goes_on(serve, client, 
 # W71: no dispatcher, as the contract has it: no pings meanwhile, every state after
 @row("W68", "W71")
 @pytest.mark.parametrize("count", [3000, pytest.param(50000, marks=pytest.mark.slow)])
-def test_a_slow_callback_is_hung_up_on_and_misses_nothing(serve, client, count):
+def test_a_slow_callback_is_hung_up_on_and_misses_nothing(serve, new_client, count):
     """The server hangs up, as the API server does, when its buffer for a slow client is full."""
-    blocked, late, seen, watches = threading.Event(), [], [], []
+    blocked, late, seen = threading.Event(), [], []
+    watches = []
     last = 10 + count
 
     def push(request, conn):
         watches.append(int(query(request)["resourceVersion"]))
         conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+
         for version in range(watches[-1] + 1, last + 1):
             data = frame(1, json.dumps(event("MODIFIED", "a", str(version), data="x" * 1000)))
             conn.sock.setblocking(False)
@@ -3957,11 +4606,12 @@ def test_a_slow_callback_is_hung_up_on_and_misses_nothing(serve, client, count):
     api = Api(serve, watches=[[push]])
     tracemalloc.start()
     try:
-        client(api.server).stream_results("/api/v1/pods", view, api.error)
+        new_client(api.server).stream_results("/api/v1/pods", view, api.error)
         eventually(lambda: seen[-1:] == [last], 60)
         assert tracemalloc.get_traced_memory()[1] < 4 << 20
     finally:
         tracemalloc.stop()
+
     assert seen == [1] + list(range(11, last + 1)) and not api.errors
     assert late and late[0] < last and watches == [10, late[0]] and len(api.asked(False)) == 1
 
@@ -3969,26 +4619,40 @@ def test_a_slow_callback_is_hung_up_on_and_misses_nothing(serve, client, count):
 # -- cancel
 
 STAGES = {  # where a stream is stuck: (list, watch, settings)
-    "list head": (hang, (), {}), "in list head": (sends(HEAD[:20]), (), {}), "list body": (sends(HEAD), (), {}),
-    "in list body": (sends(HEAD, b"{"), (), {}), "chunk": (sends(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nx"), (), {}),
-    "refusal": (sends(b"HTTP/1.1 403 no\r\nContent-Length: 9\r\n\r\n"), (), {}), "handshake": (None, [hang], {}),
-    "first frame": (None, [], {}), "in a frame": (None, [PART], {}), "pace": (None, (), dict(burst=1, rate=0.001)),
-    "retry": ((503, b"", {"Retry-After": "50"}), (), {}), "closing": (None, [1000], dict(close_timeout=60.0)),
+    "list head": (hang, (), {}), "in list head": (sends(HEAD[:20]), (), {}),
+    "list body": (sends(HEAD), (), {}),
+    "in list body": (sends(HEAD, b"{"), (), {}),
+    "chunk": (sends(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nx"), (), {}),
+    "refusal": (sends(b"HTTP/1.1 403 no\r\nContent-Length: 9\r\n\r\n"), (), {}),
+    "handshake": (None, [hang], {}),
+    "first frame": (None, [], {}), "in a frame": (None, [PART], {}),
+    "pace": (None, (), dict(burst=1, rate=0.001)),
+    "retry": ((503, b"", {"Retry-After": "50"}), (), {}),
+    "closing": (None, [1000], dict(close_timeout=60.0)),
     "look-up": "http://frozen.test", "connect": "http", "TLS": "https", "refused": "http"}
 
 
 @row("W3", "W4", "W22", "W73", "W74", "W75", "W78")
-@pytest.mark.parametrize("stage, tls", [(stage, tls) for stage in STAGES for tls in (False, True) if not tls or isinstance(STAGES[stage], tuple)])
-def test_cancel_ends_every_stage_within_a_second(serve, client, monkeypatch, trusting, stage, tls):
-    thaw, real, sockets, url = threading.Event(), socket.getaddrinfo, [], None
+@pytest.mark.parametrize("stage, tls", [(stage, tls) for stage in STAGES
+    for tls in (False, True) if not tls or isinstance(STAGES[stage], tuple)])
+def test_cancel_ends_every_stage_within_a_second(
+        serve, new_client, monkeypatch, trusting, stage, tls):
+    thaw = threading.Event()
+    real = socket.getaddrinfo
+    sockets, url = [], None
     first, watch, settings = STAGES[stage] if isinstance(STAGES[stage], tuple) else (None, (), {})
-    api = Api(serve, [first or pods(pod("a"))], [list(watch) + [lambda request, conn: thaw.wait(10) and False] * (stage == "closing")], tls=tls)
+    api = Api(serve, [first or pods(pod("a"))],
+        [list(watch) + [lambda request, conn: thaw.wait(10) and False] * (stage == "closing")],
+        tls=tls)
     settings = dict(settings, ssl_context=trusting) if tls else settings
+
     if stage == "look-up":
         monkeypatch.setattr(socket, "getaddrinfo", lambda host, port, *args: (
-            real(host, port, *args) if len(args) > 3 else thaw.wait(10) and real("127.0.0.1", api.server.port, *args)))
+            real(host, port, *args) if len(args) > 3 else thaw.wait(10)
+            and real("127.0.0.1", api.server.port, *args)))
         url = STAGES[stage]
-    elif stage in ("connect", "TLS"):  # nobody accepts; for "connect" nothing fits into the queue either
+    # nobody accepts; for "connect" nothing fits into the queue either
+    elif stage in ("connect", "TLS"):
         sockets = [socket.socket() for _ in range(5)]
         sockets[0].bind(("127.0.0.1", 0))
         sockets[0].listen(0 if stage == "connect" else 9)
@@ -4000,53 +4664,67 @@ def test_cancel_ends_every_stage_within_a_second(serve, client, monkeypatch, tru
         sockets, settings = [socket.socket()], dict(retry_base=1e6, retry_cap=1e6)
         sockets[0].bind(("127.0.0.1", 0))
         url = "http://127.0.0.1:%d" % sockets[0].getsockname()[1]
-    api.start(lambda server, **settings: client(url or server, **settings), **settings)
+
+    api.start(lambda server, **settings: new_client(url or server, **settings), **settings)
     if not url:
         eventually(lambda: api.errors or api.asked(watch != ()))
     elif stage == "refused":
         eventually(lambda: api.errors)
     else:
         eventually(lambda: api.errors or tasks_with_a_connection(api.client))
+
     seen, start = (list(api.views), list(api.errors)), time.monotonic()
     api.cancel()
     api.cancel()
+
     assert time.monotonic() - start < 1
     eventually(lambda: not [name for name in threads() if name != "apiproxy-lookup"], 2)
-    kept = 1 if api.views or stage == "retry" else 0  # the connection of an answer that was read whole
+
+    # the connection of an answer that was read whole
+    kept = 1 if api.views or stage == "retry" else 0
     eventually(lambda: len(api.server.open) <= kept or stage == "closing", 2)
+
     count = len(api.server.requests)
     thaw.set()
     eventually(lambda: not threads())
+
     api.client.close()
     eventually(lambda: not api.server.open)
     assert (api.views, api.errors) == seen and len(api.server.requests) == count
+
     if stage == "refused":  # with no thread left nobody can come later
         sockets[0].listen(5)
         sockets[0].setblocking(False)
         with pytest.raises(BlockingIOError):
             sockets[0].accept()
+
     for sock in sockets:
         sock.close()
 
 
 @row("W76")
-@pytest.mark.parametrize("where, how", [("cb", "cancel"), ("cb", "close"), ("err_cb", "cancel"), ("err_cb", "close")])
-def test_cancel_inside_a_callback_makes_it_the_last(serve, client, where, how):
+@pytest.mark.parametrize("where, how", [("cb", "cancel"), ("cb", "close"), ("err_cb", "cancel"),
+    ("err_cb", "close")])
+def test_cancel_inside_a_callback_makes_it_the_last(serve, new_client, where, how):
     two = frame(1, json.dumps(B2) * 2 + json.dumps(event("ADDED", "c", "13")))
-    calls, one, took = [], client(Api(serve, watches=[[error(500)], [two, error(500)]]).server), []
+    calls = []
+    client = new_client(Api(serve, watches=[[error(500)], [two, error(500)]]).server)
+    took = []
 
     def end(cancel):
         start = time.monotonic()
-        cancel() if how == "cancel" else one.close()
+        cancel() if how == "cancel" else client.close()
         took.append(time.monotonic() - start)
 
     def view(items):
         calls.append(text(items))
         if where == "cb" and len(items) == 2:
-            end(eventually(lambda: stop)[0])  # the callback may be sooner than the return of stream_results
+            # the callback may be sooner than the return of stream_results
+            end(eventually(lambda: stop)[0])
 
     stop = []
-    stop.append(one.stream_results("/api/v1/pods", view, lambda error, own: (calls.append(error.status), where == "cb" or end(own))))
+    stop.append(client.stream_results("/api/v1/pods", view,
+        lambda error, own: (calls.append(error.status), where == "cb" or end(own))))
     eventually(lambda: not threads())
     assert calls == (["a1", 500, "a1 b12"] if where == "cb" else ["a1", 500]) and took[0] < 0.8
 
@@ -4054,7 +4732,7 @@ def test_cancel_inside_a_callback_makes_it_the_last(serve, client, where, how):
 @row("W76")
 @pytest.mark.parametrize("kind", ["stream", "metrics"])
 @pytest.mark.parametrize("where", ["cb", "connectCb", "failCb"])
-def test_cancel_inside_a_callback_of_any_kind_makes_it_the_last(serve, client, kind, where):
+def test_cancel_inside_a_callback_of_any_kind_makes_it_the_last(serve, new_client, kind, where):
     api, calls = Api(serve, [pods(pod("a")), (500, b"")], [[frame(1, "x") * 2, eof]]), []
     if (kind, where) == ("metrics", "connectCb"):
         return
@@ -4064,22 +4742,26 @@ def test_cancel_inside_a_callback_of_any_kind_makes_it_the_last(serve, client, k
         if which == where:
             eventually(lambda: cancel)[0]()
 
-    cancel, one = [], client(api.server)
+    cancel, client = [], new_client(api.server)
     notes = [functools.partial(note, which) for which in ("cb", "connectCb", "failCb")]
     if kind == "stream":
-        cancel.append(one.stream(STREAM, notes[0], {"connectCb": notes[1], "failCb": notes[2], "reconnectOnFailure": True}).cancel)
+        cancel.append(client.stream(STREAM, notes[0],
+            {"connectCb": notes[1], "failCb": notes[2], "reconnectOnFailure": True}).cancel)
     else:
-        cancel.append(one.metrics("/m", notes[0], notes[2]))
+        cancel.append(client.metrics("/m", notes[0], notes[2]))
+
     eventually(lambda: not threads())
+
     whole = ["connectCb", "cb", "cb", "failCb"] if kind == "stream" else ["cb", "failCb"]
     assert calls == whole[:whole.index(where) + 1]
 
 
 @row("W77", "W78")
 @pytest.mark.parametrize("holds", [True, False])
-def test_cancel_waits_for_a_running_callback_but_a_second_at_most(serve, client, holds):
-    """The callback wants a lock, which the thread that cancels may hold: neither may wait for ever."""
-    lock, entered, calls, took = threading.Lock(), threading.Event(), [], []
+def test_cancel_waits_for_a_running_callback_but_a_second_at_most(serve, new_client, holds):
+    """It may want a lock which the thread that cancels holds: neither may wait for ever."""
+    lock, entered, calls = threading.Lock(), threading.Event(), []
+    took = []
 
     def view(items):
         entered.set()
@@ -4092,11 +4774,14 @@ def test_cancel_waits_for_a_running_callback_but_a_second_at_most(serve, client,
         cancel()
         took.append((time.monotonic() - start, len(calls)))
 
-    cancel = client(Api(serve, watches=[[B2]]).server).stream_results("/api/v1/pods", view, print)
+    cancel = new_client(Api(serve, watches=[[B2]]).server).stream_results("/api/v1/pods",
+        view, print)
     others = [threading.Thread(target=timed) for _ in range(10)]
     if holds:
         lock.acquire()
+
     assert entered.wait(10)
+
     for thread in others:
         thread.start()
     timed()
@@ -4105,23 +4790,31 @@ def test_cancel_waits_for_a_running_callback_but_a_second_at_most(serve, client,
     for thread in others:
         thread.join()
     eventually(lambda: not threads())
-    assert max(took)[0] < 1.5 and len(took) == 11 and calls == ["a1"]  # 0.9 and what a busy machine adds
+    # 0.9 and what a busy machine adds
+    assert max(took)[0] < 1.5
+    assert len(took) == 11
+    assert calls == ["a1"]
     assert holds or {done for _, done in took} == {1}
 
 
 @row("W79")
 @pytest.mark.parametrize("count", [500, pytest.param(10000, marks=pytest.mark.slow)])
-def test_no_callback_starts_after_cancel_has_returned(serve, client, caplog, monkeypatch, count):
-    """Each cancel races an event; how long it waits is steered so that now the one wins, now the other."""
+def test_no_callback_starts_after_cancel_has_returned(
+        serve, new_client, caplog, monkeypatch, count):
+    """Each cancel races an event, after a wait that lets now the one win, now the other."""
     caplog.set_level("WARNING", "apiproxy")
     monkeypatch.undo()  # nobody searches 10,000 errors for secrets: there are none here
-    barrier, late, won, delay, chance = threading.Barrier(2), [], [0, 0], 1e-4, random.Random(count)
+    barrier = threading.Barrier(2)
+    late = []
+    won = [0, 0]
+    delay = 1e-4
+    chance = random.Random(count)
 
     def push(request, conn):
         barrier.wait(10)
         conn.push(B2)
 
-    one = client(Api(serve, watches=[[push]]).server)
+    client = new_client(Api(serve, watches=[[push]]).server)
     for number in range(count):
         inside, over, seen = [], [], []
 
@@ -4132,7 +4825,8 @@ def test_no_callback_starts_after_cancel_has_returned(serve, client, caplog, mon
             time.sleep(0.0003 * (len(items) - 1))  # so that it may be running when cancel is called
             inside.pop()
 
-        cancel = one.stream_results("/api/v1/pods", view, lambda *args, over=over: late.extend(over))
+        cancel = client.stream_results("/api/v1/pods", view,
+            lambda *args, over=over: late.extend(over))
         barrier.wait(10)
         end = time.perf_counter() + delay * chance.uniform(0.5, 1.5)
         while time.perf_counter() < end:
@@ -4142,34 +4836,37 @@ def test_no_callback_starts_after_cancel_has_returned(serve, client, caplog, mon
         late.extend(inside)
         won[len(seen) - 1] += 1
         delay = min(0.01, delay * (1.1 if len(seen) == 1 else 0.9))
+
     eventually(lambda: not threads())
     assert not late and min(won) > count / 20, won
 
 
 @row("W80")
 @pytest.mark.parametrize("count", [200, pytest.param(2000, marks=pytest.mark.slow)])
-def test_cancels_at_random_moments_leave_nothing(serve, client, trusting, caplog, monkeypatch, count):
+def test_cancels_at_random_moments_leave_nothing(
+        serve, new_client, trusting, caplog, monkeypatch, count):
     def busy(request, conn):
         for version in itertools.count(11):
             conn.push(event("ADDED", "b", str(version)))
 
     caplog.set_level("WARNING", "apiproxy")
     monkeypatch.undo()  # nobody searches thousands of errors for secrets: there are none here
-    lists, watches = [pods(pod("a")), pods(pod("a"), **{"continue": "x"})] * 5000, [[busy], [B2, error(410)], [B2, PART, eof]] * 5000
+    lists = [pods(pod("a")), pods(pod("a"), **{"continue": "x"})] * 5000
+    watches = [[busy], [B2, error(410)], [B2, PART, eof]] * 5000
     servers = [Api(serve, lists, watches, [pod("a")], tls=tls).server for tls in (False, True)]
-    ones = [client(server, ssl_context=trusting, metrics_period=0.001) for server in servers]
-    descriptors = lambda: len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0  # noqa: E731
-    before, took, late, seeds = descriptors(), [], [], list(range(count))
+    clients = [new_client(server, ssl_context=trusting, metrics_period=0.001) for server in servers]
+    before, took, late = descriptors(), [], []
+    seeds = list(range(count))
 
     def worker():
         while seeds:
             chance, dead = random.Random(seeds.pop()), []
-            one, late_if_dead = chance.choice(ones), lambda *args: late.extend(dead)
+            client, late_if_dead = chance.choice(clients), lambda *args: late.extend(dead)
             cancel = chance.choice((
-                lambda: one.stream_results("/api/v1/pods", late_if_dead, late_if_dead),
-                lambda: one.stream_result("/api/v1/pods", "a", late_if_dead, late_if_dead),
-                lambda: one.stream("/x", late_if_dead, {"connectCb": late_if_dead}).cancel,
-                lambda: one.metrics("/api/v1/pods", late_if_dead, late_if_dead)))()
+                lambda: client.stream_results("/api/v1/pods", late_if_dead, late_if_dead),
+                lambda: client.stream_result("/api/v1/pods", "a", late_if_dead, late_if_dead),
+                lambda: client.stream("/x", late_if_dead, {"connectCb": late_if_dead}).cancel,
+                lambda: client.metrics("/api/v1/pods", late_if_dead, late_if_dead)))()
             threading.Event().wait(chance.choice((0, 0.01, 0.05, 0.2)) * chance.random())
             start = time.monotonic()
             cancel()
@@ -4178,8 +4875,9 @@ def test_cancels_at_random_moments_leave_nothing(serve, client, trusting, caplog
 
     together(*[worker] * 8)
     eventually(lambda: not threads(), 2)
-    for one in ones:
-        one.close()
+
+    for client in clients:
+        client.close()
     eventually(lambda: not any(server.open for server in servers) and descriptors() <= before)
     assert len(took) == count and max(took) < 1 and not late
 
@@ -4187,7 +4885,7 @@ def test_cancels_at_random_moments_leave_nothing(serve, client, trusting, caplog
 AT_EXIT = """\
 import atexit, sys, threading, time, apiproxy
 url, how = sys.argv[1:]
-one = apiproxy.Client(url, cluster="dev", metrics_period=0.001)
+client = apiproxy.Client(url, cluster="dev", metrics_period=0.001)
 seen, names, stuck = set(), ("list", "item", "stream", "metrics"), threading.Event()
 
 def note(name):
@@ -4199,8 +4897,10 @@ def note(name):
 
 def start():
     cancels.extend([
-        one.stream_results("/api/v1/pods", note("list"), print), one.stream_result("/api/v1/pods", "a", note("item"), print),
-        one.stream("/x", note("stream")).cancel, one.metrics("/api/v1/pods", note("metrics"), print)])
+        client.stream_results("/api/v1/pods", note("list"), print),
+        client.stream_result("/api/v1/pods", "a", note("item"), print),
+        client.stream("/x", note("stream")).cancel,
+        client.metrics("/api/v1/pods", note("metrics"), print)])
 
 def stop():
     for cancel in cancels:
@@ -4214,7 +4914,7 @@ cancels = []
 if how == "cancel in atexit":
     atexit.register(stop)
 elif how == "close in atexit":
-    atexit.register(one.close)
+    atexit.register(client.close)
 if how in ("started in a thread", "cancel in a thread"):
     thread = threading.Thread(target=start)
     thread.start()
@@ -4235,7 +4935,8 @@ if how == "sys.exit":
 
 
 @row("W78")
-@pytest.mark.parametrize("how", ["forgotten", "sys.exit", "inside a callback", "cancel in atexit", "close in atexit", "started in a thread",
+@pytest.mark.parametrize("how", ["forgotten", "sys.exit", "inside a callback", "cancel in atexit",
+                                 "close in atexit", "started in a thread",
                                  "cancel in a thread"])
 def test_a_program_ends_at_once_while_streams_run(serve, how):
     def busy(request, conn):
@@ -4243,7 +4944,8 @@ def test_a_program_ends_at_once_while_streams_run(serve, how):
             conn.push(event("MODIFIED", "a", str(version)))
 
     server = Api(serve, watches=[[busy]], gets=[pod("a")]).server
-    with subprocess.Popen([sys.executable, "-W", "error", "-X", "dev", "-c", AT_EXIT, server.url, how], cwd=HERE,
+    with subprocess.Popen([sys.executable, "-W", "error", "-X", "dev", "-c", AT_EXIT,
+            server.url, how], cwd=HERE,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as program:
         try:
             assert program.stdout.readline() == b"end\n"
@@ -4258,18 +4960,26 @@ def test_a_program_ends_at_once_while_streams_run(serve, how):
 
 
 class World:
-    """An API server with a state, from which its answers follow, and one client whose views are compared with it.
+    """An API server with a state, and one client whose views are compared with it.
 
-    While it is broken, `place` says what a look-up of its name gives, and `fault`, script(request, conn), answers
-    the requests that `where` names. Bounds are in seconds that the stream chose to wait: a busy machine adds none.
+    While it is broken, `place` says what a look-up of its name gives, and `fault`,
+    script(request, conn), answers the requests that `where` names. Every view has to be a state
+    that the server had, in order, the last one within the row's bound. Bounds are in seconds that
+    the stream chose to wait, at the real settings: a busy machine adds none.
     """
 
     def __init__(self, serve, clock, tls=False):
         self.clock, self.lock = clock, threading.RLock()
-        self.version, self.state, self.log, self.history, self.last = 10, {}, [], {}, 0
-        self.watchers, self.fault, self.where, self.place, self.undo, self.mended = [], None, "", None, None, None
-        self.times, self.attempts, self.lists, self.resumed = [], [], 0, []  # of requests; of those that have to fail
-        self.views, self.errors, self.wrong, self.shown = [], [], [], None
+        self.version, self.state, self.log = 10, {}, []
+        self.history, self.last = {}, 0
+        self.watchers = []
+        self.fault, self.where, self.place = None, "", None
+        self.undo, self.mended = None, None
+        self.times = []  # of all requests
+        self.attempts = []  # of those that have to fail
+        self.lists, self.resumed = 0, []
+        self.views, self.errors, self.wrong = [], [], []
+        self.shown = None
         self.server = serve(self.answer, tls=tls)
         self.port, self.url = self.server.port, self.server.url.replace("127.0.0.1", "localhost")
         self.change("a")
@@ -4277,13 +4987,14 @@ class World:
     # the server
 
     def look_up(self, flags):
-        """Where the server is, for getaddrinfo; at once, as for a number, unless there is no such name."""
+        """Where the server is, for getaddrinfo; at once unless there is no such name."""
         found = self.place() if self.place else [at("127.0.0.1:%d" % self.port)]
         if not found and flags & socket.AI_NUMERICHOST:
             raise socket.gaierror
         if self.place:
             self.times.append(self.clock.passed)
             self.attempts.append(self.clock.passed)
+
         if not found:
             raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
         return found
@@ -4291,14 +5002,19 @@ class World:
     def answer(self, request, conn):
         self.times.append(self.clock.passed)
         if self.fault and ("watch" if request.is_watch else "list") in self.where:
-            if self.place is None:  # else it was counted before: a client that gives up soon is gone before its request is read
+            # Else look_up counted it: who gives up soon is gone before the request is read.
+            if self.place is None:
                 self.attempts.append(self.clock.passed)
             return self.fault(request, conn)
+
         return self.watch(request, conn) if request.is_watch else self.list(request, conn)
 
     def list(self, request, conn):
         if "resourceVersion" in query(request):
-            return conn.reply(504, {"kind": "Status", "reason": "Timeout", "message": "Too large resource version: 10, current: 9"})
+            return conn.reply(504,
+                {"kind": "Status", "reason": "Timeout",
+                    "message": "Too large resource version: 10, current: 9"})
+
         with self.lock:
             self.lists += 1
             return conn.reply(200, pods(*self.state.values(), version=str(self.version)))
@@ -4309,6 +5025,7 @@ class World:
             conn.upgrade(request)
             conn.push(*[change for version, change in self.log if version > int(self.resumed[-1])])
             self.watchers.append(conn)
+
         conn.wait_end()
         return False
 
@@ -4317,10 +5034,13 @@ class World:
         with self.lock:
             known = self.state.pop(name, None)
             self.version += 1
-            item = pod(name, str(self.version), known["metadata"]["uid"] if known else "%s-%d" % (name, self.version))
+            item = pod(name, str(self.version), known["metadata"]["uid"]
+                if known else "%s-%d" % (name, self.version))
             if not gone:
                 self.state[name] = item
-            self.log.append((self.version, {"type": "DELETED" if gone else "MODIFIED" if known else "ADDED", "object": item}))
+            self.log.append(
+                (self.version, {"type": "DELETED" if gone else "MODIFIED" if known else "ADDED",
+                    "object": item}))
             self.history[self.version] = self.text(self.state.values())
             for conn in self.watchers:
                 conn.push(self.log[-1][1])
@@ -4328,14 +5048,19 @@ class World:
     def broken(self, fault=None, where="", place=None, seconds=120.0, last=1000, undo=None):
         """From now on and for so many seconds; `last` as in end_watches."""
         with self.lock:
-            self.fault, self.where, self.place, self.undo = fault, where, place, undo
+            self.fault = fault
+            self.where = where
+            self.place = place
+            self.undo = undo
             self.clock.after(seconds, self.mend)
             self.end_watches(last)
             self.change("b")
 
     def end_watches(self, last=1000):
         """With an event or a close code; after a bookmark, as watches that went well."""
-        end = frame(1, json.dumps(last)) if isinstance(last, dict) else frame(8, last.to_bytes(2, "big"))
+        end = frame(1, json.dumps(last)) if isinstance(last, dict) else frame(8,
+            last.to_bytes(2, "big"))
+
         with self.lock:
             watchers, self.watchers = self.watchers, []
             for conn in watchers:
@@ -4351,14 +5076,15 @@ class World:
 
     # the client
 
-    def start(self, client, params=None, **settings):
-        self.client = client(self.url, **dict(REAL_TIMES, **settings))
+    def start(self, new_client, params=None, **settings):
+        self.client = new_client(self.url, **dict(REAL_TIMES, **settings))
         self.client.set_token("dev", "SECRET-token")
         self.cancel = self.client.stream_results("/api/v1/pods", self.view, self.error, params)
         return self
 
     def ready(self):
-        eventually(lambda: self.watchers and self.views and self.views[-1][1] == self.history[self.version])
+        eventually(lambda: self.watchers and self.views and self.views[-1][1] ==
+            self.history[self.version])
         return self
 
     def text(self, items):
@@ -4367,74 +5093,90 @@ class World:
     def view(self, items):
         shown = self.text(items)
         with self.lock:
-            found = [version for version, state in self.history.items() if state == shown and version >= self.last]
+            found = [version for version, state in self.history.items() if state == shown
+                and version >= self.last]
             if not found or self.views and shown == self.views[-1][1]:
                 self.wrong.append((shown, self.last))
             self.last = min(found, default=self.last)
             self.views.append((self.clock.passed, shown))
+
         self.shown = items
 
     def error(self, error, cancel):
         self.errors.append(error)
 
     def settled(self, bound=31.0, errors=None):
-        """What every row requires; `errors` is their number, unless it is one for every attempt that had to fail."""
+        """What every row requires; `errors` is their number, else one for each that had to fail."""
         eventually(lambda: self.mended is not None)
+
         self.ready()
         state = self.views[-1][1]
         assert not self.wrong
         assert next(when for when, shown in self.views if shown == state) - self.mended <= bound
-        assert self.attempts and len(self.errors) == (len(self.attempts) if errors is None else errors)
+        assert self.attempts
+        assert len(self.errors) == (len(self.attempts) if errors is None else errors)
         assert most(self.times, 10) <= 20 and most(self.times, 60) <= 44
+
         seen, begun = (len(self.views), len(self.errors)), time.monotonic()
         self.cancel()
         assert time.monotonic() - begun < 1
+
         count = len(self.times)
         self.watchers = []
         self.change("d")
         eventually(lambda: not threads())
+
         self.client.close()
         eventually(lambda: not self.server.open)
         assert (len(self.views), len(self.errors), len(self.times)) == seen + (count,)
 
     def slows_down(self):
-        """Attempts that have to fail come as the backoff has it: at most ten in the first minute, then up to 30 s apart."""
+        """Attempts that fail come as the backoff has it: ten in a minute, then up to 30 s apart."""
         gaps = [after - before for before, after in zip(self.attempts, self.attempts[1:])]
-        assert len([when for when in self.attempts if when < self.attempts[0] + 60]) <= 10 and gaps[0] <= 0.8
-        assert all(min(15, 0.4 * 2 ** number) <= gap <= 30.1 for number, gap in enumerate(gaps[1:])) and len(gaps) > 5
+        assert len([when for when in self.attempts if when < self.attempts[0] + 60]) <= 10
+        assert gaps[0] <= 0.8
+        assert all(min(15, 0.4 * 2 ** number) <= gap <= 30.1 for number, gap in enumerate(gaps[1:]))
+        assert len(gaps) > 5
 
 
 @pytest.fixture
-def world(serve, clock, monkeypatch):
-    """world(tls=False) -> World, at localhost"""
+def new_world(serve, clock, monkeypatch):
+    """new_world(tls=False) -> World, at localhost"""
     def make(tls=False):
-        one, real = World(serve, clock, tls), socket.getaddrinfo
-        monkeypatch.setattr(socket, "getaddrinfo", lambda host, port, family=0, kind=0, proto=0, flags=0: (
-            one.look_up(flags) if host == "localhost" else real(host, port, family, kind, proto, flags)))
-        return one
+        world, real = World(serve, clock, tls), socket.getaddrinfo
+        monkeypatch.setattr(socket, "getaddrinfo",
+            lambda host, port, family=0, kind=0, proto=0, flags=0: (
+            world.look_up(flags) if host == "localhost" else real(host, port, family,
+                kind, proto, flags)))
+        return world
 
     return make
 
 
-BAD_CERTIFICATES = {  # with the key of CERTIFICATE; the first is not trusted, the second of 2000, the third for another host
+# With the key of CERTIFICATE; the first is not trusted, the second of 2000, the third for
+# another host.
+BAD_CERTIFICATES = {
     "unknown": (
-        "MIIBhTCCASqgAwIBAgIBATAKBggqhkjOPQQDAjASMRAwDgYDVQQDDAd1bmtub3duMCAXDTIwMDEwMTAwMDAwMFoYDzIxMjAwMTAxMDAwMDAwWjASMRAwDg"
-        "YDVQQDDAd1bmtub3duMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAETWb/BwW5zRFiGriD6x3aSLmdOAvbmG4JSFzxLJqxRGkxn6Occ+ytm7hyUhhXgr5M"
-        "fWcQabP1WWZDpxUvSVz+HKNvMG0wGgYDVR0RBBMwEYIJbG9jYWxob3N0hwR/AAABMA8GA1UdEwEB/wQFMAMBAf8wHQYDVR0OBBYEFNGLc6P0jInpVNNkiG"
-        "IH8io0wAoXMB8GA1UdIwQYMBaAFNGLc6P0jInpVNNkiGIH8io0wAoXMAoGCCqGSM49BAMCA0kAMEYCIQCLYXVe7hThlCYTjNK95Ojb0SBxTg4p3F2vwHDZ"
-        "EJLydAIhAKyTSEq73WhBP1UkX4iOQYB4RvWTwPN2c/ElbmqwNWTG"),
+        "MIIBhTCCASqgAwIBAgIBATAKBggqhkjOPQQDAjASMRAwDgYDVQQDDAd1bmtub3duMCAXDTIwMDEwMTAwMDAwMFoY"
+        "DzIxMjAwMTAxMDAwMDAwWjASMRAwDgYDVQQDDAd1bmtub3duMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAETWb/"
+        "BwW5zRFiGriD6x3aSLmdOAvbmG4JSFzxLJqxRGkxn6Occ+ytm7hyUhhXgr5MfWcQabP1WWZDpxUvSVz+HKNvMG0w"
+        "GgYDVR0RBBMwEYIJbG9jYWxob3N0hwR/AAABMA8GA1UdEwEB/wQFMAMBAf8wHQYDVR0OBBYEFNGLc6P0jInpVNNk"
+        "iGIH8io0wAoXMB8GA1UdIwQYMBaAFNGLc6P0jInpVNNkiGIH8io0wAoXMAoGCCqGSM49BAMCA0kAMEYCIQCLYXVe"
+        "7hThlCYTjNK95Ojb0SBxTg4p3F2vwHDZEJLydAIhAKyTSEq73WhBP1UkX4iOQYB4RvWTwPN2c/ElbmqwNWTG"),
     "expired": (
-        "MIIBgzCCASigAwIBAgIBAjAKBggqhkjOPQQDAjASMRAwDgYDVQQDDAdleHBpcmVkMB4XDTAwMDEwMTAwMDAwMFoXDTAxMDEwMTAwMDAwMFowEjEQMA4GA1"
-        "UEAwwHZXhwaXJlZDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABE1m/wcFuc0RYhq4g+sd2ki5nTgL25huCUhc8SyasURpMZ+jnHPsrZu4clIYV4K+TH1n"
-        "EGmz9VlmQ6cVL0lc/hyjbzBtMBoGA1UdEQQTMBGCCWxvY2FsaG9zdIcEfwAAATAPBgNVHRMBAf8EBTADAQH/MB0GA1UdDgQWBBTRi3Oj9IyJ6VTTZIhiB/"
-        "IqNMAKFzAfBgNVHSMEGDAWgBTRi3Oj9IyJ6VTTZIhiB/IqNMAKFzAKBggqhkjOPQQDAgNJADBGAiEAoplQ/rr/0zWdzS/liz1QxNQ/uBc+SGrE2Hdi2pQy"
-        "JDkCIQDwRJcTDXkyl5aR+WVDgX1RE3XPSUnzI1o2+ABfkCALDQ=="),
+        "MIIBgzCCASigAwIBAgIBAjAKBggqhkjOPQQDAjASMRAwDgYDVQQDDAdleHBpcmVkMB4XDTAwMDEwMTAwMDAwMFoX"
+        "DTAxMDEwMTAwMDAwMFowEjEQMA4GA1UEAwwHZXhwaXJlZDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABE1m/wcF"
+        "uc0RYhq4g+sd2ki5nTgL25huCUhc8SyasURpMZ+jnHPsrZu4clIYV4K+TH1nEGmz9VlmQ6cVL0lc/hyjbzBtMBoG"
+        "A1UdEQQTMBGCCWxvY2FsaG9zdIcEfwAAATAPBgNVHRMBAf8EBTADAQH/MB0GA1UdDgQWBBTRi3Oj9IyJ6VTTZIhi"
+        "B/IqNMAKFzAfBgNVHSMEGDAWgBTRi3Oj9IyJ6VTTZIhiB/IqNMAKFzAKBggqhkjOPQQDAgNJADBGAiEAoplQ/rr/"
+        "0zWdzS/liz1QxNQ/uBc+SGrE2Hdi2pQyJDkCIQDwRJcTDXkyl5aR+WVDgX1RE3XPSUnzI1o2+ABfkCALDQ=="),
     "other": (
-        "MIIBczCCARigAwIBAgIBAzAKBggqhkjOPQQDAjAQMQ4wDAYDVQQDDAVvdGhlcjAgFw0yMDAxMDEwMDAwMDBaGA8yMTIwMDEwMTAwMDAwMFowEDEOMAwGA1"
-        "UEAwwFb3RoZXIwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAARNZv8HBbnNEWIauIPrHdpIuZ04C9uYbglIXPEsmrFEaTGfo5xz7K2buHJSGFeCvkx9ZxBp"
-        "s/VZZkOnFS9JXP4co2EwXzAMBgNVHREEBTADggF4MA8GA1UdEwEB/wQFMAMBAf8wHQYDVR0OBBYEFNGLc6P0jInpVNNkiGIH8io0wAoXMB8GA1UdIwQYMB"
-        "aAFNGLc6P0jInpVNNkiGIH8io0wAoXMAoGCCqGSM49BAMCA0kAMEYCIQCsu4g9NinzvQ/mx2mJ3n13jGLsR2YVQvNj4XGb1dc61gIhANmnO6e86UBNAmbI"
-        "pIa8ByradWqwVTMfA7PucNfVLIe8"),
+        "MIIBczCCARigAwIBAgIBAzAKBggqhkjOPQQDAjAQMQ4wDAYDVQQDDAVvdGhlcjAgFw0yMDAxMDEwMDAwMDBaGA8y"
+        "MTIwMDEwMTAwMDAwMFowEDEOMAwGA1UEAwwFb3RoZXIwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAARNZv8HBbnN"
+        "EWIauIPrHdpIuZ04C9uYbglIXPEsmrFEaTGfo5xz7K2buHJSGFeCvkx9ZxBps/VZZkOnFS9JXP4co2EwXzAMBgNV"
+        "HREEBTADggF4MA8GA1UdEwEB/wQFMAMBAf8wHQYDVR0OBBYEFNGLc6P0jInpVNNkiGIH8io0wAoXMB8GA1UdIwQY"
+        "MBaAFNGLc6P0jInpVNNkiGIH8io0wAoXMAoGCCqGSM49BAMCA0kAMEYCIQCsu4g9NinzvQ/mx2mJ3n13jGLsR2YV"
+        "QvNj4XGb1dc61gIhANmnO6e86UBNAmbIpIa8ByradWqwVTMfA7PucNfVLIe8"),
 }
 
 
@@ -4446,6 +5188,7 @@ def answers(head, body=b"", end=False):
     def script(request, conn):
         conn.send(b"HTTP/1.1 " + head.encode() + b"\r\n\r\n" + body)
         return not end and None
+
     return script
 
 
@@ -4457,6 +5200,7 @@ def endless(start, piece=b"x" * 65536):
                 conn.send(piece)
         finally:
             script.sent = max(script.sent, count * len(piece))
+
     script.sent = 0
     return script
 
@@ -4466,7 +5210,8 @@ def upgrading(old, new):
 
 
 def status_of(code, text=b"", **more):
-    body = json.dumps(dict({"kind": "Status", "code": code, "message": "no"}, **more)).encode() if not text else text
+    body = json.dumps(dict({"kind": "Status", "code": code, "message": "no"},
+        **more)).encode() if not text else text
     return answers("%d No\r\nContent-Length: %d" % (code, len(body)), body)
 
 
@@ -4475,89 +5220,115 @@ def status_of(code, text=b"", **more):
 
 @row("W1", "W2", "W3", "W4", "W5")
 @pytest.mark.parametrize("begins", ["at the start", "later"])
-@pytest.mark.parametrize("way", ["no name", "refused", "black hole", "mute TLS", "unknown", "expired", "other"])
+@pytest.mark.parametrize("way", ["no name", "refused", "black hole", "mute TLS", "unknown",
+    "expired", "other"])
 def test_a_blocked_way_is_tried_ever_more_slowly_and_gone_on_from(
-        world, client, listener, certificate, trusting, tmp_path, way, begins):
+        new_world, new_client, listener, certificate, trusting, tmp_path, way, begins):
     tls = way == "mute TLS" or way in BAD_CERTIFICATES
-    one, times = world(tls), dict(connect_timeout=0.02, list_idle=0.02) if way in ("black hole", "mute TLS") else {}
+    world = new_world(tls)
+    times = dict(connect_timeout=0.02, list_idle=0.02) if way in ("black hole", "mute TLS") else {}
 
     def undo():
-        asked.append(len(one.server.requests))
+        asked.append(len(world.server.requests))
         proxy.accept()
-        one.server.context and one.server.context.load_cert_chain(certificate)
+        world.server.context and world.server.context.load_cert_chain(certificate)
         for name in times:
-            setattr(one.client, name, getattr(apiproxy.Settings, name))
+            setattr(world.client, name, getattr(apiproxy.Settings, name))
 
     def block():
         if way in BAD_CERTIFICATES:
             path = tmp_path / "bad.pem"
             path.write_text(pem()[0] + pem_of(way))
-            one.server.context.load_cert_chain(str(path))
+            world.server.context.load_cert_chain(str(path))
         elif way == "refused":
             proxy.refuse()
-        asked.append(len(one.server.requests))
-        one.broken(place=lambda: [] if way == "no name" else [at(dead or "127.0.0.1:%d" % one.port)], undo=undo)
+
+        asked.append(len(world.server.requests))
+        world.broken(place=lambda: [] if way == "no name"
+            else [at(dead or "127.0.0.1:%d" % world.port)], undo=undo)
 
     trusting.load_verify_locations(cadata=pem_of("expired") + pem_of("other"))
     asked, dead = [], listener(full=way == "black hole") if times else ""
-    with FaultProxy(one.port) as proxy:
-        one.port = proxy.port
+    with FaultProxy(world.port) as proxy:
+        world.port = proxy.port
         if begins == "later":
-            one.start(client, ssl_context=trusting).ready()
+            world.start(new_client, ssl_context=trusting).ready()
             for name, value in times.items():
-                setattr(one.client, name, value)
+                setattr(world.client, name, value)
             block()
         else:
             block()
-            one.start(client, ssl_context=trusting, **times)
-        one.settled()
-    one.slows_down()
+            world.start(new_client, ssl_context=trusting, **times)
+        world.settled()
+
+    world.slows_down()
+
     assert asked[0] == asked[1]  # nothing was asked in any other way meanwhile
-    assert {error.status for error in one.errors} == {408 if times else 502}
-    said = {"unknown": "self.signed", "expired": "expired", "other": "ostname mismatch"}.get(way, "")
-    assert not said or all(re.search(said, error.__cause__.verify_message) for error in one.errors)
-    assert one.lists == 1 and one.resumed == (["11", "11"] if begins == "later" else ["13"])
+    assert {error.status for error in world.errors} == {408 if times else 502}
+
+    said = {"unknown": "self.signed", "expired": "expired", "other": "ostname mismatch"}.get(way,
+        "")
+    assert not said or all(re.search(said, error.__cause__.verify_message)
+        for error in world.errors)
+    assert world.lists == 1 and world.resumed == (["11", "11"] if begins == "later" else ["13"])
     assert default("connect_timeout") == 10.0
 
 
-ANSWERS = {  # name: (script, status, the requests that it is for, after how many failures a list is due: 0 for never)
+# name: script, status, requests that it is for, failures after which a list is due (0: never)
+ANSWERS = {
     "wrong accept": (upgrading(b"Accept: ", b"Accept: x"), 101, "watch", 3),
-    "protocol": (upgrading(b"\r\n\r\n", b"\r\nSec-WebSocket-Protocol: v9.k8s.io\r\n\r\n"), 101, "watch", 3),
-    "extension": (upgrading(b"\r\n\r\n", b"\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n"), 101, "watch", 3),
+    "protocol": (upgrading(b"\r\n\r\n", b"\r\nSec-WebSocket-Protocol: v9.k8s.io\r\n\r\n"),
+        101, "watch", 3),
+    "extension": (upgrading(b"\r\n\r\n",
+        b"\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n"), 101, "watch", 3),
     "200": (lambda request, conn: conn.reply(200, pod("a")), 200, "list watch", 3),
     "redirect": (None, 302, "list watch", 3),
     "400 empty": (answers("400 Bad Request", end=True), 400, "list watch", 3),
     "403 empty": (answers("403 Forbidden", end=True), 403, "list watch", 3),
-    "404 JSON": (status_of(404), 404, "list watch", 3), "404 text": (status_of(404, b"404 page not found\n"), 404, "list watch", 3),
+    "404 JSON": (status_of(404), 404, "list watch", 3),
+    "404 text": (status_of(404, b"404 page not found\n"), 404, "list watch", 3),
     "410": (status_of(410, reason="Expired"), None, "watch", 1),
     "500 HTML": (status_of(500, b"<html>"), 500, "list watch", 3),
     "503 empty": (answers("503 No\r\nContent-Length: 0"), 503, "list watch", 3),
-    "502 gzip": (answers("502 No\r\nContent-Encoding: gzip\r\nContent-Length: 26", gzip.compress(b"<html>")), 502, "list watch", 3),
-    "500 of 100 MB": (endless(b"HTTP/1.1 500 No\r\nContent-Length: 100000000\r\n\r\n"), 500, "list watch", 3),
+    "502 gzip": (answers("502 No\r\nContent-Encoding: gzip\r\nContent-Length: 26",
+        gzip.compress(b"<html>")), 502, "list watch", 3),
+    "500 of 100 MB": (endless(b"HTTP/1.1 500 No\r\nContent-Length: 100000000\r\n\r\n"),
+        500, "list watch", 3),
     "endless header": (endless(b"HTTP/1.1 200 OK\r\nX: "), 502, "list watch", 0),
     "endless headers": (endless(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 1000), 502, "list watch", 0),
-    **{"ERROR %s%s" % (code, " close" * len(last)): (once(error(code, "Odd"), *last), code, "watch", 3)
+    **{"ERROR %s%s" % (code, " close" * len(last)): (once(error(code, "Odd"), *last),
+        code, "watch", 3)
        for code in (500, 429, 504, 599) for last in ([], [1000])},
-    "ERROR 410": (once(error(410)), None, "watch", 1), "ERROR 410 close": (once(error(410), 1000), None, "watch", 1),
+    "ERROR 410": (once(error(410)), None, "watch", 1),
+    "ERROR 410 close": (once(error(410), 1000), None, "watch", 1),
     "ERROR bare": (once({"type": "ERROR", "object": {}}), 0, "watch", 3),
 }
 
 
 @row("W6", "W7", "W9", "W10", "W11", "W16", "W18", "W19", "W21", "W35", "W36")
-@pytest.mark.parametrize("name, where", [(name, where) for name in ANSWERS for where in ANSWERS[name][2].split()])
-def test_a_server_that_answers_badly_is_reported_each_time_and_survived(serve, world, client, name, where):
+@pytest.mark.parametrize("name, where", [(name, where) for name in ANSWERS
+    for where in ANSWERS[name][2].split()])
+def test_a_server_that_answers_badly_is_reported_each_time_and_survived(
+        serve, new_world, new_client, name, where):
     fault, status, _, relist = ANSWERS[name]
     elsewhere = serve(hello)
-    one = world().start(client).ready()
-    one.broken(fault or answers("302 Found\r\nLocation: %s/x\r\nContent-Length: 0" % elsewhere.url), where,
+    world = new_world().start(new_client).ready()
+    world.broken(fault
+               or answers("302 Found\r\nLocation: %s/x\r\nContent-Length: 0" % elsewhere.url),
+               where,
                last=error(410) if where == "list" else 1000)
-    one.settled(errors=0 if status is None else None)
-    one.slows_down()
-    assert {one_error.status for one_error in one.errors} <= {status} and not elsewhere.count
-    assert all(len(one_error.body) <= 1 << 20 for one_error in one.errors) and getattr(fault, "sent", 0) < 1e8
-    lists = 1 + (where == "list") + (len(one.attempts) // relist if where == "watch" and relist else 0)
-    assert one.lists == lists
-    assert not [request for request in one.server.requests if not request.is_watch and "resourceVersion" in request.path]
+    world.settled(errors=0 if status is None else None)
+    world.slows_down()
+
+    assert {one_error.status for one_error in world.errors} <= {status} and not elsewhere.count
+    assert all(len(one_error.body) <= 1 << 20 for one_error in world.errors)
+    assert getattr(fault, "sent", 0) < 1e8
+
+    lists = 1 + (where == "list") + (len(world.attempts) // relist if where == "watch"
+        and relist else 0)
+    assert world.lists == lists
+    assert not [request for request in world.server.requests if not request.is_watch
+        and "resourceVersion" in request.path]
 
 
 @row("W11")
@@ -4569,50 +5340,67 @@ def test_a_handshake_refused_without_a_word_gets_a_hint_of_the_usual_reasons(ser
 
 
 @row("W8")
-@pytest.mark.parametrize("pieces", [lambda wire: [wire[index:index + 1] for index in range(len(wire))], lambda wire: [wire]])
-def test_events_that_come_with_a_101_are_applied(world, client, pieces):
+@pytest.mark.parametrize("pieces",
+    [lambda wire: [wire[index:index + 1] for index in range(len(wire))], lambda wire: [wire]])
+def test_events_that_come_with_a_101_are_applied(new_world, new_client, pieces):
     def glued(request, conn):
-        one.mend()
-        events = [change for version, change in one.log if version > int(query(request)["resourceVersion"])]
-        for piece in pieces(accepting(request) + b"".join(frame(1, json.dumps(change)) for change in events) + frame(8, b"\x03\xe8")):
+        world.mend()
+        events = [change for version,
+            change in world.log if version > int(query(request)["resourceVersion"])]
+        for piece in pieces(accepting(request) + b"".join(frame(1, json.dumps(change))
+                for change in events) + frame(8, b"\x03\xe8")):
             conn.send(piece)
 
-    one = world().start(client).ready()
-    one.broken(glued, "watch")
-    one.settled(bound=1, errors=0)
-    assert one.resumed == ["11", "13"] and one.lists == 1
+    world = new_world().start(new_client).ready()
+    world.broken(glued, "watch")
+    world.settled(bound=1, errors=0)
+    assert world.resumed == ["11", "13"] and world.lists == 1
 
 
 @row("W12", "W13", "W14")
-@pytest.mark.parametrize("code, text", [(401, b""), (403, b""), (404, b""), (404, b"404 page not found")])
-def test_what_is_refused_for_a_while_is_there_again_after(world, client, code, text):
-    tokens, one = map("SECRET-%d".__mod__, itertools.count()), world().start(client).ready()
-    one.client.set_token("dev", lambda: next(tokens))
-    old = {item["metadata"]["uid"] for item in one.shown}
+@pytest.mark.parametrize("code, text",
+    [(401, b""), (403, b""), (404, b""), (404, b"404 page not found")])
+def test_what_is_refused_for_a_while_is_there_again_after(new_world, new_client, code, text):
+    tokens = map("SECRET-%d".__mod__, itertools.count())
+    world = new_world().start(new_client).ready()
+    world.client.set_token("dev", lambda: next(tokens))
+    old = {item["metadata"]["uid"] for item in world.shown}
     if code == 404:  # the type itself goes: its objects first
-        one.change("a", gone=True)
-        eventually(lambda: one.views[-1][1] == "")
-    before, kept = len(one.views), []
-    one.broken(status_of(code, text), "list watch", undo=lambda: (one.change("a"), kept.append(len(one.views))))
-    one.settled()
-    one.slows_down()
-    sent = [request.headers["authorization"] for request in one.server.requests[2:]]
+        world.change("a", gone=True)
+        eventually(lambda: world.views[-1][1] == "")
+
+    before, kept = len(world.views), []
+    world.broken(status_of(code, text), "list watch",
+        undo=lambda: (world.change("a"), kept.append(len(world.views))))
+    world.settled()
+    world.slows_down()
+    sent = [request.headers["authorization"] for request in world.server.requests[2:]]
+
     assert len(set(sent)) == len(sent) > 8  # the token is read anew for every attempt
-    assert kept == [before] and one.lists == 2 and {error.status for error in one.errors} == {code}
-    assert code != 404 or not old & {item["metadata"]["uid"] for item in one.shown}
+    assert kept == [before]
+    assert world.lists == 2
+    assert {error.status for error in world.errors} == {code}
+    assert code != 404 or not old & {item["metadata"]["uid"] for item in world.shown}
 
 
 @row("W15")
-def test_where_nothing_can_be_watched_lists_follow_at_the_pace_of_the_retries(world, client):
-    changes, one = [], world().start(client).ready()
+def test_where_nothing_can_be_watched_lists_follow_at_the_pace_of_the_retries(
+        new_world, new_client):
+    changes, world = [], new_world().start(new_client).ready()
     for seconds in (60, 180, 300):
-        one.clock.after(seconds, lambda: (one.change("a"), changes.append((one.clock.passed, one.history[one.version]))))
-    one.broken(status_of(405), "watch", seconds=450)
-    one.settled()
-    one.slows_down()
-    assert one.lists == 1 + len(one.attempts) // 3 and {error.status for error in one.errors} == {405}
+        world.clock.after(seconds,
+            lambda: (world.change("a"),
+                changes.append((world.clock.passed, world.history[world.version]))))
+
+    world.broken(status_of(405), "watch", seconds=450)
+    world.settled()
+    world.slows_down()
+
+    assert world.lists == 1 + len(world.attempts) // 3
+    assert {error.status for error in world.errors} == {405}
+
     for when, state in changes:  # at three attempts, half a minute apart
-        assert 0 <= next(shown for shown, text in one.views if text == state) - when <= 95
+        assert 0 <= next(shown for shown, text in world.views if text == state) - when <= 95
 
 
 # -- B. LIST
@@ -4620,128 +5408,157 @@ def test_where_nothing_can_be_watched_lists_follow_at_the_pace_of_the_retries(wo
 
 @row("W22")
 @pytest.mark.parametrize("start", [b"", HEAD[:20], HEAD, HEAD + b'{"items": ['], ids=short)
-def test_a_list_that_falls_silent_is_given_up(world, client, start):
-    one = world().start(client, keep_alive=0.0).ready()
-    one.client.list_idle = 0.02
-    one.broken(sends(start), "list", lambda: [at("127.0.0.1:%d" % one.port)], last=error(410),
-               undo=lambda: setattr(one.client, "list_idle", 30.0))
-    one.settled()
-    one.slows_down()
-    assert {error.status for error in one.errors} == {408} and default("list_idle") == 30.0
+def test_a_list_that_falls_silent_is_given_up(new_world, new_client, start):
+    world = new_world().start(new_client, keep_alive=0.0).ready()
+    world.client.list_idle = 0.02
+    world.broken(sends(start), "list", lambda: [at("127.0.0.1:%d" % world.port)], last=error(410),
+               undo=lambda: setattr(world.client, "list_idle", 30.0))
+    world.settled()
+    world.slows_down()
+
+    assert {error.status for error in world.errors} == {408} and default("list_idle") == 30.0
 
 
 @row("W22")
-def test_a_list_that_comes_slowly_is_waited_for(world, client):
+def test_a_list_that_comes_slowly_is_waited_for(new_world, new_client):
     def slowly(request, conn):
-        body = json.dumps(pods(*one.state.values(), version=str(one.version))).encode()
+        body = json.dumps(pods(*world.state.values(), version=str(world.version))).encode()
         answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
         for part in range(5):
-            one.clock.skip(20)
+            world.clock.skip(20)
             conn.send(answer[part * len(answer) // 5:(part + 1) * len(answer) // 5])
-        one.mend()
+        world.mend()
 
-    one = world().start(client).ready()
-    one.broken(slowly, "list", last=error(410), seconds=10000)
-    one.settled(errors=0)
+    world = new_world().start(new_client).ready()
+    world.broken(slowly, "list", last=error(410), seconds=10000)
+    world.settled(errors=0)
 
 
 @row("W23")
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_list_cut_at_any_octet_is_not_shown(world, client, chunked):
+def test_a_list_cut_at_any_byte_is_not_shown(new_world, new_client, chunked):
     def cut_short(request, conn):
-        body = json.dumps(pods(*one.state.values(), version=str(one.version)), indent=1).encode()
-        body = b"".join(b"%x\r\n%s\r\n" % (len(line), line) for line in body.splitlines(True)) + b"0\r\n\r\n" if chunked else body
+        body = json.dumps(pods(*world.state.values(), version=str(world.version)),
+            indent=1).encode()
+        body = b"".join(b"%x\r\n%s\r\n" % (len(line), line)
+            for line in body.splitlines(True)) + b"0\r\n\r\n" if chunked else body
         kind = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % len(body)
         answer = b"HTTP/1.1 200 OK\r\n%s\r\n\r\n%s" % (kind, body)
-        if len(one.attempts) == 1:  # the last first: what fails later on a kept connection would be asked again
-            cuts.extend(set(range(0, len(answer), 7)) | set(range(answer.index(b"\r\n\r\n"), len(answer) - len(body) + 9)) | set(
+
+        # the last first: what fails later on a kept connection would be asked again
+        if len(world.attempts) == 1:
+            cuts.extend(set(range(0, len(answer), 7)) |
+                set(range(answer.index(b"\r\n\r\n"), len(answer) - len(body) + 9)) | set(
                 range(len(answer) - 9, len(answer))))
             cuts.sort()
+
         conn.send(answer[:cuts.pop()])
         if not cuts:
-            one.mend()
+            world.mend()
         return False
 
-    cuts, one = [], world().start(client, resync=1e6).ready()
-    one.broken(cut_short, "list", last=error(410), seconds=1e6)
-    one.settled()
-    assert len(one.attempts) > 60 and {error.status for error in one.errors} == {502} and len(one.views) == 2
+    cuts, world = [], new_world().start(new_client, resync=1e6).ready()
+    world.broken(cut_short, "list", last=error(410), seconds=1e6)
+    world.settled()
+    assert len(world.attempts) > 60
+    assert {error.status for error in world.errors} == {502}
+    assert len(world.views) == 2
 
 
 @row("W23")
-def test_a_list_cut_by_the_network_is_not_shown(world, client):
-    one = world()
-    with FaultProxy(one.port) as proxy:
-        one.port = proxy.port
-        one.start(client).ready()
-        one.broken(lambda request, conn: (proxy.cut(200, "down"), one.list(request, conn)), "list", last=error(410), undo=proxy.clear)
-        one.settled()
-    one.slows_down()
-    assert {error.status for error in one.errors} == {502} and len(one.views) == 2
+def test_a_list_cut_by_the_network_is_not_shown(new_world, new_client):
+    world = new_world()
+    with FaultProxy(world.port) as proxy:
+        world.port = proxy.port
+        world.start(new_client).ready()
+        world.broken(lambda request, conn: (proxy.cut(200, "down"), world.list(request, conn)),
+            "list", last=error(410), undo=proxy.clear)
+        world.settled()
+
+    world.slows_down()
+
+    assert {error.status for error in world.errors} == {502} and len(world.views) == 2
 
 
 @row("W27")
 @pytest.mark.parametrize("tokens", ["x", "xy"])
-def test_a_list_that_never_gets_on_is_given_up_and_tried_again(world, client, tokens):
+def test_a_list_that_never_gets_on_is_given_up_and_tried_again(new_world, new_client, tokens):
     def page(request, conn):
         token = query(request).get("continue")
         begun.append(token is None)
-        conn.reply(200, pods(pod("z"), **{"continue": tokens[(tokens.find(token or tokens[-1]) + 1) % len(tokens)]}))
+        conn.reply(200,
+            pods(pod("z"),
+                **{"continue": tokens[(tokens.find(token or tokens[-1]) + 1) % len(tokens)]}))
 
-    begun, one = [], world().start(client).ready()
-    one.broken(page, "list", last=error(410))
-    eventually(lambda: one.mended)
-    one.settled(errors=sum(begun))
-    assert sum(begun) * (len(tokens) + 1) == len(begun) == len(one.attempts)
+    begun, world = [], new_world().start(new_client).ready()
+    world.broken(page, "list", last=error(410))
+    eventually(lambda: world.mended)
+
+    world.settled(errors=sum(begun))
+    assert sum(begun) * (len(tokens) + 1) == len(begun) == len(world.attempts)
 
 
 @row("W28")
-def test_changes_between_pages_and_between_list_and_watch_are_neither_lost_nor_doubled(world, client):
+def test_changes_between_pages_and_between_list_and_watch_are_neither_lost_nor_doubled(
+        new_world, new_client):
     def paged(request, conn):
-        with one.lock:
+        with world.lock:
             if "continue" not in query(request):
-                kept[:] = [str(one.version), list(one.state.values())]
-                for name, gone in (("a", True), ("c", False), ("d", True), ("e", False), ("f", False), ("a", False)):
-                    one.change(name, gone)
+                kept[:] = [str(world.version), list(world.state.values())]
+                for name, gone in (("a", True), ("c", False), ("d", True), ("e", False),
+                        ("f", False), ("a", False)):
+                    world.change(name, gone)
                 return conn.reply(200, pods(*kept[1][:2], version=kept[0], **{"continue": "t"}))
             for name, gone in (("a", False), ("b", True), ("b", False), ("e", True)):
-                one.change(name, gone)
-            conn.reply(200, pods(*kept[1][2:], version=str(one.version)))
-            one.change("d")
+                world.change(name, gone)
+            conn.reply(200, pods(*kept[1][2:], version=str(world.version)))
+            world.change("d")
 
-    kept, one = [], world()
+    kept, world = [], new_world()
     for name in "bcd":
-        one.change(name)
-    one.fault, one.where = paged, "list"
-    one.start(client).ready()
-    assert not one.wrong and not one.errors and one.resumed == kept[:1] and len(one.views) > 5
+        world.change(name)
+    world.fault, world.where = paged, "list"
+    world.start(new_client).ready()
+
+    assert not world.wrong
+    assert not world.errors
+    assert world.resumed == kept[:1]
+    assert len(world.views) > 5
 
 
 # -- C. what a stream carries
 
 
 @row("W31")
-def test_an_object_deleted_and_made_anew_a_hundred_times_is_there_once(world, client):
-    one = world().start(client).ready()
+def test_an_object_deleted_and_made_anew_a_hundred_times_is_there_once(new_world, new_client):
+    world = new_world().start(new_client).ready()
     for number in range(100):
-        one.change("a", gone=True)
-        one.change("a")
+        world.change("a", gone=True)
+        world.change("a")
         if number % 25 == 12:
-            one.end_watches()
-    one.ready()
-    assert not one.wrong and not one.errors and one.lists == 1 and len(one.shown) == 1
+            world.end_watches()
+
+    world.ready()
+
+    assert not world.wrong and not world.errors and world.lists == 1 and len(world.shown) == 1
 
 
 @row("W42")
 @pytest.mark.parametrize("start, piece", [
-    (frame(1, "{", fin=False), frame(0, b"x" * 65000, fin=False)), (b"\x81\x7f" + (1 << 40).to_bytes(8, "big"), b"x" * 65000),
-    (b"\x81\x7f" + (1 << 63).to_bytes(8, "big"), b"x" * 65000), (frame(1, b"x" * (2 << 20)), b"x" * 65000)], ids=short)
-def test_a_message_beyond_the_limit_is_no_event_and_fills_no_memory(world, client, start, piece):
+    (frame(1, "{", fin=False), frame(0, b"x" * 65000, fin=False)),
+    (b"\x81\x7f" + (1 << 40).to_bytes(8, "big"), b"x" * 65000),
+    (b"\x81\x7f" + (1 << 63).to_bytes(8, "big"), b"x" * 65000),
+    (frame(1, b"x" * (2 << 20)), b"x" * 65000)], ids=short)
+def test_a_message_beyond_the_limit_is_no_event_and_fills_no_memory(
+        new_world, new_client, start, piece):
     fault = endless(start, piece)
-    one = world().start(client, max_message=1 << 20, close_timeout=0.001).ready()
-    one.broken(lambda request, conn: conn.upgrade(request) or fault(request, conn), "watch")
-    one.settled()
-    assert default("max_message") == 64 << 20 and 0 < fault.sent < 1e8 and one.lists == 1 + len(one.attempts)
+    world = new_world().start(new_client, max_message=1 << 20, close_timeout=0.001).ready()
+    world.broken(lambda request, conn: conn.upgrade(request) or fault(request, conn), "watch")
+    world.settled()
+
+    assert default("max_message") == 64 << 20
+    assert 0 < fault.sent < 1e8
+    assert world.lists == 1 + len(world.attempts)
 
 
 # -- D. loss of the connection
@@ -4750,24 +5567,33 @@ LATE = frame(1, json.dumps(CHANGES[1]))
 
 
 @row("W47", "W49", "W50", "W51")
-@pytest.mark.parametrize("steps, lists, errors, over_tls", [pytest.param(*case[1:], id=case[0]) for case in [
+@pytest.mark.parametrize("steps, lists, errors, over_tls",
+    [pytest.param(*case[1:], id=case[0]) for case in [
     # how the first watch ends; lists in all; errors; errors over TLS
-    ("1000", [B2, 1000], 1, [], []), ("1000, quiet", [1000], 1, [], []), ("1000 after a bookmark", [bookmark("11"), 1000], 1, [], []),
-    ("1001", [B2, 1001], 1, [], []), ("1012", [B2, 1012], 1, [], []), ("no code", [B2, frame(8), eof], 1, [], []),
-    ("1011", [B2, 1011], 1, [0], [0]), ("1013", [B2, 1013], 1, [0], [0]), ("4000", [B2, 4000], 1, [0], [0]),
-    ("1006", [B2, frame(8, b"\x03\xee"), eof], 2, [0], [0]), ("one octet of code", [B2, frame(8, b"\x03"), eof], 2, [0], [0]),
+    ("1000", [B2, 1000], 1, [], []), ("1000, quiet", [1000], 1, [], []),
+    ("1000 after a bookmark", [bookmark("11"), 1000], 1, [], []),
+    ("1001", [B2, 1001], 1, [], []), ("1012", [B2, 1012], 1, [], []),
+    ("no code", [B2, frame(8), eof], 1, [], []),
+    ("1011", [B2, 1011], 1, [0], [0]), ("1013", [B2, 1013], 1, [0], [0]),
+    ("4000", [B2, 4000], 1, [0], [0]),
+    ("1006", [B2, frame(8, b"\x03\xee"), eof], 2, [0], [0]),
+    ("one byte of code", [B2, frame(8, b"\x03"), eof], 2, [0], [0]),
     ("reason not UTF-8", [B2, frame(8, b"\x03\xe8\xff"), eof], 2, [0], [0]),
-    ("end", [B2, eof], 1, [], [0]), ("end, quiet", [eof], 1, [], [0]),  # TLS without close_notify may have been cut by anybody
-    ("end in a head", [B2, LATE[:1], eof], 1, [], [0]), ("end in a frame", [B2, LATE[:-1], eof], 1, [], [0]),
+    # TLS without close_notify may have been cut by anybody
+    ("end", [B2, eof], 1, [], [0]), ("end, quiet", [eof], 1, [], [0]),
+    ("end in a head", [B2, LATE[:1], eof], 1, [], [0]),
+    ("end in a frame", [B2, LATE[:-1], eof], 1, [], [0]),
     ("end in a message", [B2, frame(1, json.dumps(CHANGES[1])[:20], fin=False), eof], 1, [], [0]),
     ("reset", [B2, reset], 1, [0], [0]), ("reset in a frame", [B2, LATE[:-1], reset], 1, [0], [0]),
 ]])
 @both
-def test_a_watch_that_is_lost_goes_on_at_once_where_it_was(serve, client, trusting, clock, tls, steps, lists, errors, over_tls):
+def test_a_watch_that_is_lost_goes_on_at_once_where_it_was(
+        serve, new_client, trusting, clock, tls, steps, lists, errors, over_tls):
     api = clock.watch(Api(serve, [pods(pod("a")), AFTER], [steps, [since(*CHANGES)]], tls=tls))
-    api.start(client, ssl_context=trusting, **dict(REAL_TIMES, short_watch=0.0))
+    api.start(new_client, ssl_context=trusting, **dict(REAL_TIMES, short_watch=0.0))
     eventually(lambda: api.views[-1:] == STATES[-1:])
-    assert api.asked(True, 2)["resourceVersion"] == ("16" if lists == 2 else "12" if B2 in steps else "11" if bookmark("11") in steps else "10")
+    assert api.asked(True, 2)["resourceVersion"] == ("16" if lists == 2 else "12"
+        if B2 in steps else "11" if bookmark("11") in steps else "10")
     assert api.views == (STATES if lists == 1 else ["a1", "a1 b12", "a14"])
     assert api.errors == (over_tls if tls else errors)
     assert (len(api.asked(False)), len(api.asked(True))) == (lists, 2) and clock.passed <= 0.5
@@ -4776,18 +5602,23 @@ def test_a_watch_that_is_lost_goes_on_at_once_where_it_was(serve, client, trusti
 @row("W52", "W53")
 @pytest.mark.parametrize("way", ["both", "down", "up"])
 @pytest.mark.parametrize("fault", ["drop", "stall"])
-def test_a_peer_that_vanishes_is_given_up_and_nothing_is_missed(serve, client, through, caplog, way, fault):
+def test_a_peer_that_vanishes_is_given_up_and_nothing_is_missed(
+        serve, new_client, through, caplog, way, fault):
     gone = threading.Event()
-    api = Api(serve, watches=[[bookmark("11"), lambda *args: gone.wait(10), since(*CHANGES), pong], [since(*CHANGES)]])
+    api = Api(serve, watches=[[bookmark("11"), lambda *args: gone.wait(10), since(*CHANGES), pong],
+        [since(*CHANGES)]])
     proxy, proxied = through(api)
     api.start(proxied, ping_interval=0.05, ping_timeout=0.1, short_watch=0.0)
     eventually(lambda: api.client.tasks and "= open" in caplog.text)  # not before its 101 has come
+
     getattr(proxy, fault)(way)
     gone.set()  # the server's changes go into the hole, unless only the other way is lost
     eventually(lambda: api.errors)
+
     proxy.clear()
     eventually(lambda: api.views[-1:] == STATES[-1:])
     assert api.views == STATES and api.errors[0] == 0
+
     soon = default("retry_base") / 8
     assert default("ping_interval") + default("ping_timeout") + soon <= 35
     # for one that is dead but for its pongs
@@ -4795,7 +5626,8 @@ def test_a_peer_that_vanishes_is_given_up_and_nothing_is_missed(serve, client, t
 
 
 @row("W56")
-def test_a_peer_that_reads_nothing_is_given_up_although_no_ping_can_be_sent(serve, client, through):
+def test_a_peer_that_reads_nothing_is_given_up_although_no_ping_can_be_sent(
+        serve, new_client, through):
     flood, sent, came = b"".join(frame(9, b"%125d" % number) for number in range(1000)), [], []
 
     def script(request, conn):
@@ -4803,6 +5635,7 @@ def test_a_peer_that_reads_nothing_is_given_up_although_no_ping_can_be_sent(serv
         while time.monotonic() < blocked and len(sent) < 40:
             conn.send(flood)
             sent.append(len(flood))
+
         try:
             while conn.more() is None:
                 came.append(len(conn.buffer))
@@ -4823,15 +5656,17 @@ def test_a_peer_that_reads_nothing_is_given_up_although_no_ping_can_be_sent(serv
     api.server.script = stalled
     api.start(proxied, ping_interval=0.2, ping_timeout=0.2, short_watch=0.0)
     eventually(lambda: api.errors, 30)
+
     proxy.clear()
     eventually(lambda: api.views[-1:] == STATES[-1:])
     assert api.views == STATES and api.errors[0] == 0
     eventually(lambda: len(api.server.open) <= 2)
-    assert sum(came) < sum(sent)  # not all the answers to pings fitted into the connection: it was full
+    # not all the answers to pings fitted into the connection: it was full
+    assert sum(came) < sum(sent)
 
 
 @row("W57")
-def test_a_slow_link_in_the_midst_of_an_event_is_not_dead(serve, client, through):
+def test_a_slow_link_in_the_midst_of_an_event_is_not_dead(serve, new_client, through):
     start = threading.Event()
     big = event("ADDED", "b", "12", data="x" * 12000)
     api = Api(serve, watches=[[lambda *args: start.wait(10), big, *CHANGES[1:]]])
@@ -4845,30 +5680,33 @@ def test_a_slow_link_in_the_midst_of_an_event_is_not_dead(serve, client, through
 
 
 @row("W58")
-def test_pings_keep_open_what_a_middlebox_would_end(serve, client):
+def test_pings_keep_open_what_a_middlebox_would_end(serve, new_client):
     def middlebox(request, conn):
-        conn.sock.settimeout(0.6)  # of silence: socket.timeout is an OSError, which ends the connection
+        # of silence: socket.timeout is an OSError, which ends the connection
+        conn.sock.settimeout(0.6)
         for _ in range(6):
             assert conn.read_frame()[0] == PING
             conn.send(frame(PONG))
         conn.push(*CHANGES)
         conn.sock.settimeout(None)
 
-    api = Api(serve, watches=[[middlebox]]).start(client, ping_interval=0.12)
+    api = Api(serve, watches=[[middlebox]]).start(new_client, ping_interval=0.12)
     eventually(lambda: api.views == STATES)
     assert not api.errors and len(api.asked(True)) == 1 and default("ping_interval") < 20
 
 
 @row("W59")
-@pytest.mark.parametrize("steps", [[1000], [eof], [error(500)], [error(500), 1000], [error(410)], [reset], [503]], ids=short)
-def test_a_server_that_flaps_is_asked_less_and_less_and_believed_when_it_is_well(serve, client, clock, steps):
+@pytest.mark.parametrize("steps", [[1000], [eof], [error(500)], [error(500), 1000], [error(410)],
+    [reset], [503]], ids=short)
+def test_a_server_that_flaps_is_asked_less_and_less_and_believed_when_it_is_well(
+        serve, new_client, clock, steps):
     api = clock.watch(Api(serve, watches=[steps]))
 
     def heal():
         api.watches[:] = [[since(*CHANGES)]]
 
     clock.after(80, heal)
-    api.start(client, **REAL_TIMES)
+    api.start(new_client, **REAL_TIMES)
     eventually(lambda: api.views[-1:] == STATES[-1:])
     assert api.views == STATES and clock.passed <= 80 + 31
     assert 15 <= max(clock.waits) <= 30 and clock.is_no_storm() and clock.most(60, True) <= 10
@@ -4876,32 +5714,44 @@ def test_a_server_that_flaps_is_asked_less_and_less_and_believed_when_it_is_well
 
 @row("W60", "W63")
 @pytest.mark.parametrize("down", [0, 2, 60])
-@pytest.mark.parametrize("gone", [[error(410)], [error(410, "Expired"), 1000], [410]], ids=["open", "closed", "HTTP"])
-def test_a_server_that_comes_back_without_its_past_is_listed_once(serve, client, clock, through, down, gone):
+@pytest.mark.parametrize("gone", [[error(410)], [error(410, "Expired"), 1000], [410]],
+    ids=["open", "closed", "HTTP"])
+def test_a_server_that_comes_back_without_its_past_is_listed_once(
+        serve, new_client, clock, through, down, gone):
     api = clock.watch(Api(serve, [pods(pod("a")), AFTER], [[B2], gone, [since(*CHANGES)]]))
     proxy, proxied = through(api)
     api.start(proxied, **REAL_TIMES)
     eventually(lambda: api.views == STATES[:2])
+
     if down:
         proxy.refuse()
         clock.after(down, proxy.accept)
+
     proxy.reset()
     eventually(lambda: api.views[-1:] == STATES[-1:] and api.asked(True)[2:])
     assert api.views == ["a1", "a1 b12", "a14"] and len(api.asked(False)) == 2
-    assert set(api.errors[1:]) <= {502} and api.errors[0] == 0 and len(api.errors) <= 10  # none of it for the 410
+    # none of it for the 410
+    assert set(api.errors[1:]) <= {502}
+    assert api.errors[0] == 0
+    assert len(api.errors) <= 10
+
     back = [when for when, _ in clock.asked if when >= down][0]
     assert clock.passed <= back + 2 and clock.passed <= down + 31 and clock.is_no_storm()
 
 
 @row("W63")
 @pytest.mark.parametrize("steps, errors", [([error(410)], []), ([error(500)], [500]), ([1000], [])])
-def test_a_watch_that_lasted_counts_as_healthy_however_quiet_it_was(serve, client, clock, steps, errors):
+def test_a_watch_that_lasted_counts_as_healthy_however_quiet_it_was(
+        serve, new_client, clock, steps, errors):
     grown = []
-    lasting = [frame(9, "?"), lambda request, conn: conn.read_frame(), lambda *args: (clock.skip(40), grown.extend(clock.waits))] + steps
+    lasting = [frame(9, "?"), lambda request, conn: conn.read_frame(),
+        lambda *args: (clock.skip(40), grown.extend(clock.waits))] + steps
     api = Api(serve, [pods(pod("a")), AFTER], [[eof, hang]] * 6 + [lasting, [since(*CHANGES)]])
-    api.start(client, **REAL_TIMES)
+    api.start(new_client, **REAL_TIMES)
     eventually(lambda: api.views[-1:] == STATES[-1:])
-    assert api.errors == [502] * 6 + errors and max(grown) > 5 and max(clock.waits[len(grown):], default=0) <= 0.1
+    assert api.errors == [502] * 6 + errors
+    assert max(grown) > 5
+    assert max(clock.waits[len(grown):], default=0) <= 0.1
 
 
 def shown(items):
@@ -4909,8 +5759,12 @@ def shown(items):
 
 
 @row("W61")
-def test_servers_that_lag_behind_each_other_never_turn_a_view_back(serve, client):
-    events, states, state, chance = [], [(10, "")], {}, random.Random(61)
+def test_servers_that_lag_behind_each_other_never_turn_a_view_back(serve, new_client):
+    events = []
+    states = [(10, "")]
+    state = {}
+    chance = random.Random(61)
+
     for version in range(11, 91):  # objects come, change, go, and come again with another uid
         name = chance.choice("abc")
         known = state.get(name)
@@ -4920,17 +5774,23 @@ def test_servers_that_lag_behind_each_other_never_turn_a_view_back(serve, client
         state[name] = events[-1]
         if action == "DELETED":
             del state[name]
-        states.append((version, shown(one["object"] for one in state.values())))
+        states.append((version, shown(event["object"] for event in state.values())))
+
     seen, wrong, turn = [10], [], itertools.count()
 
     def fake(lag, request, conn):
         if not request.is_watch:
             return conn.reply(200, pods(version="10"))
-        after, now = int(query(request)["resourceVersion"]), 14 + 4 * next(turn)  # restarts while the cluster goes on
+        # restarts while the cluster goes on
+        after = int(query(request)["resourceVersion"])
+        now = 14 + 4 * next(turn)
         if lag and after > now - lag:
             after = now - 2 * lag  # what is news to its cache, it sends
         conn.upgrade(request)
-        conn.push(*[one for one in events if after < int(one["object"]["metadata"]["resourceVersion"]) <= now - lag])
+        conn.push(
+            *[event
+                for event in events
+                if after < int(event["object"]["metadata"]["resourceVersion"]) <= now - lag])
         return hang(request, conn) if now - lag >= 90 or after >= 90 else eof(request, conn)
 
     def balance(request, conn):  # one connection to the one, the next to the other
@@ -4940,17 +5800,19 @@ def test_servers_that_lag_behind_each_other_never_turn_a_view_back(serve, client
     fakes = itertools.cycle([functools.partial(fake, 0), functools.partial(fake, 6)])
 
     def view(items):
-        found = [version for version, state in states if version >= seen[-1] and state == shown(items)]
+        found = [version for version, state in states if version >= seen[-1]
+            and state == shown(items)]
         wrong.extend([] if found else [(seen[-1], shown(items))])
         seen.extend(found[:1])
 
-    client(serve(balance), short_watch=0.0).stream_results("/api/v1/pods", view, lambda *args: None)
+    new_client(serve(balance), short_watch=0.0).stream_results("/api/v1/pods", view,
+        lambda *args: None)
     eventually(lambda: seen[-1] == 90)
     assert not wrong
 
 
 @row("W62")
-def test_a_hundred_drops_pass_no_limit(serve, client, clock, through):
+def test_a_hundred_drops_pass_no_limit(serve, new_client, clock, through):
     events = [event("ADDED", "p%d" % version, str(version)) for version in range(11, 111)]
     api = clock.watch(Api(serve))
     proxy, proxied = through(api)
@@ -4976,24 +5838,32 @@ def test_a_hundred_drops_pass_no_limit(serve, client, clock, through):
 # W64: no probe, as the contract has it: 12 minutes
 @row("W64", "W65", "W66")
 @pytest.mark.parametrize("watch, fresh, views", [
-    ([], [pods(pod("a", "50"), version="60")], ["a100", "a50", "a61"]),  # an older state, from which the watch then goes on
-    ([event("ADDED", "c", "101")], [pods(pod("c", "101"), pod("d", "55"), version="60")], ["a100", "a100 c101", "c101 d55", "c101 d55 a61"]),
-    ([event("ADDED", "c", "101")], [pods(pod("b", "99"), pod("c", "101"), version="102")], ["a100", "a100 c101", "c101 b99"]),
+    # an older state, from which the watch then goes on
+    ([], [pods(pod("a", "50"), version="60")], ["a100", "a50", "a61"]),
+    ([event("ADDED", "c", "101")], [pods(pod("c", "101"), pod("d", "55"), version="60")],
+        ["a100", "a100 c101", "c101 d55", "c101 d55 a61"]),
+    ([event("ADDED", "c", "101")], [pods(pod("b", "99"), pod("c", "101"), version="102")],
+        ["a100", "a100 c101", "c101 b99"]),
 ], ids=["rewound", "rewound and overtaken", "lost an event"])
-def test_what_no_watch_tells_the_next_list_puts_right(serve, client, watch, fresh, views):
-    api = Api(serve, [pods(pod("a", "100"), version="100")] + fresh, [watch, [since(event("MODIFIED", "a", "61"))]])
-    api.start(client, resync=0.1, short_watch=0.0)
+def test_what_no_watch_tells_the_next_list_puts_right(serve, new_client, watch, fresh, views):
+    api = Api(serve, [pods(pod("a", "100"), version="100")] + fresh,
+        [watch, [since(event("MODIFIED", "a", "61"))]])
+    api.start(new_client, resync=0.1, short_watch=0.0)
     eventually(lambda: api.views[-1:] == views[-1:])
     assert api.views == [view for view in views if view in api.views] and not api.errors
-    assert not [one for one in api.asked(False) if "resourceVersion" in one] and default("resync") * 1.2 <= 12 * 60
+    assert not [request for request in api.asked(False) if "resourceVersion" in request]
+    assert default("resync") * 1.2 <= 12 * 60
 
 
 @row("W67")
-def test_a_kind_that_is_deleted_and_defined_again(serve, client, clock):
+def test_a_kind_that_is_deleted_and_defined_again(serve, new_client, clock):
     no = (404, b"404 page not found\n")
-    api = clock.watch(Api(serve, [pods(pod("a"), pod("b")), no, no, pods(pod("a", "30", uid="new"), version="30")], [
-        [event("DELETED", "a", "11"), event("DELETED", "b", "12"), 1000], [404], [404], [404], [event("ADDED", "b", "31", uid="new b")]]))
-    api.start(client, **REAL_TIMES)
+    api = clock.watch(
+        Api(serve,
+            [pods(pod("a"), pod("b")), no, no, pods(pod("a", "30", uid="new"), version="30")], [
+        [event("DELETED", "a", "11"), event("DELETED", "b", "12"), 1000], [404], [404],
+        [404], [event("ADDED", "b", "31", uid="new b")]]))
+    api.start(new_client, **REAL_TIMES)
     eventually(lambda: api.views[-1:] == ["a30 b31"])
     assert api.views == ["a1 b1", "b1", "", "a30", "a30 b31"] and api.errors == [404] * 5
     assert clock.is_no_storm() and clock.waits[-1] <= 31
@@ -5003,11 +5873,12 @@ def test_a_kind_that_is_deleted_and_defined_again(serve, client, clock):
 
 
 @row("W81")
-@pytest.mark.parametrize("failure", [OSError(24, "Too many open files"), MemoryError(), RuntimeError("can't start new thread")])
+@pytest.mark.parametrize("failure", [OSError(24, "Too many open files"), MemoryError(),
+    RuntimeError("can't start new thread")])
 @pytest.mark.parametrize("start", ["stream_results", "stream_result", "stream", "metrics"])
-def test_a_machine_at_its_limits_is_survived(serve, client, monkeypatch, start, failure):
+def test_a_machine_at_its_limits_is_survived(serve, new_client, monkeypatch, start, failure):
     api = Api(serve, [pods(pod("a"))], [[B2]], [pod("a")])
-    failures, seen, one = [failure] * 2, [], client(api.server)
+    failures, seen, client = [failure] * 2, [], new_client(api.server)
 
     def open_(real, *args, **options):
         if failures:
@@ -5017,20 +5888,25 @@ def test_a_machine_at_its_limits_is_survived(serve, client, monkeypatch, start, 
     wrap(monkeypatch, OPEN, open_)
     if start == "stream":
         api.watches = [[frame(1, "x")]]
-        one.stream("/x", seen.append)
+        client.stream("/x", seen.append)
     elif start == "metrics":
-        one.metrics("/x", seen.append)
+        client.metrics("/x", seen.append)
     else:
-        getattr(one, start)("/api/v1/pods", *["a"][:start == "stream_result"], seen.append, api.error)
+        getattr(client, start)("/api/v1/pods", *["a"][:start == "stream_result"], seen.append,
+            api.error)
+
     eventually(lambda: seen)
 
 
 @row("W81")
 @pytest.mark.parametrize("what", ["sockets", "threads", "memory for a message", "memory for JSON"])
-def test_what_the_machine_has_not_got_is_reported_and_tried_again(serve, client, monkeypatch, what):
+def test_what_the_machine_has_not_got_is_reported_and_tried_again(
+        serve, new_client, monkeypatch, what):
     resource = pytest.importorskip("resource")
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    api, scarce = Api(serve, [pods(pod("a")), AFTER], [[bookmark("11"), lambda *args: lack.wait(10), frame(9), B2, eof], [since(*CHANGES)]]), []
+    api = Api(serve, [pods(pod("a")), AFTER],
+        [[bookmark("11"), lambda *args: lack.wait(10), frame(9), B2, eof], [since(*CHANGES)]])
+    scarce = []
     lack = threading.Event()
 
     def short_of(place, error):
@@ -5047,9 +5923,14 @@ def test_what_the_machine_has_not_got_is_reported_and_tried_again(serve, client,
         short_of(NEXT_MESSAGE, MemoryError())
     elif what == "memory for JSON":  # of the event, then of lists
         short_of(PARSE_JSON, MemoryError())
-    api.start(lambda server, **settings: client("http://localhost:%d" % server.port, **settings))  # a name, which a thread looks up
+
+    # a name, which a thread looks up
+    api.start(lambda server, **settings: new_client("http://localhost:%d" % server.port,
+        **settings))
     eventually(lambda: api.views)
+
     api.asked(True, 1)
+
     try:
         scarce.append(1)
         if what == "sockets":
@@ -5059,13 +5940,14 @@ def test_what_the_machine_has_not_got_is_reported_and_tried_again(serve, client,
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         scarce.clear()
+
     eventually(lambda: api.views[-1:] == STATES[-1:])
     assert api.views == [view for view in STATES if view in api.views]
 
 
 @row("W82")
 @pytest.mark.parametrize("hours", [1, -1])
-def test_a_wall_clock_that_is_set_changes_nothing(serve, client, monkeypatch, waits, hours):
+def test_a_wall_clock_that_is_set_changes_nothing(serve, new_client, monkeypatch, waits, hours):
     ahead, real = [0], time.time
 
     def set_clock(*args):
@@ -5073,8 +5955,9 @@ def test_a_wall_clock_that_is_set_changes_nothing(serve, client, monkeypatch, wa
 
     monkeypatch.setattr(time, "time", lambda: real() + ahead[0])
     pinged = [lambda request, conn: (conn.read_frame(), conn.send(frame(10)))] * 2
-    api = Api(serve, watches=[[set_clock] + pinged + [B2, eof], [set_clock, error(500)], [set_clock] + pinged + [since(*CHANGES)]])
-    api.start(client, ping_interval=0.05, short_watch=0.0)
+    api = Api(serve, watches=[[set_clock] + pinged + [B2, eof], [set_clock, error(500)],
+        [set_clock] + pinged + [since(*CHANGES)]])
+    api.start(new_client, ping_interval=0.05, short_watch=0.0)
     eventually(lambda: api.views[-1:] == STATES[-1:])
     assert api.views == STATES and api.errors == [500] and max(waits) <= 0.1
     assert (len(api.asked(False)), len(api.asked(True))) == (1, 3)
@@ -5082,18 +5965,22 @@ def test_a_wall_clock_that_is_set_changes_nothing(serve, client, monkeypatch, wa
 
 @row("W83")
 @pytest.mark.parametrize("past", [False, True], ids=["through the proxy", "past it"])
-def test_a_list_and_its_watch_take_the_same_way(serve, client, trusting, proxies, past):
+def test_a_list_and_its_watch_take_the_same_way(serve, new_client, trusting, proxies, past):
     api, proxy = Api(serve, watches=[[B2]], tls=True), serve(proxying())
     proxies(https_proxy=proxy.url, **(dict(no_proxy="127.0.0.1") if past else {}))
-    api.start(client, ssl_context=trusting)
+    api.start(new_client, ssl_context=trusting)
     eventually(lambda: api.views == STATES[:2])
+
     target = "CONNECT 127.0.0.1:%d" % api.server.port
-    assert list(map(repr, proxy.requests)) == ([] if past else [target] * 2) and api.server.count == 2
+    assert list(map(repr, proxy.requests)) == ([] if past else [target] * 2)
+    assert api.server.count == 2
+
     api.client.close()  # before the proxy ends
 
 
 @row("W84")
-def test_after_a_restart_fifty_watchers_come_back_at_different_moments(serve, client, monkeypatch):
+def test_after_a_restart_fifty_watchers_come_back_at_different_moments(
+        serve, new_client, monkeypatch):
     first, later, down = {}, {}, threading.Event()
 
     def wait(real, cancel, seconds):
@@ -5109,19 +5996,26 @@ def test_after_a_restart_fifty_watchers_come_back_at_different_moments(serve, cl
             conn.push(B2)
             down.wait(30)
             return False
+
         conn.reply(200, pods(pod("a")))
 
     wrap(monkeypatch, WAIT, wait)
     seen, server = [], serve(script)
-    one = client(server, **dict(REAL_TIMES, burst=10000, rate=10000.0))
+    client = new_client(server, **dict(REAL_TIMES, burst=10000, rate=10000.0))
     for _ in range(50):
-        one.stream_results("/api/v1/pods", lambda items: seen.append(len(items)), lambda *args: None)
+        client.stream_results("/api/v1/pods", lambda items: seen.append(len(items)),
+            lambda *args: None)
+
     eventually(lambda: seen.count(2) == 50)
+
     down.set()
     eventually(lambda: len(later) == 50, 30)
-    one.close()
+
+    client.close()
+
     for times, least, most in ((first, 0, 0.1), (later, 0.4, 0.8)):
-        tenths = collections.Counter(int(10 * (seconds - least) / (most - least)) for seconds in times.values())
+        tenths = collections.Counter(int(10 * (seconds - least) / (most - least))
+            for seconds in times.values())
         assert least <= min(times.values()) and max(times.values()) <= most
         assert len(tenths) >= 6 and max(tenths.values()) <= 20
 
@@ -5137,6 +6031,7 @@ def test_a_view_follows_every_change(api):
     seen = Views()
     api.stream_results(api.maps, seen.cb, seen.err_cb)
     eventually(lambda: seen.views)
+
     for change in (
         lambda: api.post(api.maps, config_map("a", x="1")),
         lambda: api.post(api.maps, config_map("b")),
@@ -5147,21 +6042,28 @@ def test_a_view_follows_every_change(api):
         count = len(seen.views)
         change()
         eventually(lambda: len(seen.views) > count)
+
     wanted = [{}, {"a": {"x": "1"}}, {"a": {"x": "1"}, "b": None}, {"a": {"x": "2"}, "b": None},
               {"a": {"x": "2"}, "b": {"y": "1"}}, {"b": {"y": "1"}}]
     shown = [{i["metadata"]["name"]: i.get("data") or None for i in view} for view in seen.views]
-    assert [{name: data for name, data in view.items() if name in "ab"} for view in shown] == wanted  # not kube-root-ca.crt
+
+    # not kube-root-ca.crt
+    assert [{name: data for name, data in view.items() if name in "ab"} for view in shown] == wanted
     assert not seen.errors
-    assert all(i["kind"] == "ConfigMap" and i["apiVersion"] == "v1" for view in seen.views for i in view)
+    assert all(i["kind"] == "ConfigMap" and i["apiVersion"] == "v1" for view in seen.views
+        for i in view)
 
 
 def test_a_selector_is_followed_both_ways(api):
     seen = Views()
     api.post(api.maps, config_map("a", labels={"tier": "front"}))
-    api.stream_results(api.maps, seen.cb, seen.err_cb, {"labelSelector": "tier=front", "fieldSelector": "metadata.name!=c"})
+    api.stream_results(api.maps, seen.cb, seen.err_cb,
+        {"labelSelector": "tier=front", "fieldSelector": "metadata.name!=c"})
     eventually(lambda: seen.last == {"a": None})
+
     api.patch(api.maps + "/a", {"metadata": {"labels": {"tier": "back"}}})
     eventually(lambda: seen.last == {})
+
     api.patch(api.maps + "/a", {"metadata": {"labels": {"tier": "front"}}})
     api.post(api.maps, config_map("c", labels={"tier": "front"}))
     api.post(api.maps, config_map("b", labels={"tier": "front"}))
@@ -5176,8 +6078,11 @@ def test_limit_gives_the_newest_though_the_server_lists_by_name(api):
     api.stream_results(api.maps, all_items.cb, all_items.err_cb)
     api.stream_results(api.maps, two.cb, two.err_cb, {"limit": 2})
     eventually(lambda: all_items.views and two.views)
-    newest = sorted(all_items.views[0], key=lambda item: item["metadata"]["creationTimestamp"], reverse=True)[:2]
-    assert [i["metadata"]["creationTimestamp"] for i in two.views[0]] == [i["metadata"]["creationTimestamp"] for i in newest]
+
+    newest = sorted(all_items.views[0], key=lambda item: item["metadata"]["creationTimestamp"],
+        reverse=True)[:2]
+    assert [i["metadata"]["creationTimestamp"]
+        for i in two.views[0]] == [i["metadata"]["creationTimestamp"] for i in newest]
     assert len(two.views[0]) == 2 and not two.errors
 
 
@@ -5186,6 +6091,7 @@ def test_one_object_and_every_state_of_it(api):
     api.post(api.maps, config_map("a", x="1"))
     api.stream_result(api.maps, "a", states.append, lambda error, cancel: errors.append(error))
     eventually(lambda: states)
+
     api.post(api.maps, config_map("other"))
     api.patch(api.maps + "/a", [{"op": "replace", "path": "/data/x", "value": "2"}])
     api.remove(api.maps + "/a")
@@ -5197,17 +6103,22 @@ def test_one_object_and_every_state_of_it(api):
 
 
 @pytest.mark.parametrize("call, status, reason, details", [
-    (lambda api: api.request(api.maps + "/nope"), 404, "NotFound", {"name": "nope", "kind": "configmaps"}),
+    (lambda api: api.request(api.maps + "/nope"), 404, "NotFound",
+        {"name": "nope", "kind": "configmaps"}),
     (lambda api: api.request("/api/v1/nopes"), 404, "NotFound", {}),
     (lambda api: api.request("/apis/no.group/v1/nopes"), 404, "", {}),
-    (lambda api: api.post("/api/v1/namespaces/no-such-space/configmaps", config_map("a")), 404, "NotFound",
+    (lambda api: api.post("/api/v1/namespaces/no-such-space/configmaps", config_map("a")),
+     404, "NotFound",
      {"name": "no-such-space", "kind": "namespaces"}),
-    (lambda api: [api.post(api.maps, config_map("a")) for _ in "12"], 409, "AlreadyExists", {"name": "a", "kind": "configmaps"}),
+    (lambda api: [api.post(api.maps, config_map("a")) for _ in "12"], 409, "AlreadyExists",
+        {"name": "a", "kind": "configmaps"}),
     (lambda api: [api.post(api.maps, config_map("a")), api.put(api.maps + "/a", {
-        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "resourceVersion": "1"}})], 409, "Conflict",
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "a", "resourceVersion": "1"}})], 409, "Conflict",
      {"name": "a", "kind": "configmaps"}),
     (lambda api: api.post(api.maps, config_map("Not_A_Name")), 422, "Invalid", None),
-    (lambda api: api.request(api.maps, query_params={"labelSelector": "!!"}), 400, "BadRequest", None),
+    (lambda api: api.request(api.maps, query_params={"labelSelector": "!!"}), 400, "BadRequest",
+        None),
     (lambda api: [api.post(api.maps, config_map("a")), api.patch(api.maps + "/a", {}, True, {
         "headers": {"content-type": "text/plain"}})], 415, "UnsupportedMediaType", None),
     (lambda api: api.request(api.maps, {"method": "PATCH", "body": "{}", "headers": {
@@ -5216,15 +6127,20 @@ def test_one_object_and_every_state_of_it(api):
 def test_refusals_carry_the_servers_words(api, call, status, reason, details):
     with pytest.raises(apiproxy.ApiError) as caught:
         call(api)
+
     error = caught.value
     assert (error.status, error.reason) == (status, reason)
     assert details is None or details == {key: error.details.get(key) for key in details}
-    assert error.message in str(error) and error.message and error.url.startswith("http") and error.method
+    assert error.message in str(error)
+    assert error.message
+    assert error.url.startswith("http")
+    assert error.method
 
 
 def test_patches_by_type(api):
     api.post(api.maps, config_map("a", x="1", y="1"))
-    assert api.patch(api.maps + "/a", {"data": {"x": None, "z": "1"}})["data"] == {"y": "1", "z": "1"}
+    assert api.patch(api.maps + "/a", {"data": {"x": None, "z": "1"}})["data"] == {"y": "1",
+        "z": "1"}
     assert api.patch(api.maps + "/a", [{"op": "remove", "path": "/data/y"}])["data"] == {"z": "1"}
     maps = api.api_factory_with_namespace("", "v1", "configmaps")
     assert maps.patch({"data": {"w": "2"}}, api.space, "a")["data"] == {"w": "2", "z": "1"}
@@ -5235,69 +6151,92 @@ def test_patches_by_type(api):
 
 def test_an_api_client_makes_reads_changes_scales_and_removes(api):
     deployments = api.api_factory_with_namespace("apps", "v1", "deployments", True)
-    assert deployments.is_namespaced and deployments.api_info == [{"group": "apps", "version": "v1", "resource": "deployments"}]
+    assert deployments.is_namespaced
+    assert deployments.api_info == [{"group": "apps", "version": "v1", "resource": "deployments"}]
+
     made = deployments.post(web(api.space, 2))
     assert deployments.scale.get(api.space, "web")["spec"]["replicas"] == 2
-    scaled = deployments.scale.put({"metadata": {"name": "web", "namespace": api.space}, "spec": {"replicas": 5}})
+
+    scaled = deployments.scale.put({"metadata": {"name": "web", "namespace": api.space},
+        "spec": {"replicas": 5}})
     assert scaled["kind"] == "Scale" and scaled["spec"]["replicas"] == 5
+
     now = api.request("/apis/apps/v1/namespaces/%s/deployments/web" % api.space)
     assert now["spec"]["replicas"] == 5 and now["metadata"]["uid"] == made["metadata"]["uid"]
+
     now["spec"]["replicas"] = 1
     assert deployments.put(now)["spec"]["replicas"] == 1
     with pytest.raises(apiproxy.ApiError) as caught:
         deployments.put(now)  # the version is an old one by now
     assert caught.value.status == 409
+
     seen = Views()
     deployments.list(api.space, seen.cb, seen.err_cb)
     eventually(lambda: seen.views)
+
     deployments.delete(api.space, "web")
     eventually(lambda: seen.views[-1] == [])
+
     nodes = api.api_factory("", "v1", "nodes")
-    assert not nodes.is_namespaced and api.api_factory_with_namespace("", "v1", "pods").scale is None
+    assert not nodes.is_namespaced
+    assert api.api_factory_with_namespace("", "v1", "pods").scale is None
+
     node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": api.space}}
     nodes.post(node)
-    assert nodes.patch({"metadata": {"labels": {"a": "b"}}}, api.space)["metadata"]["labels"]["a"] == "b"
+    assert nodes.patch({"metadata": {"labels": {"a": "b"}}}, api.space)["metadata"][
+        "labels"]["a"] == "b"
     assert nodes.delete(api.space)["status"] == "Success"
 
 
 def test_endpoints_are_tried_in_order_until_the_server_has_one(api):
-    maps = api.api_factory_with_namespace(("no.group", "v1", "configmaps"), ("", "v1", "configmaps"))
+    maps = api.api_factory_with_namespace(("no.group", "v1", "configmaps"),
+        ("", "v1", "configmaps"))
     maps.post(config_map("a", api.space, x="1"))
     maps.patch({"data": {"x": "2"}}, api.space, "a")
-    for missing in (lambda: maps.delete(api.space, "nope"), lambda: maps.post(config_map("a", "no-such-space"))):
+
+    for missing in (lambda: maps.delete(api.space, "nope"),
+            lambda: maps.post(config_map("a", "no-such-space"))):
         with pytest.raises(apiproxy.ApiError) as caught:
             missing()
-        assert caught.value.details["name"] in ("nope", "no-such-space")  # an object's 404 is not the API's
+        # an object's 404 is not the API's
+        assert caught.value.details["name"] in ("nope", "no-such-space")
+
     seen, states = Views(), []
-    other = api.api_factory_with_namespace(("no.group", "v1", "configmaps"), ("", "v1", "configmaps"))
+    other = api.api_factory_with_namespace(("no.group", "v1", "configmaps"),
+        ("", "v1", "configmaps"))
     other.list(api.space, seen.cb, seen.err_cb)
     other.get(api.space, "a", states.append, seen.err_cb)
     eventually(lambda: seen.views and states)
     assert states[0]["data"] == {"x": "2"} and not seen.errors
+
     lost = Views()
     api.api_factory(("no.group", "v1", "xs"), ("no.other", "v1", "xs")).list(lost.cb, lost.err_cb)
     eventually(lambda: lost.errors)
     assert [error.status for error in lost.errors] == [404] and not lost.views
 
 
-def test_the_endpoint_that_worked_is_asked_first_after(serve, client):
+def test_the_endpoint_that_worked_is_asked_first_after(serve, new_client):
     def script(request, conn):
-        conn.reply(404, "404 page not found\n") if "/apis/" in request.path else conn.reply(200, {"ok": 1})
+        conn.reply(404, "404 page not found\n") if "/apis/" in request.path else conn.reply(200,
+            {"ok": 1})
 
     server = serve(script)
-    maps = client(server).api_factory_with_namespace(("old", "v1", "configmaps"), ("", "v1", "configmaps"))
+    maps = new_client(server).api_factory_with_namespace(("old", "v1", "configmaps"),
+        ("", "v1", "configmaps"))
     for _ in "123":
         maps.delete("d", "x")
+
     assert [("/apis/" in path) for path in server.paths()] == [True, False, False, False]
 
 
-def test_factories_refuse_impossible_endpoints(client):
-    one = client("http://127.0.0.1:1")
-    for args in ((), ([],), (("a", "b"),), ("", "v1"), ("", "", "pods"), ("a/b", "v1", "pods"), ("", "v1", "a/b")):
+def test_factories_refuse_impossible_endpoints(new_client):
+    client = new_client("http://127.0.0.1:1")
+    for args in ((), ([],), (("a", "b"),), ("", "v1"), ("", "", "pods"), ("a/b", "v1", "pods"),
+            ("", "v1", "a/b")):
         with pytest.raises((ValueError, TypeError)):
-            one.api_factory(*args)
+            client.api_factory(*args)
         with pytest.raises((ValueError, TypeError)):
-            one.api_factory_with_namespace(*args)
+            client.api_factory_with_namespace(*args)
 
 
 # -- apply and discovery
@@ -5310,14 +6249,20 @@ def test_apply_makes_then_replaces_and_leaves_the_callers_object_alone(api):
     api.patch(api.maps + "/a", {"data": {"other": "1"}})
     mine["data"]["x"] = "2"
     second = api.apply(mine)
+
     assert second["data"] == {"x": "2"} and second["metadata"]["uid"] == first["metadata"]["uid"]
+
     mine["data"]["x"] = "1"
     assert json.dumps(mine) == before
-    stale = {**mine, "metadata": {**mine["metadata"], "resourceVersion": first["metadata"]["resourceVersion"]}}
+
+    stale = {**mine,
+        "metadata": {**mine["metadata"], "resourceVersion": first["metadata"]["resourceVersion"]}}
     with pytest.raises(apiproxy.ApiError) as caught:
         api.apply(stale)
     assert (caught.value.status, caught.value.reason) == (409, "Conflict")
-    fresh = {**mine, "metadata": {**mine["metadata"], "resourceVersion": second["metadata"]["resourceVersion"]}}
+
+    fresh = {**mine,
+        "metadata": {**mine["metadata"], "resourceVersion": second["metadata"]["resourceVersion"]}}
     assert api.apply(fresh)["data"] == {"x": "1"}
 
 
@@ -5325,33 +6270,42 @@ BUILT_IN = [
     config_map("it"), web(None),
     {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "it"}, "data": {"k": "dmFsdWU="}},
     {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "it"}},
-    {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "it"}, "spec": {"ports": [{"port": 80}], "selector": {"app": "web"}}},
-    {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "it"}, "spec": {"containers": [{"name": "c", "image": "i"}]}},
+    {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "it"},
+        "spec": {"ports": [{"port": 80}], "selector": {"app": "web"}}},
+    {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "it"},
+        "spec": {"containers": [{"name": "c", "image": "i"}]}},
     {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "it"}},
     {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "it"}},
-    {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "it"}, "spec": {"template": {"spec": {
+    {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "it"},
+        "spec": {"template": {"spec": {
         "restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}}},
     {"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "it"}, "spec": {
         "selector": {"matchLabels": {"a": "b"}}, "template": {
-            "metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}},
+            "metadata": {"labels": {"a": "b"}},
+            "spec": {"containers": [{"name": "c", "image": "i"}]}}}},
 ]
 
 
 @pytest.mark.parametrize("body", BUILT_IN, ids=lambda body: body["kind"])
 def test_apply_of_built_in_kinds_as_written_and_as_read(api, body):
     cluster_wide = body["kind"] in ("Node", "Namespace")
-    body = {**body, "metadata": {"name": api.space + "-x" if cluster_wide else "it", "labels": {"step": "1"}}}
+    body = {**body, "metadata": {"name": api.space + "-x" if cluster_wide else "it",
+        "labels": {"step": "1"}}}
     api.default_namespaces = {api.cluster: api.space}
     states = [api.apply(body)]
-    if body["kind"] not in ("Job", "Pod"):  # of those the server lets nobody take away what it has filled in
+    # of those the server lets nobody take away what it has filled in
+    if body["kind"] not in ("Job", "Pod"):
         body["metadata"]["labels"] = {"step": "2"}
         states.append(api.apply(body))
+
     read = json.loads(json.dumps(states[-1]))
     read["metadata"]["labels"] = {"step": "3"}
-    states.append(api.apply(read))  # a Service's and a Job's POST is found invalid before it is found to exist
+    # a Service's and a Job's POST is found invalid before it is found to exist
+    states.append(api.apply(read))
     del read["metadata"]["resourceVersion"]
     read["metadata"]["labels"] = {"step": "4"}
     states.append(api.apply(read))
+
     assert states[-1]["metadata"]["labels"]["step"] == "4"
     assert {(state["metadata"]["uid"], state["metadata"].get("namespace")) for state in states} == {
         (states[0]["metadata"]["uid"], None if cluster_wide else api.space)}
@@ -5360,11 +6314,15 @@ def test_apply_of_built_in_kinds_as_written_and_as_read(api, body):
 def test_apply_of_a_custom_resource_as_soon_as_it_is_defined(api):
     group = "g%s.example.com" % api.space[2:]
     api.apply({
-        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": "widgets." + group},
-        "spec": {"group": group, "scope": "Namespaced", "names": {"plural": "widgets", "singular": "widget", "kind": "Widget"},
-                 "versions": [{"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": {
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "widgets." + group},
+        "spec": {"group": group, "scope": "Namespaced",
+                 "names": {"plural": "widgets", "singular": "widget", "kind": "Widget"},
+                 "versions": [{"name": "v1", "served": True, "storage": True,
+                     "schema": {"openAPIV3Schema": {
                      "type": "object", "x-kubernetes-preserve-unknown-fields": True}}}]}})
-    widget = {"apiVersion": group + "/v1", "kind": "Widget", "metadata": {"name": "w", "namespace": api.space}, "spec": {"size": 1}}
+    widget = {"apiVersion": group + "/v1", "kind": "Widget",
+        "metadata": {"name": "w", "namespace": api.space}, "spec": {"size": 1}}
 
     def applied():
         try:
@@ -5377,14 +6335,17 @@ def test_apply_of_a_custom_resource_as_soon_as_it_is_defined(api):
     seen = Views()
     widgets.list(api.space, seen.cb, seen.err_cb)
     eventually(lambda: seen.views and len(seen.views[-1]) == 1)
+
     widget["spec"]["size"] = 2
     assert api.apply(widget)["metadata"]["uid"] == first["metadata"]["uid"]
     eventually(lambda: seen.views[-1][0]["spec"]["size"] == 2)
+
     api.remove("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/widgets." + group)
 
 
 @pytest.mark.parametrize("body", [
-    None, [], {}, {"kind": "Pod", "metadata": {"name": "a"}}, {"apiVersion": "v1", "metadata": {"name": "a"}},
+    None, [], {}, {"kind": "Pod", "metadata": {"name": "a"}},
+    {"apiVersion": "v1", "metadata": {"name": "a"}},
     {"apiVersion": "v1", "kind": "Pod"}, {"apiVersion": "v1", "kind": "Pod", "metadata": {}},
     {"apiVersion": "v1", "kind": "Pod", "metadata": {"generateName": "a-"}},
     {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a/b"}},
@@ -5394,14 +6355,14 @@ def test_apply_of_a_custom_resource_as_soon_as_it_is_defined(api):
     {"apiVersion": "v1", "kind": "List", "metadata": {"name": "a"}, "items": []},
     {"apiVersion": "v1", "kind": "PodList", "metadata": {"name": "a"}, "items": []},
 ])
-def test_what_can_not_be_applied_is_refused_before_anything_is_sent(serve, client, body):
+def test_what_can_not_be_applied_is_refused_before_anything_is_sent(serve, new_client, body):
     server = serve(lambda request, conn: conn.reply(200, {}))
     with pytest.raises((ValueError, TypeError)):
-        client(server).apply(body)
+        new_client(server).apply(body)
     assert not server.requests
 
 
-def test_apply_asks_discovery_again_before_it_says_no_and_skips_subresources(serve, client):
+def test_apply_asks_discovery_again_before_it_says_no_and_skips_subresources(serve, new_client):
     resources = [{"name": "widgets/scale", "kind": "Widget", "namespaced": True}]
 
     def script(request, conn):
@@ -5410,36 +6371,46 @@ def test_apply_asks_discovery_again_before_it_says_no_and_skips_subresources(ser
         conn.reply(201, json.loads(request.body))
 
     server = serve(script)
-    one = client(server)
+    client = new_client(server)
     widget = {"apiVersion": "g/v1", "kind": "Widget", "metadata": {"name": "w"}}
     with pytest.raises(apiproxy.ApiError) as caught:
-        one.apply(widget)
+        client.apply(widget)
     assert caught.value.status == 404 and "Widget" in str(caught.value)
+
     resources.append({"name": "widgets", "kind": "Widget", "namespaced": True})
-    assert one.apply(widget)["metadata"] == {"name": "w", "namespace": "default"}
-    one.apply(widget)
+    assert client.apply(widget)["metadata"] == {"name": "w", "namespace": "default"}
+
+    client.apply(widget)
     assert server.paths().count("/clusters/dev/apis/g/v1") == 2  # the first miss, then remembered
     assert server.paths()[-1] == "/clusters/dev/apis/g/v1/namespaces/default/widgets"
 
 
-def test_apply_gives_up_on_an_object_that_others_keep_changing(serve, client):
+def test_apply_gives_up_on_an_object_that_others_keep_changing(serve, new_client):
     def script(request, conn):
         if request.path.endswith("/v1"):
-            return conn.reply(200, {"resources": [{"name": "configmaps", "kind": "ConfigMap", "namespaced": True}]})
+            return conn.reply(200,
+                {"resources": [{"name": "configmaps", "kind": "ConfigMap", "namespaced": True}]})
+
         if request.method == "GET":
             return conn.reply(200, config_map("a") and {"metadata": {"resourceVersion": "5"}})
-        conn.reply(409, {"kind": "Status", "reason": "AlreadyExists" if request.method == "POST" else "Conflict"})
+        conn.reply(409,
+            {"kind": "Status", "reason": "AlreadyExists" if request.method == "POST"
+                else "Conflict"})
 
     server = serve(script)
     with pytest.raises(apiproxy.ApiError) as caught:
-        client(server).apply(config_map("a"))
+        new_client(server).apply(config_map("a"))
     assert caught.value.reason == "Conflict" and len(server.requests) == 16
 
-    server.script = lambda request, conn: conn.reply(200, {"resources": [{"name": "pods", "kind": "Pod", "namespaced": True}]}) \
-        if request.path.endswith("/v1") else conn.reply(409, {"kind": "Status", "reason": "Conflict", "message": "quota"})
+    server.script = lambda request, conn: conn.reply(200,
+        {"resources": [{"name": "pods", "kind": "Pod", "namespaced": True}]}) \
+        if request.path.endswith("/v1") else conn.reply(409,
+            {"kind": "Status", "reason": "Conflict", "message": "quota"})
+
     with pytest.raises(apiproxy.ApiError) as caught:  # a quota's 409 is not an object that exists
-        client(server).apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}})
-    assert caught.value.message == "quota" and [r.method for r in server.requests[-2:]] == ["GET", "POST"]
+        new_client(server).apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}})
+    assert caught.value.message == "quota"
+    assert [r.method for r in server.requests[-2:]] == ["GET", "POST"]
 
 
 # ------------------------------------------------------------------------------
@@ -5449,41 +6420,49 @@ def test_apply_gives_up_on_an_object_that_others_keep_changing(serve, client):
 # -- clusters that come and go
 
 
-def test_a_dynamic_cluster_comes_and_goes(client, demo):
+def test_a_dynamic_cluster_comes_and_goes(new_client, demo):
     server = demo(backend_token="SECRET-backend")
-    one = client(server.url, backend_token="SECRET-backend")
-    one.set_cluster({"name": "new", "server": "https://127.0.0.1:1", "insecureTLSVerify": True,
+    client = new_client(server.url, backend_token="SECRET-backend")
+    client.set_cluster({"name": "new", "server": "https://127.0.0.1:1", "insecureTLSVerify": True,
                      "certificateAuthorityData": base64.b64encode(b"pem").decode()})
-    assert {"new", "dev"} <= {cluster["name"] for cluster in one.request("/config", use_cluster=False)["clusters"]}
+
+    assert {"new", "dev"} <= {cluster["name"]
+        for cluster in client.request("/config", use_cluster=False)["clusters"]}
     with pytest.raises(apiproxy.ApiError) as caught:
-        client(server.url).set_cluster({"name": "new", "server": "https://127.0.0.1:1"})
+        new_client(server.url).set_cluster({"name": "new", "server": "https://127.0.0.1:1"})
     assert (caught.value.status, caught.value.message) == (403, "access denied")
+
     try:
-        one.delete_cluster("new")
+        client.delete_cluster("new")
     except apiproxy.ApiError as error:  # the server forgets it, then fails to find it in its file
         assert error.status == 500
-    assert "new" not in {cluster["name"] for cluster in one.request("/config", use_cluster=False)["clusters"]}
-    off = client(demo(dynamic_clusters=False).url)
+
+    assert "new" not in {cluster["name"]
+        for cluster in client.request("/config", use_cluster=False)["clusters"]}
+
+    off = new_client(demo(dynamic_clusters=False).url)
     with pytest.raises(apiproxy.ApiError) as caught:
         off.set_cluster({"kubeconfig": kubeconfig("mine")})
     assert "not enabled" in str(caught.value)
 
 
 @pytest.mark.parametrize("request_body", [
-    {}, {"name": "a"}, {"server": "https://a"}, {"name": "a/b", "server": "https://a"}, {"name": "a", "server": "ftp://a"},
+    {}, {"name": "a"}, {"server": "https://a"}, {"name": "a/b", "server": "https://a"},
+    {"name": "a", "server": "ftp://a"},
     {"name": "a", "server": "https://user:SECRET@a"}, {"nam": "a"},
 ])
-def test_a_cluster_that_can_not_be_added_is_refused_at_home(serve, client, request_body):
+def test_a_cluster_that_can_not_be_added_is_refused_at_home(serve, new_client, request_body):
     server = serve(lambda request, conn: conn.reply(200, {}))
     with pytest.raises((ValueError, TypeError)) as caught:
-        client(server).set_cluster(request_body)
+        new_client(server).set_cluster(request_body)
     assert not server.requests and "SECRET" not in str(caught.value)
 
 
 def test_clusters_come_and_go_without_headlamp(serve, tmp_path):
     server = serve(echo_headers)
     with apiproxy.Client("") as client:
-        answer = client.set_cluster({"kubeconfig": b64(json.dumps(config(server.url, {"token": "SECRET-1"})))})
+        answer = client.set_cluster(
+            {"kubeconfig": b64(json.dumps(config(server.url, {"token": "SECRET-1"})))})
         assert answer == {"clusters": [{"name": "here", "server": server.url}]}
         assert client.request("/version", {"cluster": "here"})["authorization"] == "Bearer SECRET-1"
         client.set_cluster({"name": "plain", "server": server.url})
@@ -5499,91 +6478,103 @@ def test_clusters_come_and_go_without_headlamp(serve, tmp_path):
         apiproxy.configure()
 
 
-def test_clusters_behind_headlamp_and_direct_ones_stand_side_by_side(demo, client):
+def test_clusters_behind_headlamp_and_direct_ones_stand_side_by_side(demo, new_client):
     server = demo("behind", "beside", tokens={"behind": "SECRET-1", "beside": "SECRET-2"})
-    one = client(server.url, cluster="behind", backend_token="SECRET-3")
-    one.set_token("behind", "SECRET-1")
-    one.add_endpoint("alone", apiproxy.Endpoint(server.url + "/clusters/beside", token="SECRET-2"))
+    client = new_client(server.url, cluster="behind", backend_token="SECRET-3")
+    client.set_token("behind", "SECRET-1")
+    client.add_endpoint("alone", apiproxy.Endpoint(server.url + "/clusters/beside",
+        token="SECRET-2"))
     seen = {"behind": Views(), "alone": Views()}
     for cluster, views in seen.items():
-        one.stream_results_for_cluster("/api/v1/pods", {"cb": views.cb, "errCb": views.err_cb, "cluster": cluster})
+        client.stream_results_for_cluster("/api/v1/pods",
+            {"cb": views.cb, "errCb": views.err_cb, "cluster": cluster})
+
     eventually(lambda: all(views.views for views in seen.values()))
     with pytest.raises(apiproxy.ApiError):
-        one.request("/helm/x", {"cluster": "alone"})
+        client.request("/helm/x", {"cluster": "alone"})
     assert not seen["behind"].errors and not seen["alone"].errors
     assert all("x-headlamp_backend-token" not in record.headers for record in server.requests)
 
 
-def test_a_stream_of_a_cluster_that_is_taken_away_says_so_and_goes_on(serve, client):
+def test_a_stream_of_a_cluster_that_is_taken_away_says_so_and_goes_on(serve, new_client):
     server = serve(lambda request, conn: conn.reply(500, {}))
     errors = []
-    with apiproxy.Client("", **FAST) as one:
+
+    with apiproxy.Client("", **FAST) as client:
         for name in ("a/b", "c"):
-            one.add_endpoint(name, apiproxy.Endpoint(server.url))
-            one.stream_results_for_cluster("/x", {"cb": print, "errCb": lambda error, cancel: errors.append(error.status), "cluster": name})
+            client.add_endpoint(name, apiproxy.Endpoint(server.url))
+            client.stream_results_for_cluster("/x",
+                {"cb": print, "errCb": lambda error, cancel: errors.append(error.status),
+                    "cluster": name})
         eventually(lambda: 500 in errors)
         for name in ("a/b", "c"):
-            one.delete_cluster(name)
+            client.delete_cluster(name)
         eventually(lambda: errors.count(0) > 3)
-        one.add_endpoint("c", apiproxy.Endpoint(server.url))
+        client.add_endpoint("c", apiproxy.Endpoint(server.url))
         del errors[:]
         eventually(lambda: 500 in errors)
 
 
-def test_a_plugin_is_removed_and_the_next_answer_says_reload(client, demo):
+def test_a_plugin_is_removed_and_the_next_answer_says_reload(new_client, demo):
     reloads = []
     server = demo(backend_token="SECRET-backend")
-    one = client(server.url, backend_token="SECRET-backend", on_reload=lambda: reloads.append(1))
-    assert one.delete_plugin("some plugin") is None
-    one.request("/version")
-    one.request("/version")
+    client = new_client(server.url, backend_token="SECRET-backend",
+        on_reload=lambda: reloads.append(1))
+
+    assert client.delete_plugin("some plugin") is None
+
+    client.request("/version")
+    client.request("/version")
     assert reloads == [1] and server.requests[0].path == "/plugins/some%20plugin"
 
 
 # -- drains
 
 
-def test_a_node_is_drained_and_says_how_far_it_is(client, demo):
+def test_a_node_is_drained_and_says_how_far_it_is(new_client, demo):
     server = demo(drain_time=0.3)
-    one = client(server.url)
-    node = one.request("/api/v1/nodes")["items"][0]["metadata"]["name"]
-    assert one.drain_node_status("dev", node) == {"id": "", "cluster": "dev"}
-    assert "success" in one.drain_node("dev", node)["message"]
-    assert one.drain_node_status("dev", node)["id"] == ""
-    eventually(lambda: one.drain_node_status("dev", node)["id"] == "success")
-    assert one.request("/api/v1/nodes/" + node)["spec"]["unschedulable"] is True
+    client = new_client(server.url)
+    node = client.request("/api/v1/nodes")["items"][0]["metadata"]["name"]
+    assert client.drain_node_status("dev", node) == {"id": "", "cluster": "dev"}
+    assert "success" in client.drain_node("dev", node)["message"]
+    assert client.drain_node_status("dev", node)["id"] == ""
+    eventually(lambda: client.drain_node_status("dev", node)["id"] == "success")
+    assert client.request("/api/v1/nodes/" + node)["spec"]["unschedulable"] is True
     with pytest.raises(apiproxy.ApiError) as caught:
-        one.drain_node("no-such", node)
+        client.drain_node("no-such", node)
     assert (caught.value.status, caught.value.message) == (404, "Cluster not found")
 
 
-def direct_demo(demo, client, **settings):
+def direct_demo(demo, new_client, **settings):
     server = demo(controllers=False, seed=False)
-    one = client("http://127.0.0.1:1", cluster="here", drain_interval=0.05, **settings)
-    one.add_endpoint("here", apiproxy.Endpoint(server.url + "/clusters/dev"))
-    return one
+    client = new_client("http://127.0.0.1:1", cluster="here", drain_interval=0.05, **settings)
+    client.add_endpoint("here", apiproxy.Endpoint(server.url + "/clusters/dev"))
+    return client
 
 
 @pytest.fixture(params=["demo", pytest.param("real", marks=needs_cluster)])
-def bare(request, demo, client):
-    """A direct Client with a node `bare.node` and a namespace `bare.space` of its own, on the demo and the real server."""
+def bare(request, demo, new_client):
+    """A direct Client, of the demo and of the real server; its own are `.node` and `.space`."""
     if request.param == "demo":
-        one = direct_demo(demo, client)
+        client = direct_demo(demo, new_client)
     else:
-        one = direct_client(client, drain_interval=0.05)
-    one.node = one.space = "drain-" + os.urandom(3).hex()
-    one.pods = "/api/v1/namespaces/%s/pods" % one.space
-    one.post("/api/v1/namespaces", {"metadata": {"name": one.space}})
-    one.post("/api/v1/nodes", {"metadata": {"name": one.node}})
-    yield one
-    one.close()
-    one.remove("/api/v1/nodes/" + one.node)
-    one.remove("/api/v1/namespaces/" + one.space)
+        client = direct_client(new_client, drain_interval=0.05)
+
+    client.node = client.space = "drain-" + os.urandom(3).hex()
+    client.pods = "/api/v1/namespaces/%s/pods" % client.space
+    client.post("/api/v1/namespaces", {"metadata": {"name": client.space}})
+    client.post("/api/v1/nodes", {"metadata": {"name": client.node}})
+    yield client
+    client.close()
+    client.remove("/api/v1/nodes/" + client.node)
+    client.remove("/api/v1/namespaces/" + client.space)
 
 
-def add_pod(one, name, **metadata):
-    return one.post(one.pods, {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, **metadata}, "spec": {
-        "nodeName": one.node, "terminationGracePeriodSeconds": 0, "containers": [{"name": "c", "image": "i"}]}})
+def add_pod(client, name, **metadata):
+    return client.post(client.pods,
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, **metadata}, "spec": {
+        "nodeName": client.node, "terminationGracePeriodSeconds": 0,
+        "containers": [{"name": "c", "image": "i"}]}})
 
 
 def owned_by(kind):
@@ -5604,15 +6595,19 @@ def test_a_drain_evicts_what_may_go_and_leaves_what_would_come_back(bare):
 def test_a_drain_waits_for_a_disruption_budget_and_gives_up_in_the_end(bare):
     add_pod(bare, "kept", labels={"app": "kept"})
     pod = bare.request(bare.pods + "/kept")
-    bare.patch(bare.pods + "/kept/status", {"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}})
+    bare.patch(bare.pods + "/kept/status",
+        {"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}})
     budgets = "/apis/policy/v1beta1/namespaces/%s/poddisruptionbudgets" % bare.space
-    bare.post(budgets, {"apiVersion": "policy/v1beta1", "kind": "PodDisruptionBudget", "metadata": {"name": "b"}, "spec": {
+    bare.post(budgets, {"apiVersion": "policy/v1beta1", "kind": "PodDisruptionBudget",
+        "metadata": {"name": "b"}, "spec": {
         "minAvailable": 1, "selector": {"matchLabels": {"app": "kept"}}}})
     bare.drain_timeout = 0.3
     bare.drain_node(bare.cluster, bare.node)
     status = eventually(lambda: bare.drain_node_status(bare.cluster, bare.node)["id"], 20)
+
     assert status.startswith("error: ") and "kept" in status
     assert bare.request(bare.pods + "/kept")["metadata"]["uid"] == pod["metadata"]["uid"]
+
     bare.drain_timeout = 20.0
     bare.drain_node(bare.cluster, bare.node)
     bare.remove(budgets + "/b")
@@ -5628,30 +6623,34 @@ def test_a_drain_of_a_node_that_is_not_there_and_one_that_is_cancelled(bare):
 # -- port forwards
 
 
-def test_a_port_forward_is_made_listed_and_stopped(client, demo):
+def test_a_port_forward_is_made_listed_and_stopped(new_client, demo):
     server = demo()
-    one = client(server.url)
-    pod = one.request("/api/v1/namespaces/demo-shop/pods")["items"][0]["metadata"]["name"]
-    made = one.start_port_forward("dev", "demo-shop", pod, 80, "", "")
+    client = new_client(server.url)
+    pod = client.request("/api/v1/namespaces/demo-shop/pods")["items"][0]["metadata"]["name"]
+    made = client.start_port_forward("dev", "demo-shop", pod, 80, "", "")
+
     assert made["pod"] == pod and made["targetPort"] == "80" and int(made["port"])
-    assert [forward["id"] for forward in one.list_port_forward("dev")] == [made["id"]]
-    assert one.stop_or_delete_port_forward("dev", made["id"]) == "stopped"
-    assert [forward["status"] for forward in one.list_port_forward("dev")] == ["Stopped"]
-    assert one.stop_or_delete_port_forward("dev", made["id"], False) == "stopped"
-    assert one.list_port_forward("dev") == []
+    assert [forward["id"] for forward in client.list_port_forward("dev")] == [made["id"]]
+    assert client.stop_or_delete_port_forward("dev", made["id"]) == "stopped"
+    assert [forward["status"] for forward in client.list_port_forward("dev")] == ["Stopped"]
+    assert client.stop_or_delete_port_forward("dev", made["id"], False) == "stopped"
+    assert client.list_port_forward("dev") == []
     with pytest.raises(apiproxy.ApiError) as caught:
-        one.stop_or_delete_port_forward("dev", "")
+        client.stop_or_delete_port_forward("dev", "")
     assert caught.value.status == 400 and "id is required" in caught.value.message
     assert all("authorization" not in record.headers for record in server.requests)
-    one.request_timeout = 0.3
+
+    client.request_timeout = 0.3
     with pytest.raises(apiproxy.ApiError) as caught:
-        one.start_port_forward("dev", "demo-shop", "no-such-pod", 80, "", "")  # the server never answers
+        # the server never answers
+        client.start_port_forward("dev", "demo-shop", "no-such-pod", 80, "", "")
     assert caught.value.status == 408
 
 
-def test_a_port_forward_list_is_of_one_cluster(serve, client):
-    server = serve(lambda request, conn: conn.reply(200, [{"cluster": "foo", "id": "1"}, {"cluster": "foobar", "id": "2"}]))
-    assert client(server).list_port_forward("foo") == [{"cluster": "foo", "id": "1"}]
+def test_a_port_forward_list_is_of_one_cluster(serve, new_client):
+    server = serve(lambda request, conn: conn.reply(200,
+        [{"cluster": "foo", "id": "1"}, {"cluster": "foobar", "id": "2"}]))
+    assert new_client(server).list_port_forward("foo") == [{"cluster": "foo", "id": "1"}]
     assert server.paths() == ["/portforward/list?cluster=foo"]
 
 
@@ -5659,16 +6658,23 @@ def pod_that_echoes(request, conn):
     """The pod's side of pods/portforward: what comes on channel 0 goes back in upper case."""
     if not request.is_watch:
         if "/endpoints/" in request.path:
-            return conn.reply(200, {"subsets": [{"notReadyAddresses": [{"targetRef": {"kind": "Pod", "name": "not-yet"}}], "addresses": [
+            return conn.reply(200,
+                {"subsets": [
+                    {"notReadyAddresses": [{"targetRef": {"kind": "Pod", "name": "not-yet"}}],
+                        "addresses": [
                 {"targetRef": {"kind": "Pod", "name": "ready"}}]}]})
         return conn.reply(404 if "nope" in request.path else 200, {"metadata": {"name": "p"}})
+
     assert "v4.channel.k8s.io" in request.headers["sec-websocket-protocol"]
+
     conn.upgrade(request, "v4.channel.k8s.io")
-    port = int(re.search(r"ports?=(\d+)", request.path).group(1)).to_bytes(2, "little")  # the API server asks a kubelet for "port"
+    # the API server asks a kubelet for "port"
+    port = int(re.search(r"ports?=(\d+)", request.path).group(1)).to_bytes(2, "little")
     conn.send(frame(2, b"\0" + port) + frame(2, b"\1" + port))
     if "broken" in request.path:
         conn.send(frame(2, b"\1" + b"nothing listens there"))
         return conn.wait_end()
+
     while True:
         opcode, data = conn.read_frame()
         if opcode == 2:
@@ -5692,49 +6698,59 @@ def forwarded(made, data):
         return back
 
 
-def test_a_port_is_forwarded_by_this_machine_where_there_is_no_headlamp(serve, client):
+def test_a_port_is_forwarded_by_this_machine_where_there_is_no_headlamp(serve, new_client):
     server = serve(pod_that_echoes)
-    one = client("http://127.0.0.1:1", cluster="here")
-    one.add_endpoint("here", apiproxy.Endpoint(server.url, token="SECRET"))
-    made = one.start_port_forward("here", "ns", "p", 8080, "", "")
+    client = new_client("http://127.0.0.1:1", cluster="here")
+    client.add_endpoint("here", apiproxy.Endpoint(server.url, token="SECRET"))
+    made = client.start_port_forward("here", "ns", "p", 8080, "", "")
+
     assert made["targetPort"] == "8080" and made["id"] and "SECRET" not in repr(made)
     assert forwarded(made, b"hello") == b"HELLO" and forwarded(made, b"x" * 300000) == b"X" * 300000
+
     results = []
     together(*(lambda n=n: results.append(forwarded(made, b"c%d" % n)) for n in range(8)))
     assert sorted(results) == [b"C%d" % n for n in range(8)]
     assert forwarded(made, b"bye") == b"BYE"
-    assert [(entry["id"], entry["status"]) for entry in one.list_port_forward("here")] == [(made["id"], "Running")]
+    assert [(entry["id"], entry["status"]) for entry in client.list_port_forward("here")] == [
+        (made["id"], "Running")]
     with pytest.raises(ValueError, match="already"):
-        one.start_port_forward("here", "ns", "p", 8080, "", "", id=made["id"])
+        client.start_port_forward("here", "ns", "p", 8080, "", "", id=made["id"])
+
     with socket.create_connection(("127.0.0.1", int(made["port"]))) as open_one:
         open_one.sendall(b"hello")
         assert open_one.recv(5) == b"HELLO"
-        assert one.stop_or_delete_port_forward("here", made["id"]) == "stopped"
+        assert client.stop_or_delete_port_forward("here", made["id"]) == "stopped"
         assert open_one.recv(1) == b""
+
     with pytest.raises(OSError):
         forwarded(made, b"x")
-    assert [entry["status"] for entry in one.list_port_forward("here")] == ["Stopped"]
-    one.stop_or_delete_port_forward("here", made["id"], False)
-    assert one.list_port_forward("here") == []
-    eventually(lambda: not one.tasks)
+    assert [entry["status"] for entry in client.list_port_forward("here")] == ["Stopped"]
+
+    client.stop_or_delete_port_forward("here", made["id"], False)
+    assert client.list_port_forward("here") == []
+    eventually(lambda: not client.tasks)
 
 
-def test_a_service_is_forwarded_to_a_ready_pod_and_what_can_not_be_forwarded_says_so(serve, client):
+def test_a_service_is_forwarded_to_a_ready_pod_and_what_can_not_be_forwarded_says_so(
+        serve, new_client):
     server = serve(pod_that_echoes)
-    one = client("http://127.0.0.1:1", cluster="here")
-    one.add_endpoint("here", apiproxy.Endpoint(server.url))
-    made = one.start_port_forward("here", "ns", "", 80, "web", "ns")
+    client = new_client("http://127.0.0.1:1", cluster="here")
+    client.add_endpoint("here", apiproxy.Endpoint(server.url))
+    made = client.start_port_forward("here", "ns", "", 80, "web", "ns")
+
     assert made["pod"] == "ready" and forwarded(made, b"a") == b"A"
     with pytest.raises(apiproxy.ApiError) as caught:
-        one.start_port_forward("here", "ns", "nope", 80, "", "")
+        client.start_port_forward("here", "ns", "nope", 80, "", "")
     assert caught.value.status == 404
     with pytest.raises(apiproxy.ApiError, match="can't listen"):
-        one.start_port_forward("here", "ns", "p", 80, "", "", port=made["port"])
-    broken = one.start_port_forward("here", "ns", "broken", 80, "", "")
+        client.start_port_forward("here", "ns", "p", 80, "", "", port=made["port"])
+
+    broken = client.start_port_forward("here", "ns", "broken", 80, "", "")
     assert forwarded(broken, b"a") == b""
-    eventually(lambda: any("nothing listens there" in entry["error"] for entry in one.list_port_forward("here")))
+    eventually(lambda: any("nothing listens there" in entry["error"]
+        for entry in client.list_port_forward("here")))
     with pytest.raises(apiproxy.ApiError):
-        one.stop_or_delete_port_forward("here", "no-such-id")
+        client.stop_or_delete_port_forward("here", "no-such-id")
 
 
 # ------------------------------------------------------------------------------
@@ -5742,7 +6758,8 @@ def test_a_service_is_forwarded_to_a_ready_pod_and_what_can_not_be_forwarded_say
 # ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("url", ["localhost:4466", "ftp://a", "http://", "http://a b", "http://user:SECRET@a", "http://a/?q=1",
+@pytest.mark.parametrize("url", ["localhost:4466", "ftp://a", "http://", "http://a b",
+                                 "http://user:SECRET@a", "http://a/?q=1",
                                  "http://a/../b", "http://a\n", "http://a/#f", 5])
 def test_an_address_that_can_not_be_is_refused(url):
     with pytest.raises((ValueError, TypeError)) as caught:
@@ -5753,131 +6770,181 @@ def test_an_address_that_can_not_be_is_refused(url):
 @pytest.mark.parametrize("error, calls", [
     (ValueError, [(path,) for path in ("/x\r\nX: y", "/x y", "/x\0", "/../x", "/x#y")]),
     (ValueError, [("/x", params) for params in (
-        {"cluster": "a/b"}, {"cluster": ".."}, {"timeout": -1}, {"timeout": "1"}, {"timeout": True}, {"timeout": float("nan")},
-        {"method": "GET /"}, {"method": "G\r\n"}, {"method": ""}, {"method": None}, {"body": "\ud800"},
-        {"headers": {"X": "a\r\nY: b"}}, {"headers": {"X Y": "a"}}, {"headers": {"content-length": "1"}, "body": "abc"},
+        {"cluster": "a/b"}, {"cluster": ".."}, {"timeout": -1}, {"timeout": "1"}, {"timeout": True},
+        {"timeout": float("nan")},
+        {"method": "GET /"}, {"method": "G\r\n"}, {"method": ""}, {"method": None},
+        {"body": "\ud800"},
+        {"headers": {"X": "a\r\nY: b"}}, {"headers": {"X Y": "a"}},
+        {"headers": {"content-length": "1"}, "body": "abc"},
         {"headers": {"Transfer-Encoding": "chunked"}, "body": "abc"})]),
-    (TypeError, [(None,), ("/x", ["timeout"]), ("/x", None, True, True, "a=1")] + [("/x", params) for params in (
-        {"timeOut": 1}, {"body": {}}, {"body": 5}, {"headers": {"X": 1}}, {"headers": [("X", "y")]})]),
+    (TypeError, [(None,), ("/x", ["timeout"]), ("/x", None, True, True, "a=1")] +
+        [("/x", params) for params in (
+        {"timeOut": 1}, {"body": {}}, {"body": 5}, {"headers": {"X": 1}},
+        {"headers": [("X", "y")]})]),
     (ValueError, [("/x", None, True, True, {"a": "\ud800"})]),
-    (ValueError, [lambda c: c.set_token("dev", "a\r\nX: y"), lambda c: c.set_token("dev", "a b"), lambda c: c.set_token("a/b", "t"),
-                  lambda c: c.post("/x", {"a": float("nan")}), lambda c: c.set_cluster({"kubeconfig": "a\nb"})]),
-    (TypeError, [lambda c: c.set_token("dev", b"a"), lambda c: c.post("/x", object()), lambda c: c.patch("/x", "text")]),
-    (ValueError, [lambda c, url=url: apiproxy.Client(url) for url in ("http://u:p@h", "http://h?", "http://h/a/../b", "ftp://h")]),
+    (ValueError, [lambda c: c.set_token("dev", "a\r\nX: y"), lambda c: c.set_token("dev", "a b"),
+                  lambda c: c.set_token("a/b", "t"),
+                  lambda c: c.post("/x", {"a": float("nan")}),
+                  lambda c: c.set_cluster({"kubeconfig": "a\nb"})]),
+    (TypeError, [lambda c: c.set_token("dev", b"a"), lambda c: c.post("/x", object()),
+        lambda c: c.patch("/x", "text")]),
+    (ValueError, [lambda c, url=url: apiproxy.Client(url)
+        for url in ("http://u:p@h", "http://h?", "http://h/a/../b", "ftp://h")]),
 ])
-def test_wrong_arguments_are_refused_before_anything_is_sent(serve, client, error, calls):
+def test_wrong_arguments_are_refused_before_anything_is_sent(serve, new_client, error, calls):
     server = serve(lambda request, conn: conn.reply(200, {}))
     for call in calls:
         with pytest.raises(error):
-            call(client(server)) if callable(call) else client(server).request(*call)
+            call(new_client(server)) if callable(call) else new_client(server).request(*call)
     assert not server.count
 
 
 @pytest.mark.parametrize("call, wrong", [
-    (lambda one: one.stream_results("/x", None, print), TypeError), (lambda one: one.stream_results("/x", print, 1), TypeError),
-    (lambda one: one.stream_results("/x y", print, print), ValueError), (lambda one: one.stream_result("/x", "a/b", print, print), ValueError),
-    (lambda one: one.stream_results("/x", print, print, {"limit": "many"}), ValueError),
-    *((lambda one, seconds=seconds: one.stream_results("/x", print, print, {"timeoutSeconds": seconds}), ValueError)
+    (lambda client: client.stream_results("/x", None, print), TypeError),
+    (lambda client: client.stream_results("/x", print, 1), TypeError),
+    (lambda client: client.stream_results("/x y", print, print), ValueError),
+    (lambda client: client.stream_result("/x", "a/b", print, print), ValueError),
+    (lambda client: client.stream_results("/x", print, print, {"limit": "many"}), ValueError),
+    *((lambda client, seconds=seconds: client.stream_results("/x", print, print,
+        {"timeoutSeconds": seconds}), ValueError)
       for seconds in ("", "x", "long", "nan", -1)),
-    (lambda one: one.stream_results("/x", print, print, {"labelSelector": "\ud800"}), ValueError),
-    (lambda one: one.stream_results_for_cluster("/x", {"cb": print, "errCb": print, "cluster": "a/b"}), ValueError),
-    (lambda one: one.stream_results_for_cluster("/x", {"cb": print, "err_cb": print}), TypeError),
-    (lambda one: one.stream("/x", print, {"additionalProtocols": ["a b"]}), ValueError), (lambda one: one.stream("/x", 5), TypeError),
-    (lambda one: one.stream("/x", print, {"failCb": 5}), TypeError), (lambda one: one.metrics("/x", print, 5), TypeError),
-    (lambda one: one.metrics("/x", None), TypeError), (lambda one: one.metrics("/x", print, None, "a/b"), ValueError)])
-def test_wrong_arguments_raise_in_the_callers_thread(client, call, wrong):
+    (lambda client: client.stream_results("/x", print, print, {"labelSelector": "\ud800"}),
+        ValueError),
+    (lambda client: client.stream_results_for_cluster("/x",
+        {"cb": print, "errCb": print, "cluster": "a/b"}), ValueError),
+    (lambda client: client.stream_results_for_cluster("/x", {"cb": print, "err_cb": print}),
+        TypeError),
+    (lambda client: client.stream("/x", print, {"additionalProtocols": ["a b"]}), ValueError),
+    (lambda client: client.stream("/x", 5), TypeError),
+    (lambda client: client.stream("/x", print, {"failCb": 5}), TypeError),
+    (lambda client: client.metrics("/x", print, 5), TypeError),
+    (lambda client: client.metrics("/x", None), TypeError),
+    (lambda client: client.metrics("/x", print, None, "a/b"), ValueError)])
+def test_wrong_arguments_raise_in_the_callers_thread(new_client, call, wrong):
     with pytest.raises(wrong):
-        call(client("http://127.0.0.1:1"))
+        call(new_client("http://127.0.0.1:1"))
     assert not threads()
 
 
 @pytest.mark.parametrize("bad", [".", "..", "a/b", "../x", "a\r\nX: y", "\0"])
-def test_every_name_that_a_call_takes_is_one_segment_or_refused(serve, client, bad):
+def test_every_name_that_a_call_takes_is_one_segment_or_refused(serve, new_client, bad):
     server = serve(lambda request, conn: conn.reply(200, {}))
-    one, body = client(server), {"metadata": {"name": bad}}
-    plain, spaced = one.api_factory("", "v1", "nodes"), one.api_factory_with_namespace("apps", "v1", "deployments", True)
+    client, body = new_client(server), {"metadata": {"name": bad}}
+    plain = client.api_factory("", "v1", "nodes")
+    spaced = client.api_factory_with_namespace("apps", "v1", "deployments", True)
     named = {"metadata": {"name": "a", "namespace": bad}}
+
     for call in (
-        lambda: one.request("/x", {"cluster": bad}), lambda: one.cluster_request("/x", {"cluster": bad}),
-        lambda: one.post("/x", {}, True, {"cluster": bad}), lambda: one.remove("/x", {"cluster": bad}),
-        lambda: one.stream("/x", print, {"cluster": bad}), lambda: one.metrics("/x", print, None, bad),
-        lambda: one.stream_results_for_cluster("/x", {"cb": print, "errCb": print, "cluster": bad}),
-        lambda: one.stream_result("/x", "a", print, print, None, bad), lambda: one.stream_result("/x", bad, print, print),
-        lambda: one.set_token(bad, "SECRET"), lambda: one.set_cluster({"name": bad, "server": "https://a"}),
-        lambda: one.delete_cluster(bad), lambda: one.delete_plugin(bad), lambda: one.list_port_forward(bad),
-        lambda: one.start_port_forward(bad, "ns", "pod", 80, "", ""), lambda: one.start_port_forward("dev", bad, "pod", 80, "", ""),
-        lambda: one.start_port_forward("dev", "ns", bad, 80, "", ""), lambda: one.stop_or_delete_port_forward(bad, "id"),
-        lambda: one.drain_node(bad, "n"), lambda: one.drain_node("dev", bad), lambda: one.drain_node_status(bad, "n"),
-        lambda: one.drain_node_status("dev", bad), lambda: one.test_auth(bad), lambda: one.test_cluster_health(bad),
-        lambda: plain.get(bad, print, print), lambda: plain.delete(bad), lambda: plain.patch({}, bad), lambda: plain.put(body),
-        lambda: plain.list(print, print, None, bad), lambda: plain.post({"metadata": {}}, None, bad),
+        lambda: client.request("/x", {"cluster": bad}),
+        lambda: client.cluster_request("/x", {"cluster": bad}),
+        lambda: client.post("/x", {}, True, {"cluster": bad}),
+        lambda: client.remove("/x", {"cluster": bad}),
+        lambda: client.stream("/x", print, {"cluster": bad}),
+        lambda: client.metrics("/x", print, None, bad),
+        lambda: client.stream_results_for_cluster("/x",
+            {"cb": print, "errCb": print, "cluster": bad}),
+        lambda: client.stream_result("/x", "a", print, print, None, bad),
+        lambda: client.stream_result("/x", bad, print, print),
+        lambda: client.set_token(bad, "SECRET"),
+        lambda: client.set_cluster({"name": bad, "server": "https://a"}),
+        lambda: client.delete_cluster(bad), lambda: client.delete_plugin(bad),
+        lambda: client.list_port_forward(bad),
+        lambda: client.start_port_forward(bad, "ns", "pod", 80, "", ""),
+        lambda: client.start_port_forward("dev", bad, "pod", 80, "", ""),
+        lambda: client.start_port_forward("dev", "ns", bad, 80, "", ""),
+        lambda: client.stop_or_delete_port_forward(bad, "id"),
+        lambda: client.drain_node(bad, "n"), lambda: client.drain_node("dev", bad),
+        lambda: client.drain_node_status(bad, "n"),
+        lambda: client.drain_node_status("dev", bad), lambda: client.test_auth(bad),
+        lambda: client.test_cluster_health(bad),
+        lambda: plain.get(bad, print, print), lambda: plain.delete(bad),
+        lambda: plain.patch({}, bad), lambda: plain.put(body),
+        lambda: plain.list(print, print, None, bad),
+        lambda: plain.post({"metadata": {}}, None, bad),
         lambda: spaced.list(bad, print, print), lambda: spaced.get(bad, "a", print, print),
-        lambda: spaced.get("ns", bad, print, print), lambda: spaced.delete(bad, "a"), lambda: spaced.delete("ns", bad),
-        lambda: spaced.patch({}, bad, "a"), lambda: spaced.patch({}, "ns", bad), lambda: spaced.post(named),
+        lambda: spaced.get("ns", bad, print, print), lambda: spaced.delete(bad, "a"),
+        lambda: spaced.delete("ns", bad),
+        lambda: spaced.patch({}, bad, "a"), lambda: spaced.patch({}, "ns", bad),
+        lambda: spaced.post(named),
         lambda: spaced.put(named), lambda: spaced.put(body), lambda: spaced.scale.get(bad, "a"),
-        lambda: spaced.scale.get("ns", bad), lambda: spaced.scale.put(named), lambda: spaced.scale.put(body),
+        lambda: spaced.scale.get("ns", bad), lambda: spaced.scale.put(named),
+        lambda: spaced.scale.put(body),
         lambda: apiproxy.Client(server.url, cluster=bad).request("/x", {"cluster": bad}),
     ):
         with pytest.raises(ValueError):
             call()
-    assert not server.count and not one.tasks
+
+    assert not server.count and not client.tasks
 
 
-def test_metrics_auth_and_health(client, demo):
+def test_metrics_auth_and_health(new_client, demo):
     server = demo()
-    one = client(server.url)
+    client = new_client(server.url)
     polls = []
-    cancel = one.metrics("/apis/metrics.k8s.io/v1beta1/nodes", polls.append)
+    cancel = client.metrics("/apis/metrics.k8s.io/v1beta1/nodes", polls.append)
     eventually(lambda: len(polls) >= 2)
+
     cancel()
     assert polls[0][0]["usage"]["cpu"] and polls[0][0]["metadata"]["name"]
-    assert one.test_auth()["status"]["resourceRules"] is not None
-    health = one.test_cluster_health()
+    assert client.test_auth()["status"]["resourceRules"] is not None
+
+    health = client.test_cluster_health()
     assert (health.status, health.ok, health.text()) == (200, True, "ok")
 
 
-def test_a_log_is_followed_and_a_command_run_in_a_pod(client, demo):
+def test_a_log_is_followed_and_a_command_run_in_a_pod(new_client, demo):
     server = demo(log_tick=0.01)
-    one = client(server.url)
-    pod = one.request("/api/v1/namespaces/demo-shop/pods")["items"][0]["metadata"]["name"]
+    client = new_client(server.url)
+    pod = client.request("/api/v1/namespaces/demo-shop/pods")["items"][0]["metadata"]["name"]
     path = "/api/v1/namespaces/demo-shop/pods/" + pod
     lines, out = [], {}
-    log_stream = one.stream(path + "/log?follow=true&tailLines=3", lines.append, {"failCb": lambda: None})
+    log_stream = client.stream(path + "/log?follow=true&tailLines=3", lines.append,
+        {"failCb": lambda: None})
     eventually(lambda: len(b"".join(base64.b64decode(line) for line in lines).splitlines()) > 3)
+
     log_stream.cancel()
 
     def on_message(data):
         out[data[0]] = out.get(data[0], b"") + data[1:]
 
     ended = threading.Event()
-    shell = one.stream(path + "/exec?command=sh&command=-c&command=cat%20-&stdin=1&stdout=1&stderr=1", on_message, {
+    shell = client.stream(path +
+        "/exec?command=sh&command=-c&command=cat%20-&stdin=1&stdout=1&stderr=1", on_message, {
         "additionalProtocols": ["v4.channel.k8s.io"], "failCb": ended.set})
     eventually(lambda: shell.get_socket() and 1 in out)
+
     shell.get_socket().send(b"\x00hello\n")
     eventually(lambda: out.get(1) == b"hello\n")
+
     shell.cancel()
     out.clear()
-    one.stream(path + "/exec?command=sh&command=-c&command=exit%203&stdout=1&stderr=1", on_message, {
+    client.stream(path + "/exec?command=sh&command=-c&command=exit%203&stdout=1&stderr=1",
+        on_message, {
         "additionalProtocols": ["v4.channel.k8s.io"], "failCb": ended.set})
+
     assert ended.wait(10)
     assert json.loads(out[3])["details"]["causes"][0] == {"reason": "ExitCode", "message": "3"}
 
 
-def test_close_ends_all_streams_and_the_client_goes_on(serve, client):
+def test_close_ends_all_streams_and_the_client_goes_on(serve, new_client):
     api = Api(serve, watches=[[]] * 9 + [[frame(1, "x")]], gets=[pod("a")])
-    one, got = client(api.server), []
+    client, got = new_client(api.server), []
+
     for _ in range(3):
-        one.stream_results("/api/v1/pods", api.view, api.error)
-        one.stream_result("/api/v1/pods", "a", api.view, api.error)
-        one.stream("/x", got.append)
-        one.metrics("/api/v1/pods", got.append)
+        client.stream_results("/api/v1/pods", api.view, api.error)
+        client.stream_result("/api/v1/pods", "a", api.view, api.error)
+        client.stream("/x", got.append)
+        client.metrics("/api/v1/pods", got.append)
+
     eventually(lambda: not api.watches[1:])
-    starting, tasks = task_that_was_not_started(one)
-    one.close()
+
+    starting, tasks = task_that_was_not_started(client)
+    client.close()
     del tasks[starting]
-    assert not threads() and not one.tasks and not api.errors
+    assert not threads() and not client.tasks and not api.errors
     eventually(lambda: not api.server.open)
-    one.stream("/x", got.append)
+
+    client.stream("/x", got.append)
     eventually(lambda: got[-1:] == ["x"])
 
 
@@ -5885,10 +6952,12 @@ def test_close_ends_all_streams_and_the_client_goes_on(serve, client):
 # 15. Module functions
 # ------------------------------------------------------------------------------
 
-DOCUMENTED = """api_factory api_factory_with_namespace apply cluster_request delete_cluster delete_plugin drain_node
-    drain_node_status list_port_forward metrics patch post put remove request set_cluster start_port_forward
-    stop_or_delete_port_forward stream stream_result stream_results stream_results_for_cluster test_auth
-    test_cluster_health""".split()
+DOCUMENTED = """
+    api_factory api_factory_with_namespace apply cluster_request delete_cluster
+    delete_plugin drain_node drain_node_status list_port_forward metrics patch post put
+    remove request set_cluster start_port_forward stop_or_delete_port_forward stream
+    stream_result stream_results stream_results_for_cluster test_auth test_cluster_health
+""".split()
 
 
 @pytest.mark.parametrize("name", DOCUMENTED)
@@ -5903,13 +6972,16 @@ def test_a_module_function_is_its_method_on_the_default_client(name):
 def test_configure_reaches_functions_imported_by_name_and_keeps_credentials_at_home(serve):
     from apiproxy import request
 
-    first, second = serve(lambda r, c: c.reply(200, {"from": 1})), serve(lambda r, c: c.reply(200, {"from": 2}))
+    first = serve(lambda r, c: c.reply(200, {"from": 1}))
+    second = serve(lambda r, c: c.reply(200, {"from": 2}))
     apiproxy.configure(first.url, cluster="dev")
+
     try:
         apiproxy.set_token("dev", "SECRET-dev")
         assert request("/x") == {"from": 1} and apiproxy.default_client().cluster == "dev"
         apiproxy.configure(first.url, cluster="dev", gzip=False)
-        assert request("/x") == {"from": 1} and first.requests[-1].headers["accept-encoding"] == "identity"
+        assert request("/x") == {"from": 1}
+        assert first.requests[-1].headers["accept-encoding"] == "identity"
         assert first.requests[-1].headers["authorization"] == "Bearer SECRET-dev"
         apiproxy.configure(second.url, cluster="dev")
         assert request("/x") == {"from": 2} and "authorization" not in second.requests[-1].headers
@@ -5926,7 +6998,8 @@ def test_configure_reaches_functions_imported_by_name_and_keeps_credentials_at_h
 
 def test_the_documented_names_are_all_there():
     assert len(DOCUMENTED) == 24 and set(DOCUMENTED) <= set(apiproxy.__all__)
-    assert {"ApiError", "ApiInfo", "ClusterRequest", "ClusterRequestParams", "QueryParameters", "RequestParams", "StreamArgs",
+    assert {"ApiError", "ApiInfo", "ClusterRequest", "ClusterRequestParams", "QueryParameters",
+            "RequestParams", "StreamArgs",
             "StreamResultsParams", "StreamErrCb", "StreamResultsCb"} <= set(apiproxy.__all__)
     assert [name for name in apiproxy.__all__ if not hasattr(apiproxy, name)] == []
 
@@ -5934,35 +7007,63 @@ def test_the_documented_names_are_all_there():
 def test_contents_match_the_banners():
     with open(apiproxy.__file__) as file:
         source = file.read()
-    contents = re.findall(r"^ +(\d+\. [A-Z][A-Za-z]+(?: [a-z]+)*)  ", ast.get_docstring(ast.parse(source), clean=False), re.M)
+    contents = re.findall(r"^ +(\d+\. [A-Z][A-Za-z]+(?: [a-z]+)*)  ",
+        ast.get_docstring(ast.parse(source), clean=False), re.M)
     assert contents == re.findall(r"^# -{78}\n# (\d+\. .*)$", source, re.M) and len(contents) == 12
 
 
 def test_only_the_standard_library_is_imported():
     with open(apiproxy.__file__) as file:
         tree = ast.parse(file.read())
-    names = {alias.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    names |= {node.module.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
-    assert not names - {"__future__", "typing_extensions", "yaml"} - set(getattr(sys, "stdlib_module_names", names))
-    at_the_top = [alias.name for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom)) for alias in node.names]
+    names = {alias.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import)
+        for alias in node.names}
+    names |= {node.module.split(".")[0]
+        for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+
+    assert not names - {"__future__", "typing_extensions",
+        "yaml"} - set(getattr(sys, "stdlib_module_names", names))
+
+    at_the_top = [alias.name
+        for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))
+        for alias in node.names]
     assert "yaml" not in at_the_top
-    typing_only = [node for node in ast.walk(tree) if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"]
+
+    typing_only = [node for node in ast.walk(tree) if isinstance(node, ast.If)
+        and getattr(node.test, "id", "") == "TYPE_CHECKING"]
     assert any("typing_extensions" in ast.dump(node) for node in typing_only)
 
 
+IMPORTED = """\
+import threading, logging, os, sys
+opened = []
+
+def hook(name, args):
+    if name.startswith("socket"):
+        opened.append(args)
+
+sys.addaudithook(hook)
+import apiproxy
+assert threading.active_count() == 1 and not logging.root.handlers and not opened, opened
+"""
+
+
 def test_importing_starts_nothing():
-    code = ("import threading, logging, os, sys; before = dict(os.environ); opened = []\n"
-            "sys.addaudithook(lambda name, args: opened.append(args) if name.startswith('socket') else None)\n"
-            "import apiproxy; assert threading.active_count() == 1 and not logging.root.handlers and not opened, opened")
-    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, cwd=HERE)
+    subprocess.run([sys.executable, "-W", "error", "-c", IMPORTED], check=True, cwd=HERE)
+
+
+FORGETFUL = """\
+import sys, threading, apiproxy
+apiproxy.configure(sys.argv[1], cluster="dev")
+seen = threading.Event()
+apiproxy.stream_results("/api/v1/pods", lambda items: seen.set(), print)
+assert seen.wait(10)
+"""
 
 
 def test_a_script_that_forgets_to_cancel_still_ends(demo):
-    code = ("import sys, apiproxy\napiproxy.configure(sys.argv[1], cluster='dev')\n"
-            "import threading; seen = threading.Event()\n"
-            "apiproxy.stream_results('/api/v1/pods', lambda items: seen.set(), print)\nassert seen.wait(10)\n")
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code, demo(live=True).url], cwd=HERE, timeout=30,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", FORGETFUL, demo(live=True).url], cwd=HERE, timeout=30,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert (done.returncode, done.stdout) == (0, b"")
 
 
@@ -5971,10 +7072,12 @@ def test_every_row_of_the_fault_catalogue_has_a_test_that_ci_runs():
         slow_too = '-m "slow and not cluster"' in file.read()
 
     assert {name for name in ROWS if name[0] == "W"} == {"W%d" % number for number in range(1, 85)}
+
     for name, tests in ROWS.items():
         assert all(test.__name__.startswith("test_") for test in tests), name
         marks = [{mark.name for mark in getattr(test, "pytestmark", ())} for test in tests]
-        assert [each for each in marks if each <= {"parametrize"} | ({"slow"} if slow_too else set())], name
+        assert [each
+            for each in marks if each <= {"parametrize"} | ({"slow"} if slow_too else set())], name
 
 
 # ------------------------------------------------------------------------------
@@ -5983,22 +7086,26 @@ def test_every_row_of_the_fault_catalogue_has_a_test_that_ci_runs():
 
 LIVE = ("--seconds", "4")
 EXAMPLES = {  # what they print, and how those are ended that would go on
-    "quickstart": ("5/5 ready", "0 errors", "0 threads left"), "apply_manifest": ("applied",), "scale": ("6/6",), "exec": ("exit code 0",),
-    "port_forward": ("stopped",), "drain": ("success",), "watch_pods": ("pods", LIVE), "watch_clusters": ("north", LIVE),
+    "quickstart": ("5/5 ready", "0 errors", "0 threads left"), "apply_manifest": ("applied",),
+    "scale": ("6/6",), "exec": ("exit code 0",),
+    "port_forward": ("stopped",), "drain": ("success",), "watch_pods": ("pods", LIVE),
+    "watch_clusters": ("north", LIVE),
     "follow_logs": ("GET", LIVE), "top": ("memory", LIVE), "api_versions": ("apps/v1", LIVE),
 }
 
 
 def run_example(name, *args, **kwargs):
     env = {key: value for key, value in os.environ.items() if not key.startswith("APIPROXY_")}
-    return subprocess.Popen([sys.executable, "-W", "error", os.path.join(HERE, "examples", name + ".py"), *args], env=env,
+    return subprocess.Popen([sys.executable, "-W", "error",
+        os.path.join(HERE, "examples", name + ".py"), *args], env=env,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs)
 
 
 @pytest.fixture(scope="module")
 def running_examples():
     """All of them at once: mostly they wait."""
-    running = {name: run_example(name, *(LIVE if LIVE in said else ())) for name, said in EXAMPLES.items()}
+    running = {name: run_example(name, *(LIVE if LIVE in said else ())) for name,
+        said in EXAMPLES.items()}
     yield running
     for done in running.values():
         done.kill()
@@ -6024,11 +7131,13 @@ def test_ctrl_c_ends_an_example_cleanly(name):
     running = run_example(name)
     running.stdout.readline()
     running.send_signal(signal.SIGINT)
+
     try:
         out, err = running.communicate(timeout=30)
     finally:
         running.kill()
         running.communicate()
+
     assert (running.returncode, err) == (0, b"")
 
 
@@ -6036,11 +7145,14 @@ def test_the_benchmark_measures_and_prints_a_table():
     done = run_example("benchmark", "--quick", "--only", "gets", "--plain")
     out, err = done.communicate(timeout=60)
     assert (done.returncode, err) == (0, b""), err.decode()
-    assert re.search(r"^\| 300 small GETs[^|]*\| [\d.]+ ms \| [\d.]+ \|", out.decode(), re.M), out.decode()  # both were measured
+    # both were measured
+    assert re.search(r"^\| 300 small GETs[^|]*\| [\d.]+ ms \| [\d.]+ \|", out.decode(),
+        re.M), out.decode()
 
 
 def test_every_example_is_tried_and_named_in_the_readme():
-    files = {name[:-3] for name in os.listdir(os.path.join(HERE, "examples")) if name.endswith(".py")}
+    files = {name[:-3] for name in os.listdir(os.path.join(HERE, "examples"))
+        if name.endswith(".py")}
     assert files == set(EXAMPLES) | {"common", "demo_cluster", "in_cluster", "benchmark"}
     with open(os.path.join(HERE, "README.md")) as file:
         readme = file.read()
@@ -6053,7 +7165,8 @@ def test_kubectl_works_on_the_demo_cluster(demo, tmp_path):
 
     def kubectl(*args, check=True, **kwargs):
         env = {**os.environ, "KUBECONFIG": os.devnull, "HOME": str(tmp_path)}
-        done = subprocess.run([KUBECTL, "--server=%s/clusters/dev" % server.url, *args], env=env, timeout=60,
+        done = subprocess.run([KUBECTL, "--server=%s/clusters/dev" % server.url, *args],
+                              env=env, timeout=60,
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs)
         assert not check or done.returncode == 0, done.stderr.decode()
         return done.stdout.decode()
@@ -6064,8 +7177,12 @@ def test_kubectl_works_on_the_demo_cluster(demo, tmp_path):
     assert "scaled" in kubectl("scale", "deployment", "web", "--replicas=3")
     assert kubectl("get", "deployment", "web", "-o", "jsonpath={.spec.replicas}") == "3"
     assert len(kubectl("get", "pods", "-l", "app=web", "--no-headers").splitlines()) == 3
-    watching = subprocess.Popen([KUBECTL, "--server=%s/clusters/dev" % server.url, "get", "configmaps", "-w", "-o", "name"],
-                                env={**os.environ, "KUBECONFIG": os.devnull, "HOME": str(tmp_path)}, stdout=subprocess.PIPE)
+
+    watching = subprocess.Popen([KUBECTL, "--server=%s/clusters/dev" % server.url, "get",
+        "configmaps", "-w", "-o", "name"],
+                                env={**os.environ, "KUBECONFIG": os.devnull, "HOME": str(tmp_path)},
+                                stdout=subprocess.PIPE)
+
     try:
         eventually(lambda: any("watch=true" in record.path for record in list(server.requests)))
         manifest.write_text(json.dumps(config_map("seen-by-watch")))
@@ -6078,7 +7195,9 @@ def test_kubectl_works_on_the_demo_cluster(demo, tmp_path):
     finally:
         watching.kill()
         watching.communicate()
+
     manifest.write_text(json.dumps(web("default", 1)))
+
     assert "configured" in kubectl("apply", "-f", str(manifest))
     assert "deleted" in kubectl("delete", "deployment", "web")
     assert "web" not in kubectl("get", "deployments", "-o", "name")
@@ -6094,21 +7213,26 @@ def test_what_the_readme_shows_runs_and_prints_what_it_says(demo, capsys, tmp_pa
         text = file.read()
     blocks = re.findall(r"```(python|text)\n(.*?)```", text, re.S)
     assert len(blocks) > 14
+
     server, names = demo(), {"__name__": "readme"}
     for name, content in (("ca.crt", pem()[1]), ("token", "SECRET"), ("namespace", "default")):
         write(tmp_path / name, content)
     monkeypatch.setattr(apiproxy, "IN_CLUSTER", str(tmp_path))
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "6443")
-    monkeypatch.setenv("KUBECONFIG", write(tmp_path / "config", config(server.url + "/clusters/dev")))
+    monkeypatch.setenv("KUBECONFIG",
+        write(tmp_path / "config", config(server.url + "/clusters/dev")))
+
     try:
         for language, block in blocks:
             if language == "python":
                 capsys.readouterr()
-                exec(compile(block.replace("http://localhost:4466", server.url), "README.md", "exec"), names)
+                exec(compile(block.replace("http://localhost:4466", server.url), "README.md",
+                    "exec"), names)
             else:
                 assert capsys.readouterr().out == block
-        assert re.findall(r"^\| [a-zA-Z]+ \| `(\w+)` \|$", text, re.M) == sorted(DOCUMENTED, key=lambda name: name.replace("_", ""))
+        assert re.findall(r"^\| [a-zA-Z]+ \| `(\w+)` \|$", text, re.M) == sorted(DOCUMENTED,
+            key=lambda name: name.replace("_", ""))
     finally:
         apiproxy.configure()
 
@@ -6125,18 +7249,23 @@ def test_every_view_was_the_servers_and_they_only_go_forward_and_the_last_is_the
     assert simulate.run(seed) == []
 
 
-@pytest.mark.parametrize("kind, count", [("frames", 3000), ("handshakes", 1000), ("answers", 500), ("events", 500)])
+@pytest.mark.parametrize("kind, count", [("frames", 3000), ("handshakes", 1000), ("answers", 500),
+    ("events", 500)])
 def test_nothing_that_a_server_sends_surprises(kind, count):
     outcomes, failure = fuzz.run(kind, 2026, range(count))
     assert not failure, failure
-    assert len(outcomes) > 2 and max(outcomes.values()) < 0.9 * count  # the cases are not all of one sort
+    # the cases are not all of one sort
+    assert len(outcomes) > 2
+    assert max(outcomes.values()) < 0.9 * count
 
 
 def test_a_failed_case_is_told_with_the_command_that_runs_it_again(monkeypatch):
     wrap(monkeypatch, NEXT_MESSAGE, lambda real, reader: 1 / 0)
     for _ in range(2):
         outcomes, failure = fuzz.run("frames", 7, range(40, 50))
-        assert not outcomes and "ZeroDivisionError" in failure and failure.endswith("python .ci/fuzz.py --case frames:7:40")
+        assert not outcomes
+        assert "ZeroDivisionError" in failure
+        assert failure.endswith("python .ci/fuzz.py --case frames:7:40")
 
 
 def test_a_case_that_hangs_is_told(monkeypatch):
@@ -6153,7 +7282,8 @@ def ends():
         listener.bind(("127.0.0.1", 0))
         listener.listen(1)
         with FaultProxy(listener.getsockname()[1], buffer=4096) as proxy:
-            with socket.create_connection(("127.0.0.1", proxy.port), 5) as client, listener.accept()[0] as server:
+            with socket.create_connection(("127.0.0.1", proxy.port),
+                    5) as client, listener.accept()[0] as server:
                 server.settimeout(5)
                 yield client, server, proxy
 
@@ -6161,6 +7291,7 @@ def ends():
 def received(sock):
     """All that comes until the end, and how it ended."""
     data = b""
+
     try:
         while True:
             piece = sock.recv(65536)
@@ -6174,12 +7305,16 @@ def received(sock):
 def test_the_proxy_passes_what_it_gets_and_knows_what_is_open(ends):
     client, server, proxy = ends
     data = os.urandom(1000000)
-    thread = threading.Thread(target=lambda: (client.sendall(data), client.shutdown(socket.SHUT_WR)))
+    thread = threading.Thread(target=lambda: (client.sendall(data),
+        client.shutdown(socket.SHUT_WR)))
     thread.start()
+
     assert received(server) == (data, "FIN")
+
     thread.join()
     server.sendall(b"still open")
     assert client.recv(100) == b"still open" and proxy.open == 1
+
     server.close()
     assert received(client) == (b"", "FIN")
     eventually(lambda: not proxy.open)
@@ -6195,8 +7330,10 @@ def test_the_proxy_makes_one_way_silent(ends, fault, after, way):
     source.sendall(b"lost?")
     source.shutdown(socket.SHUT_WR)
     sink.sendall(b"heard")
+
     assert source.recv(100) == b"heard"
     assert not select.select([sink], [], [], 0.01)[0]
+
     proxy.clear()
     assert received(sink) == after
 
@@ -6207,6 +7344,7 @@ def test_the_proxy_stalls_until_the_sender_blocks(ends):
     client.settimeout(0.05)
     with pytest.raises(socket.timeout):
         client.sendall(b"x" * 20000000)
+
     client.settimeout(5)
     server.sendall(b"heard")
     assert client.recv(100) == b"heard"
@@ -6227,11 +7365,15 @@ def test_the_proxy_ends_resets_and_refuses(ends):
     proxy.refuse()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", proxy.port), 5)
+
     client.sendall(b"still open")
     assert server.recv(100) == b"still open"
+
     proxy.end()
     assert received(client) == received(server) == (b"", "FIN")
+
     proxy.accept()
+
     with socket.create_connection(("127.0.0.1", proxy.port), 5) as again:
         eventually(lambda: proxy.open == 2)
         proxy.reset()
@@ -6244,6 +7386,7 @@ def test_the_proxy_is_as_slow_as_it_is_told(ends):
     begin = time.monotonic()
     client.sendall(b"x" * 2000)
     client.shutdown(socket.SHUT_WR)
+
     assert received(server) == (b"x" * 2000, "FIN")
     assert time.monotonic() - begin > 0.07
 
@@ -6256,7 +7399,8 @@ CONTROL = os.environ.get("APIPROXY_TEST_CONTROL", "")
 
 
 def control(what):
-    subprocess.run([CONTROL, what], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run([CONTROL, what], check=True, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL)
 
 
 def insist(call, *args):
@@ -6278,13 +7422,16 @@ def test_a_watch_survives_kill_restart_and_compaction(api):
     api.stream_results(api.maps, seen.cb, seen.err_cb)
     api.stream_result(api.maps, "first", one_object.append, seen.err_cb)
     eventually(lambda: seen.views and one_object)
-    for step, what in enumerate(["restart", "compact", "stop-api", "start-api", "restart", "compact"]):
+
+    for step, what in enumerate(["restart", "compact", "stop-api", "start-api", "restart",
+            "compact"]):
         control(what)
         if what != "stop-api":
             insist(api.apply, config_map("first", api.space, x=str(step)))
             insist(api.apply, config_map("c%d" % step, api.space))
             if step > 2:
-                insist(lambda: api.remove(api.maps + "/c%d" % (step - 3)) if step - 3 != 2 else None)
+                insist(lambda: api.remove(api.maps + "/c%d" % (step - 3))
+                    if step - 3 != 2 else None)
 
     def same():
         try:
@@ -6295,6 +7442,7 @@ def test_a_watch_survives_kill_restart_and_compaction(api):
         return seen.last == fresh and one_object[-1]["data"] == fresh["first"]
 
     eventually(same, 60)
+
     versions = [int(state["metadata"]["resourceVersion"]) for state in one_object]
     assert versions == sorted(versions)
 
@@ -6305,10 +7453,13 @@ def test_the_dead_watch_of_1_20_is_hung_up_and_taken_up_again(api):
     api.watch_timeout, api.watch_grace, api.retry_reset = (1, 1), 0.3, 0.5
     seen = Views()
     services = "/api/v1/namespaces/%s/services" % api.space
-    api.stream_results(services, seen.cb, seen.err_cb)  # this kind never closes, and sends no more events (k8s#102464)
+    # this kind never closes, and sends no more events (k8s#102464)
+    api.stream_results(services, seen.cb, seen.err_cb)
     eventually(lambda: seen.views)
+
     time.sleep(2)  # past timeoutSeconds: there is nothing to see from outside, which is the point
-    api.post(services, {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "late"}, "spec": {"ports": [{"port": 80}]}})
+    api.post(services, {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "late"},
+        "spec": {"ports": [{"port": 80}]}})
     eventually(lambda: [item["metadata"]["name"] for item in seen.views[-1]] == ["late"])
     assert not seen.errors
 
@@ -6320,85 +7471,114 @@ def test_a_continue_token_from_before_a_compaction_is_not_used(api):
     page = api.request(api.maps, query_params={"limit": 2})
     api.post(api.maps, config_map("f"))
     control("compact")
+
     with pytest.raises(apiproxy.ApiError) as caught:
         api.request(api.maps, query_params={"limit": 2, "continue": page["metadata"]["continue"]})
     assert (caught.value.status, caught.value.reason) == (410, "Expired")
 
 
 @on_the_real_server
-def test_tls_and_rights_of_the_real_server(client):
-    one = direct_client(client)
-    assert one.request("/version")["gitVersion"]
-    one.add_endpoint("plain", apiproxy.Endpoint(os.environ["APIPROXY_TEST_DIRECT"]))
+def test_tls_and_rights_of_the_real_server(new_client):
+    client = direct_client(new_client)
+    assert client.request("/version")["gitVersion"]
+
+    client.add_endpoint("plain", apiproxy.Endpoint(os.environ["APIPROXY_TEST_DIRECT"]))
     with pytest.raises(apiproxy.ApiError) as caught:
-        one.request("/version", {"cluster": "plain"})  # the system does not know this authority
+        client.request("/version", {"cluster": "plain"})  # the system does not know this authority
     assert caught.value.status == 502 and "certificate" in str(caught.value)
-    one.set_token("direct", os.environ["APIPROXY_TEST_VIEWER"])
+
+    client.set_token("direct", os.environ["APIPROXY_TEST_VIEWER"])
     with pytest.raises(apiproxy.ApiError) as caught:
-        one.request("/api/v1/pods")
-    assert (caught.value.status, caught.value.reason) == (403, "Forbidden") and one.get_token("direct")
+        client.request("/api/v1/pods")
+    assert (caught.value.status, caught.value.reason) == (403, "Forbidden")
+    assert client.get_token("direct")
+
     seen = Views()
-    one.stream_results("/api/v1/pods", seen.cb, seen.err_cb)
+    client.stream_results("/api/v1/pods", seen.cb, seen.err_cb)
     eventually(lambda: seen.errors)
     assert [error.status for error in seen.errors] == [403] and not seen.views
+
     logouts = []
-    one.on_logout = logouts.append
-    one.set_token("direct", "SECRET-wrong")
+    client.on_logout = logouts.append
+    client.set_token("direct", "SECRET-wrong")
     with pytest.raises(apiproxy.ApiError) as caught:
-        one.request("/api/v1/pods")
-    assert caught.value.status == 401 and logouts == ["direct"] and one.get_token("direct") is None
+        client.request("/api/v1/pods")
+    assert caught.value.status == 401
+    assert logouts == ["direct"]
+    assert client.get_token("direct") is None
 
 
 @on_the_real_server
 @pytest.mark.parametrize("as_protocol", [False, True])
-def test_a_real_service_accounts_token_is_renewed_for_requests_and_watches(client, as_protocol):
-    admin = direct_client(client)
+def test_a_real_service_accounts_token_is_renewed_for_requests_and_watches(new_client, as_protocol):
+    admin = direct_client(new_client)
     space, name = "sa-" + os.urandom(3).hex(), "robot"
     admin.post("/api/v1/namespaces", {"metadata": {"name": space}})
-    admin.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": space}})
-    admin.apply({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": space},
-                 "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+    admin.apply({"apiVersion": "v1", "kind": "ServiceAccount",
+        "metadata": {"name": name, "namespace": space}})
+    admin.apply({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+                 "metadata": {"name": space},
+                 "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole",
+                     "name": "cluster-admin"},
                  "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": space}]})
     accounts = "/api/v1/namespaces/%s/serviceaccounts/%s/token" % (space, name)
     first = admin.post(accounts, {"spec": {"expirationSeconds": 600}})["status"]["token"]
-    robot = direct_client(client, token_window=700.0, token_protocol=as_protocol)  # so that it is about to end
+    # so that it is about to end
+    robot = direct_client(new_client, token_window=700.0, token_protocol=as_protocol)
     robot.set_token("direct", first)
+
     assert robot.test_auth()["status"]["resourceRules"]
+
     second = robot.get_token("direct")
     assert second != first and robot.test_cluster_health().ok
+
     seen = Views()
     robot.stream_results("/api/v1/namespaces/%s/configmaps" % space, seen.cb, seen.err_cb)
     eventually(lambda: seen.views)
+
     robot.apply(config_map("mine", space))
     eventually(lambda: "mine" in seen.last)
     assert not seen.errors and robot.get_token("direct") == second  # that one lasts a day
+
     admin.remove("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/" + space)
 
 
 @on_the_real_server
 def test_every_way_to_log_in_to_the_real_api_server(tmp_path):
-    server, ca = os.environ["APIPROXY_TEST_DIRECT"], {"certificate-authority": os.environ["APIPROXY_TEST_CA"]}
+    server = os.environ["APIPROXY_TEST_DIRECT"]
+    ca = {"certificate-authority": os.environ["APIPROXY_TEST_CA"]}
     token = os.environ["APIPROXY_TEST_TOKEN"]
     write(tmp_path / "token", token)
-    with open(os.environ["APIPROXY_TEST_CLIENT_CERT"]) as cert, open(os.environ["APIPROXY_TEST_CLIENT_KEY"]) as key:
+    with open(os.environ["APIPROXY_TEST_CLIENT_CERT"]) as cert, open(
+            os.environ["APIPROXY_TEST_CLIENT_KEY"]) as key:
         data = {"client-certificate-data": b64(cert.read()), "client-key-data": b64(key.read())}
+
     ways = [
         {"token": token}, {"tokenFile": "token"}, data,
-        {"client-certificate": os.environ["APIPROXY_TEST_CLIENT_CERT"], "client-key": os.environ["APIPROXY_TEST_CLIENT_KEY"]},
-        {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": sys.executable, "args": [
-            "-c", "import json; print(json.dumps({'status': {'token': open(%r).read()}}))" % str(tmp_path / "token")]}},
+        {"client-certificate": os.environ["APIPROXY_TEST_CLIENT_CERT"],
+            "client-key": os.environ["APIPROXY_TEST_CLIENT_KEY"]},
+        {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": sys.executable,
+            "args": [
+            "-c", "import json; print(json.dumps({'status': {'token': open(%r).read()}}))" %
+            str(tmp_path / "token")]}},
     ]
     for user in ways:
-        with apiproxy.Client.from_kubeconfig(write(tmp_path / "config", config(server, user, cluster=ca))) as client:
+        with apiproxy.Client.from_kubeconfig(write(tmp_path / "config",
+                config(server, user, cluster=ca))) as client:
             seen = Views()
             client.stream_results("/api/v1/namespaces", seen.cb, seen.err_cb)
             eventually(lambda: seen.views)
-            assert client.request("/api/v1/namespaces/default")["kind"] == "Namespace" and not seen.errors
+            assert client.request("/api/v1/namespaces/default")["kind"] == "Namespace"
+            assert not seen.errors
+
     for cluster in ({}, {**ca, "tls-server-name": "elsewhere.example"}):
-        with apiproxy.Client.from_kubeconfig(write(tmp_path / "config", config(server, {"token": token}, cluster=cluster))) as client:
+        with apiproxy.Client.from_kubeconfig(write(tmp_path / "config",
+                config(server, {"token": token}, cluster=cluster))) as client:
             with pytest.raises(apiproxy.ApiError, match="certificate verify failed"):
                 client.request("/version")
-    with apiproxy.Client.from_kubeconfig(write(tmp_path / "config", config(server, {"tokenFile": "token"}, cluster=ca))) as client:
+
+    with apiproxy.Client.from_kubeconfig(write(tmp_path / "config",
+            config(server, {"tokenFile": "token"}, cluster=ca))) as client:
         assert client.test_auth()
         write(tmp_path / "token", "SECRET-wrong")
         with pytest.raises(apiproxy.ApiError) as caught:
@@ -6409,82 +7589,102 @@ def test_every_way_to_log_in_to_the_real_api_server(tmp_path):
 
 
 @pytest.fixture
-def kubelet(serve, client):
+def kubelet(serve, new_client):
     """(client, path of a pod) of the real server, with a Node whose kubelet is a script here."""
     def script(request, conn):
         if "/portForward/" in request.path:
             return pod_that_echoes(request, conn)
         if "/containerLogs/" in request.path:
             conn.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n8\r\none\ntwo\n\r\n")
-            one.log_seen.wait(10)  # 1.20 loses what it reads together with the end
+            client.log_seen.wait(10)  # 1.20 loses what it reads together with the end
             return conn.send("0\r\n\r\n")
+
         assert "/exec/" in request.path and request.is_watch
+
         conn.upgrade(request, "v4.channel.k8s.io")
         conn.send(frame(2, b"\1") + frame(2, b"\2") + frame(2, b"\3"))
         opcode, data = conn.read_frame()
         conn.send(frame(2, b"\1" + data[1:]) + frame(2, b"\2oops") + frame(2, b"\3" + json.dumps({
-            "status": "Failure", "reason": "NonZeroExitCode", "details": {"causes": [{"reason": "ExitCode", "message": "3"}]}}).encode()))
+            "status": "Failure", "reason": "NonZeroExitCode",
+            "details": {"causes": [{"reason": "ExitCode", "message": "3"}]}}).encode()))
         conn.send(frame(8, b"\x03\xe8"))
         return False
 
-    server, one = serve(script, tls=True), direct_client(client)
-    one.log_seen = threading.Event()
+    server, client = serve(script, tls=True), direct_client(new_client)
+    client.log_seen = threading.Event()
     name = "kubelet-" + os.urandom(3).hex()
-    one.post("/api/v1/namespaces", {"metadata": {"name": name}})
-    one.post("/api/v1/nodes", {"metadata": {"name": name}})
-    one.patch("/api/v1/nodes/%s/status" % name, {"status": {
-        "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}], "daemonEndpoints": {"kubeletEndpoint": {"Port": server.port}}}})
-    one.post("/api/v1/namespaces/%s/pods" % name, {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {
-        "nodeName": name, "terminationGracePeriodSeconds": 0, "containers": [{"name": "c", "image": "i"}]}})
-    yield one, "/api/v1/namespaces/%s/pods/p" % name
-    one.close()
-    for path in ("/api/v1/namespaces/%s/pods/p" % name, "/api/v1/nodes/" + name, "/api/v1/namespaces/" + name):
-        one.remove(path)
+    client.post("/api/v1/namespaces", {"metadata": {"name": name}})
+    client.post("/api/v1/nodes", {"metadata": {"name": name}})
+    client.patch("/api/v1/nodes/%s/status" % name, {"status": {
+        "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": server.port}}}})
+    client.post("/api/v1/namespaces/%s/pods" % name,
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {
+        "nodeName": name, "terminationGracePeriodSeconds": 0,
+        "containers": [{"name": "c", "image": "i"}]}})
+    yield client, "/api/v1/namespaces/%s/pods/p" % name
+    client.close()
+    for path in ("/api/v1/namespaces/%s/pods/p" % name, "/api/v1/nodes/" + name,
+            "/api/v1/namespaces/" + name):
+        client.remove(path)
 
 
 @on_the_real_server
 def test_forward_exec_and_logs_through_the_real_api_server(kubelet):
-    one, pod = kubelet
+    client, pod = kubelet
     namespace = pod.split("/")[4]
-    made = one.start_port_forward("direct", namespace, "p", 8080, "", "")
+    made = client.start_port_forward("direct", namespace, "p", 8080, "", "")
     assert forwarded(made, b"hello") == b"HELLO" and forwarded(made, b"x" * 100000) == b"X" * 100000
-    one.stop_or_delete_port_forward("direct", made["id"])
+
+    client.stop_or_delete_port_forward("direct", made["id"])
     out, ended = {}, threading.Event()
 
     def on_message(message):
         out[message[0]] = out.get(message[0], b"") + message[1:]
 
-    shell = one.stream(pod + "/exec?command=cat&stdin=1&stdout=1&stderr=1", on_message, {
+    shell = client.stream(pod + "/exec?command=cat&stdin=1&stdout=1&stderr=1", on_message, {
         "additionalProtocols": ["v4.channel.k8s.io"], "failCb": ended.set})
     eventually(lambda: 1 in out)
+
     shell.get_socket().send(b"\0typed")
     assert ended.wait(10)
-    assert (out[1], out[2], json.loads(out[3])["details"]["causes"][0]["message"]) == (b"typed", b"oops", "3")
+    assert (out[1], out[2], json.loads(out[3])["details"]["causes"][0]["message"]) == (b"typed",
+        b"oops", "3")
+
     lines = []
-    one.stream(pod + "/log", lines.append, {"failCb": lambda: None})
+    client.stream(pod + "/log", lines.append, {"failCb": lambda: None})
     eventually(lambda: b"".join(base64.b64decode(line) for line in lines) == b"one\ntwo\n")
-    one.log_seen.set()
+
+    client.log_seen.set()
 
 
 @on_the_real_server
 def test_the_quickstart_does_the_same_on_a_real_server():
-    env = {**os.environ, "APIPROXY_URL": REAL, "APIPROXY_CLUSTER": os.environ["APIPROXY_TEST_CLUSTER"]}
-    done = subprocess.run([sys.executable, "-W", "error", os.path.join(HERE, "examples", "quickstart.py")], env=env, timeout=60,
+    env = {**os.environ, "APIPROXY_URL": REAL,
+        "APIPROXY_CLUSTER": os.environ["APIPROXY_TEST_CLUSTER"]}
+    done = subprocess.run([sys.executable, "-W", "error",
+        os.path.join(HERE, "examples", "quickstart.py")], env=env, timeout=60,
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
     assert (done.returncode, done.stderr) == (0, b""), done.stderr.decode()
     assert "0 errors" in done.stdout.decode() and "0 threads left" in done.stdout.decode()
 
 
 @on_the_real_server
 @pytest.mark.skipif(not KUBECTL, reason="there is no kubectl")
-def test_the_manifest_gives_the_pod_the_rights_that_its_program_needs(client, tmp_path):
-    kubectl = [KUBECTL, "--server=" + os.environ["APIPROXY_TEST_DIRECT"], "--token=" + os.environ["APIPROXY_TEST_TOKEN"],
+def test_the_manifest_gives_the_pod_the_rights_that_its_program_needs(new_client, tmp_path):
+    kubectl = [KUBECTL, "--server=" + os.environ["APIPROXY_TEST_DIRECT"],
+               "--token=" + os.environ["APIPROXY_TEST_TOKEN"],
                "--certificate-authority=" + os.environ["APIPROXY_TEST_CA"]]
     env = {**os.environ, "KUBECONFIG": os.devnull, "HOME": str(tmp_path)}
-    for args in (["create", "configmap", "apiproxy", "--from-file=apiproxy.py", "--from-file=examples/in_cluster.py"],
+
+    for args in (["create", "configmap", "apiproxy", "--from-file=apiproxy.py",
+            "--from-file=examples/in_cluster.py"],
                  ["apply", "-f", "examples/in_cluster.yaml"]):
-        subprocess.run(kubectl + args, env=env, cwd=HERE, check=True, timeout=60, stdout=subprocess.DEVNULL)
-    admin = direct_client(client)
+        subprocess.run(kubectl + args, env=env, cwd=HERE, check=True, timeout=60,
+            stdout=subprocess.DEVNULL)
+
+    admin = direct_client(new_client)
     try:
         pod = admin.request("/api/v1/namespaces/default/pods/apiproxy")
         assert pod["spec"]["volumes"][0]["configMap"]["name"] == "apiproxy"
@@ -6492,15 +7692,20 @@ def test_the_manifest_gives_the_pod_the_rights_that_its_program_needs(client, tm
         assert sorted(made["data"]) == ["apiproxy.py", "in_cluster.py"]
         for name, text in made["data"].items():  # as the pod has them
             (tmp_path / name).write_text(text)
-        token = admin.post("/api/v1/namespaces/default/serviceaccounts/apiproxy/token", {"spec": {}})["status"]["token"]
+        token = admin.post("/api/v1/namespaces/default/serviceaccounts/apiproxy/token",
+            {"spec": {}})["status"]["token"]
         shutil.copy(os.environ["APIPROXY_TEST_CA"], str(tmp_path / "ca.crt"))
-        write(tmp_path / "token", token), write(tmp_path / "namespace", "default")
+        write(tmp_path / "token", token)
+        write(tmp_path / "namespace", "default")
         host, port = os.environ["APIPROXY_TEST_DIRECT"].rsplit("/", 1)[1].split(":")
         env.update(KUBERNETES_SERVICE_HOST=host, KUBERNETES_SERVICE_PORT=port)
-        done = subprocess.run([sys.executable, "-W", "error", str(tmp_path / "in_cluster.py"), "--folder", str(tmp_path), "--seconds", "2"],
+        done = subprocess.run([sys.executable, "-W", "error", str(tmp_path / "in_cluster.py"),
+            "--folder", str(tmp_path), "--seconds", "2"],
                               env=env, timeout=60, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert (done.returncode, done.stderr) == (0, b""), done.stderr.decode()
-        assert "default/apiproxy: new -> Pending" in done.stdout.decode() and "trouble" not in done.stdout.decode()
+        out = done.stdout.decode()
+        assert "default/apiproxy: new -> Pending" in out and "trouble" not in out
     finally:
-        subprocess.run(kubectl + ["delete", "--wait=false", "-f", "examples/in_cluster.yaml"], env=env, cwd=HERE, timeout=60, stdout=subprocess.DEVNULL)
+        subprocess.run(kubectl + ["delete", "--wait=false", "-f", "examples/in_cluster.yaml"],
+            env=env, cwd=HERE, timeout=60, stdout=subprocess.DEVNULL)
         admin.remove("/api/v1/namespaces/default/configmaps/apiproxy")
