@@ -2909,7 +2909,7 @@ def test_a_peer_that_is_gone_is_pinged_and_then_given_up(dial, timeout):
 
     result = background(read).result(20)
     assert isinstance(result, ConnectionClosed) and result.code == 1006
-    assert seen == [(PING, b"")]
+    eventually(lambda: seen == [(PING, b"")])
 
 
 @pytest.mark.parametrize("timeout", [None, 0.004])
