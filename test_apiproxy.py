@@ -878,9 +878,26 @@ def direct_client(new_client, **settings):
     return client
 
 
+class Space:
+    """A Client with a namespace of its own, `space`. What this has not itself, the Client has."""
+
+    def __init__(self, client, space):
+        self.client, self.space = client, space
+        self.maps = "/api/v1/namespaces/%s/configmaps" % space
+        self.pods = "/api/v1/namespaces/%s/pods" % space
+        client.post("/api/v1/namespaces", {"metadata": {"name": space}})
+
+    def __getattr__(self, name):
+        return getattr(self.client, name)
+
+    def end(self):
+        self.client.close()
+        self.client.remove("/api/v1/namespaces/" + self.space)
+
+
 @pytest.fixture(params=["demo"] + PROXY_AND_DIRECT)
 def api(request, new_client, demo):
-    """A Client of the demo cluster and of the real API server; its namespace is api.space."""
+    """A Space in the demo cluster and in the real one."""
     if request.param == "demo":
         client = new_client(demo(controllers=False).url)
     elif request.param == "proxy":
@@ -888,13 +905,9 @@ def api(request, new_client, demo):
     else:
         client = direct_client(new_client)
 
-    client.space = "t-" + os.urandom(4).hex()
-    client.maps = "/api/v1/namespaces/%s/configmaps" % client.space
-    client.post("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace",
-        "metadata": {"name": client.space}})
-    yield client
-    client.close()
-    client.remove("/api/v1/namespaces/" + client.space)
+    space = Space(client, "t-" + os.urandom(4).hex())
+    yield space
+    space.end()
 
 
 # ------------------------------------------------------------------------------
@@ -6318,7 +6331,7 @@ def test_apply_of_built_in_kinds_as_written_and_as_read(api, body):
     cluster_wide = body["kind"] in ("Node", "Namespace")
     body = {**body, "metadata": {"name": api.space + "-x" if cluster_wide else "it",
         "labels": {"step": "1"}}}
-    api.default_namespaces = {api.cluster: api.space}
+    api.client.default_namespaces = {api.cluster: api.space}
     states = [api.apply(body)]
     # of those the server lets nobody take away what it has filled in
     if body["kind"] not in ("Job", "Pod"):
@@ -6581,27 +6594,26 @@ def direct_demo(demo, new_client, **settings):
 
 @pytest.fixture(params=["demo", pytest.param("real", marks=needs_cluster)])
 def bare(request, demo, new_client):
-    """A direct Client, of the demo and of the real server; its own are `.node` and `.space`."""
+    """A Space of a direct Client, in the demo cluster and in the real one, with a node too."""
     if request.param == "demo":
         client = direct_demo(demo, new_client)
     else:
         client = direct_client(new_client, drain_interval=0.05)
 
-    client.node = client.space = "drain-" + os.urandom(3).hex()
-    client.pods = "/api/v1/namespaces/%s/pods" % client.space
-    client.post("/api/v1/namespaces", {"metadata": {"name": client.space}})
-    client.post("/api/v1/nodes", {"metadata": {"name": client.node}})
-    yield client
-    client.close()
-    client.remove("/api/v1/nodes/" + client.node)
-    client.remove("/api/v1/namespaces/" + client.space)
+    space = Space(client, "drain-" + os.urandom(3).hex())
+    space.node = space.space
+    client.post("/api/v1/nodes", {"metadata": {"name": space.node}})
+    yield space
+    space.end()
+    client.remove("/api/v1/nodes/" + space.node)
 
 
-def add_pod(client, name, **metadata):
-    return client.post(client.pods,
-        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, **metadata}, "spec": {
-        "nodeName": client.node, "terminationGracePeriodSeconds": 0,
-        "containers": [{"name": "c", "image": "i"}]}})
+def add_pod(bare, name, **metadata):
+    spec = {
+        "nodeName": bare.node, "terminationGracePeriodSeconds": 0,
+        "containers": [{"name": "c", "image": "i"}]}
+    bare.post(bare.pods, {
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, **metadata}, "spec": spec})
 
 
 def owned_by(kind):
@@ -6628,14 +6640,14 @@ def test_a_drain_waits_for_a_disruption_budget_and_gives_up_in_the_end(bare):
     bare.post(budgets, {"apiVersion": "policy/v1beta1", "kind": "PodDisruptionBudget",
         "metadata": {"name": "b"}, "spec": {
         "minAvailable": 1, "selector": {"matchLabels": {"app": "kept"}}}})
-    bare.drain_timeout = 0.3
+    bare.client.drain_timeout = 0.3
     bare.drain_node(bare.cluster, bare.node)
     status = eventually(lambda: bare.drain_node_status(bare.cluster, bare.node)["id"], 20)
 
     assert status.startswith("error: ") and "kept" in status
     assert bare.request(bare.pods + "/kept")["metadata"]["uid"] == pod["metadata"]["uid"]
 
-    bare.drain_timeout = 20.0
+    bare.client.drain_timeout = 20.0
     bare.drain_node(bare.cluster, bare.node)
     bare.remove(budgets + "/b")
     eventually(lambda: bare.drain_node_status(bare.cluster, bare.node)["id"] == "success", 20)
@@ -7481,7 +7493,9 @@ def test_a_watch_survives_kill_restart_and_compaction(api):
 @row("W54")
 @pytest.mark.parametrize("api", PROXY_AND_DIRECT, indirect=True)
 def test_the_dead_watch_of_1_20_is_hung_up_and_taken_up_again(api):
-    api.watch_timeout, api.watch_grace, api.retry_reset = (1, 1), 0.3, 0.5
+    api.client.watch_timeout = (1, 1)
+    api.client.watch_grace = 0.3
+    api.client.retry_reset = 0.5
     seen = Views()
     services = "/api/v1/namespaces/%s/services" % api.space
     # this kind never closes, and sends no more events (k8s#102464)
@@ -7621,13 +7635,13 @@ def test_every_way_to_log_in_to_the_real_api_server(tmp_path):
 
 @pytest.fixture
 def kubelet(serve, new_client):
-    """(client, path of a pod) of the real server, with a Node whose kubelet is a script here."""
+    """A Space in the real cluster with a pod `p` on a Node whose kubelet is a script here."""
     def script(request, conn):
         if "/portForward/" in request.path:
             return pod_that_echoes(request, conn)
         if "/containerLogs/" in request.path:
             conn.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n8\r\none\ntwo\n\r\n")
-            client.log_seen.wait(10)  # 1.20 loses what it reads together with the end
+            space.log_seen.wait(10)  # 1.20 loses what it reads together with the end
             return conn.send("0\r\n\r\n")
 
         assert "/exec/" in request.path and request.is_watch
@@ -7635,45 +7649,41 @@ def kubelet(serve, new_client):
         conn.upgrade(request, "v4.channel.k8s.io")
         conn.send(frame(2, b"\1") + frame(2, b"\2") + frame(2, b"\3"))
         opcode, data = conn.read_frame()
-        conn.send(frame(2, b"\1" + data[1:]) + frame(2, b"\2oops") + frame(2, b"\3" + json.dumps({
-            "status": "Failure", "reason": "NonZeroExitCode",
-            "details": {"causes": [{"reason": "ExitCode", "message": "3"}]}}).encode()))
-        conn.send(frame(8, b"\x03\xe8"))
+        conn.send(frame(2, b"\1" + data[1:]) + frame(2, b"\2oops"))
+        causes = [{"reason": "ExitCode", "message": "3"}]
+        status = {"status": "Failure", "reason": "NonZeroExitCode", "details": {"causes": causes}}
+        conn.send(frame(2, b"\3" + json.dumps(status).encode()) + frame(8, b"\x03\xe8"))
         return False
 
     server, client = serve(script, tls=True), direct_client(new_client)
-    client.log_seen = threading.Event()
-    name = "kubelet-" + os.urandom(3).hex()
-    client.post("/api/v1/namespaces", {"metadata": {"name": name}})
-    client.post("/api/v1/nodes", {"metadata": {"name": name}})
-    client.patch("/api/v1/nodes/%s/status" % name, {"status": {
+    space = Space(client, "kubelet-" + os.urandom(3).hex())
+    space.node = space.space
+    space.log_seen = threading.Event()
+    client.post("/api/v1/nodes", {"metadata": {"name": space.node}})
+    client.patch("/api/v1/nodes/%s/status" % space.node, {"status": {
         "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
         "daemonEndpoints": {"kubeletEndpoint": {"Port": server.port}}}})
-    client.post("/api/v1/namespaces/%s/pods" % name,
-        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {
-        "nodeName": name, "terminationGracePeriodSeconds": 0,
-        "containers": [{"name": "c", "image": "i"}]}})
-    yield client, "/api/v1/namespaces/%s/pods/p" % name
+    add_pod(space, "p")
+    yield space
     client.close()
-    for path in ("/api/v1/namespaces/%s/pods/p" % name, "/api/v1/nodes/" + name,
-            "/api/v1/namespaces/" + name):
-        client.remove(path)
+    client.remove(space.pods + "/p")
+    client.remove("/api/v1/nodes/" + space.node)
+    space.end()
 
 
 @on_the_real_server
 def test_forward_exec_and_logs_through_the_real_api_server(kubelet):
-    client, pod = kubelet
-    namespace = pod.split("/")[4]
-    made = client.start_port_forward("direct", namespace, "p", 8080, "", "")
+    pod = kubelet.pods + "/p"
+    made = kubelet.start_port_forward("direct", kubelet.space, "p", 8080, "", "")
     assert forwarded(made, b"hello") == b"HELLO" and forwarded(made, b"x" * 100000) == b"X" * 100000
 
-    client.stop_or_delete_port_forward("direct", made["id"])
+    kubelet.stop_or_delete_port_forward("direct", made["id"])
     out, ended = {}, threading.Event()
 
     def on_message(message):
         out[message[0]] = out.get(message[0], b"") + message[1:]
 
-    shell = client.stream(pod + "/exec?command=cat&stdin=1&stdout=1&stderr=1", on_message, {
+    shell = kubelet.stream(pod + "/exec?command=cat&stdin=1&stdout=1&stderr=1", on_message, {
         "additionalProtocols": ["v4.channel.k8s.io"], "failCb": ended.set})
     eventually(lambda: 1 in out)
 
@@ -7683,10 +7693,10 @@ def test_forward_exec_and_logs_through_the_real_api_server(kubelet):
     assert json.loads(out[3])["details"]["causes"][0]["message"] == "3"
 
     lines = []
-    client.stream(pod + "/log", lines.append, {"failCb": lambda: None})
+    kubelet.stream(pod + "/log", lines.append, {"failCb": lambda: None})
     eventually(lambda: b"".join(base64.b64decode(line) for line in lines) == b"one\ntwo\n")
 
-    client.log_seen.set()
+    kubelet.log_seen.set()
 
 
 @on_the_real_server
