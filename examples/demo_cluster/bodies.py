@@ -2,269 +2,143 @@
 """What is in a body: decoded, or refused as the API server would."""
 
 import json
-import re
-from typing import List, Optional
+from typing import Any, List
 
-from .connections import Request
+from .calls import Call
+from .checks import wrong_type
+from .protobuf import MEDIA_TYPE, decode_protobuf
 from .refusals import Cause, Refused, bad_request, invalid
-from .resources import BUILT_IN, CRDS, PODS, Resource
-from .values import Object, dig, dumps
+from .resources import BUILT_IN
+from .schema import MESSAGES
+from .values import Object, dig
 
-_SUBDOMAIN = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
-NAME_RULES = {
-    ("", "namespaces"): (
-        r"[a-z0-9]([-a-z0-9]*[a-z0-9])?",
-        "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-',"
-        " and must start and end with an"
-        " alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is"
-        " '[a-z0-9]([-a-z0-9]*[a-z0-9])?')",
-    ),
-    ("", "services"): (
-        r"[a-z]([-a-z0-9]*[a-z0-9])?",
-        "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with"
-        " an alphabetic character, and end"
-        " with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for"
-        " validation is"
-        " '[a-z]([-a-z0-9]*[a-z0-9])?')",
-    ),
-}
-SUBDOMAIN_RULE = (
-    _SUBDOMAIN,
-    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or"
-    " '.', and must start and end with"
-    " an alphanumeric character (e.g. 'example.com', regex used for validation is '%s')"
-    % _SUBDOMAIN,
-)
+KNOWN_TYPES = "application/json, application/yaml, " + MEDIA_TYPE
 
 
-def decode(request: Request, resource: Resource, kind: str = "", group_version: str = "") -> Object:
-    """The object in the request, of the kind that belongs there."""
-    content_type = request.headers.get("content-type", "").split(";")[0].strip()
-    kind, group_version = kind or resource.kind, group_version or resource.api_version
+def unsupported_type(known: str) -> Refused:
+    text = "the body of the request was in an unknown format - accepted media types include: "
+    return Refused(415, "UnsupportedMediaType", text + known)
+
+
+def parse(call: Call, kind: str) -> Object:
+    """The body as an object, whatever it is of."""
+    content_type = call.request.headers.get("content-type", "").split(";")[0].strip()
+    custom = call.resource.custom and call.target.subresource == ""
+    if content_type == MEDIA_TYPE and not custom:
+        try:
+            return decode_protobuf(call.request.body)
+        except ValueError as error:
+            raise bad_request(str(error)) from error
     if content_type not in ("", "application/json", "application/yaml"):
-        known = "application/json, application/yaml, application/vnd.kubernetes.protobuf"
-        message = (
-            "the body of the request was in an unknown format - accepted media types include: "
-            + known
-        )
-        raise Refused(415, "UnsupportedMediaType", message)
+        raise unsupported_type(KNOWN_TYPES)
+
     try:
-        body = json.loads(request.body.decode())
+        body = json.loads(call.request.body.decode())
         if not isinstance(body, dict):
             raise ValueError("json: cannot unmarshal %s into Go value" % type(body).__name__)
     except ValueError as error:
-        message = "the object provided is unrecognized (must be of type %s): " % kind
-        raise bad_request(
-            message + "couldn't get version/kind; json parse error: %s" % error
-        ) from error
-    found, version = body.get("kind"), body.get("apiVersion")
-    handled = '%s in version "%s" cannot be handled as a %s: ' % (found, version, kind)
-    if resource.custom and kind == resource.kind:
-        if not found:
-            missing = "unmarshalerDecoder: Object 'Kind' is missing in '%s'" % request.body.decode()
-            message = '%s in version "%s" cannot be handled as a %s: ' % (
-                kind,
-                resource.version,
-                kind,
-            )
-            raise bad_request(message + missing)
-        if version != group_version:
-            raise bad_request(
-                "the API version in the data (%s) does not match the expected API version (%s)"
-                % (version, group_version)
-            )
-        if found != kind:
-            cause = Cause("kind", 'Invalid value: "%s": must be %s' % (found, kind))
-            raise invalid(resource.group, found, dig(body, "metadata", "name") or "", [cause])
-    elif found and (version or group_version) != group_version:
-        if any((r.kind, r.api_version) == (found, version) for r in BUILT_IN.values()):
-            groups = found, (resource.group or "core").split(".")[0], kind
-            raise bad_request(
-                handled + "converting (v1.%s) to (%s.%s): unknown conversion" % groups
-            )
-        scheme = "k8s.io/kubernetes/pkg/api/legacyscheme/scheme.go:30"
-        raise bad_request(
-            handled
-            + 'no kind "%s" is registered for version "%s" in scheme "%s"'
-            % (found, version, scheme)
-        )
-    elif found and found != kind:
-        groups = found, (resource.group or "core").split(".")[0], kind
-        raise bad_request(handled + "converting (v1.%s) to (%s.%s): unknown conversion" % groups)
-    wrong = wrong_type(resource, body)
-    if wrong:
-        raise bad_request(
-            '%s in version "%s" cannot be handled as a %s: %s'
-            % (kind, resource.version, kind, wrong)
-        )
+        text = "the object provided is unrecognized (must be of type %s): " % kind
+        text += "couldn't get version/kind; json parse error: %s" % error
+        raise bad_request(text) from error
     return body
 
 
-def validate(resource: Resource, body: Object, old: Optional[Object]) -> None:
-    """Refuse what the API server would refuse of what a beginner gets wrong."""
-    causes = []
-    name, spec = body["metadata"].get("name", ""), body.get("spec") or {}
-    pattern, rule = NAME_RULES.get(resource.storage, SUBDOMAIN_RULE)
-    if not name:
-        causes.append(Cause("metadata.name", "Required value: name or generateName is required"))
-    elif old is None and not re.fullmatch(pattern, name):
-        causes.append(Cause("metadata.name", "Invalid value: %s: %s" % (json.dumps(name), rule)))
-    elif old is None and len(name) > 253:
-        causes.append(
-            Cause(
-                "metadata.name",
-                "Invalid value: %s: must be no more than 253 characters" % json.dumps(name),
-            )
-        )
-    if isinstance(spec.get("replicas"), int) and spec["replicas"] < 0 and not resource.custom:
-        causes.append(
-            Cause(
-                "spec.replicas",
-                "Invalid value: %d: must be greater than or equal to 0" % spec["replicas"],
-            )
-        )
-    template = (
-        spec.get("template") if resource.group == "apps" else body if resource == PODS else None
-    )
-    if resource.group == "apps":
-        labels = dig(template, "metadata", "labels")
-        wanted = dig(spec, "selector", "matchLabels")
-        if not spec.get("selector"):
-            causes.append(Cause("spec.selector", "Required value"))
-        if not wanted or not set(wanted.items()) <= set((labels or {}).items()):
-            shown = (
-                "(nil)"
-                if labels is None
-                else "{%s}" % ", ".join('"%s":"%s"' % label for label in sorted(labels.items()))
-            )
-            mismatch = (
-                "Invalid value: map[string]string%s: `selector` does not match template `labels`"
-                % shown
-            )
-            causes.append(Cause("spec.template.metadata.labels", mismatch))
-        if old is not None and spec.get("selector") != dig(old, "spec", "selector"):
-            causes.append(
-                Cause(
-                    "spec.selector",
-                    "Invalid value: %s: field is immutable" % dumps(spec.get("selector")),
-                )
-            )
-    if resource.group == "apps" or resource == PODS:
-        if not dig(template, "spec", "containers"):
-            field = "spec.containers" if resource == PODS else "spec.template.spec.containers"
-            causes.append(Cause(field, "Required value"))
-    if (
-        resource == PODS
-        and old is not None
-        and spec.get("nodeName") != dig(old, "spec", "nodeName")
-    ):
-        causes.append(
-            Cause(
-                "spec",
-                "Forbidden: pod updates may not change fields other than"
-                " `spec.containers[*].image`",
-            )
-        )
-    if resource == CRDS:
-        causes += validate_crd(name, spec)
-    if causes:
-        raise invalid(resource.group, resource.kind, name, causes)
+def decode(call: Call, kind: str = "", group_version: str = "") -> Object:
+    """The object in the request, of the kind that belongs there."""
+    resource = call.resource
+    own = not kind or kind == resource.kind
+    kind, group_version = kind or resource.kind, group_version or resource.api_version
+    body = parse(call, kind)
+    if resource.custom and own:
+        _check_custom(call, body)
+    else:
+        _check_kind(call, body, kind, group_version)
+
+    wrong = wrong_type(resource, body)
+    if wrong:
+        words = (kind, resource.version, kind, wrong)
+        raise bad_request('%s in version "%s" cannot be handled as a %s: %s' % words)
+    check_fields(call, kind, body, "CreateOptions")
+    return body
 
 
-def validate_crd(name: str, spec: Object) -> List[Cause]:
-    names, versions = spec.get("names") or {}, spec.get("versions")
-    causes = []
-    if name != "%s.%s" % (names.get("plural"), spec.get("group")):
-        text = 'Invalid value: "%s": must be spec.names.plural+"."+spec.group' % name
-        causes.append(Cause("metadata.name", text))
-    for field, value in (("spec.group", spec.get("group")), ("spec.scope", spec.get("scope"))):
-        if not isinstance(value, str) or not value:
-            causes.append(Cause(field, "Required value"))
-    if not isinstance(versions, list) or not all(
-        isinstance(version, dict) and version.get("name") for version in versions or [0]
-    ):
-        causes.append(
-            Cause(
-                "spec.versions",
-                "Invalid value: must have exactly one version marked as storage version",
-            )
-        )
-    for field in ("plural", "kind"):
-        if not isinstance(names.get(field), str) or not names[field]:
-            causes.append(Cause("spec.names." + field, "Required value"))
-    return causes
+def _check_custom(call: Call, body: Object) -> None:
+    kind, version = body.get("kind"), body.get("apiVersion")
+    wanted = call.resource.kind
+    if not kind:
+        text = '%s in version "%s" cannot be handled as a %s: unmarshalerDecoder: '
+        text = text % (wanted, call.resource.version, wanted)
+        shown = call.request.body.decode()
+        raise bad_request(text + "Object 'Kind' is missing in '%s'" % shown)
+    if version != call.resource.api_version:
+        text = "the API version in the data (%s) does not match the expected API version (%s)"
+        raise bad_request(text % (version, call.resource.api_version))
+    if kind != wanted:
+        cause = Cause("kind", 'Invalid value: "%s": must be %s' % (kind, wanted))
+        raise invalid(call.resource.group, kind, dig(body, "metadata", "name") or "", [cause])
 
 
-def wrong_type(resource: Resource, body: Object) -> str:
-    """What in a body has a type that its kind does not allow; "" if nothing that is looked at."""
-    metadata = body.get("metadata")
-    if metadata is not None and not isinstance(metadata, dict):
-        return "v1.%s.ObjectMeta: v1.ObjectMeta: ReadObject: expect { or n" % resource.kind
-    for name in ("name", "generateName", "namespace", "resourceVersion", "uid"):
-        if not isinstance(dig(metadata, name), (str, type(None))):
-            return 'v1.%s.ObjectMeta: v1.ObjectMeta.%s: ReadString: expects " or n' % (
-                resource.kind,
-                name[0].upper() + name[1:],
-            )
-    lists = [("metadata", "ownerReferences"), ("metadata", "finalizers"), ("status", "conditions")]
-    for path in (
-        lists + [("status", "containerStatuses"), ("spec", "ports")]
-        if not resource.custom
-        else lists[:2]
-    ):
-        listed = dig(body, *path)
-        allowed = str if path[1] == "finalizers" else dict
-        if listed is not None and not (
-            isinstance(listed, list) and all(isinstance(item, allowed) for item in listed)
-        ):
-            return "v1.%s.%s: decode slice: expect [ or n" % (
-                resource.kind,
-                path[1][0].upper() + path[1][1:],
-            )
-    maps = [
-        ("ObjectMeta: v1.ObjectMeta.Labels", dig(metadata, "labels")),
-        ("ObjectMeta: v1.ObjectMeta.Annotations", dig(metadata, "annotations")),
-    ]
-    if resource.storage in (("", "configmaps"), ("", "secrets")):
-        maps += [("Data", body.get("data")), ("StringData", body.get("stringData"))]
-    for name, value in maps:
-        if value is not None and not isinstance(value, dict):
-            return "v1.%s.%s: ReadMapCB: expect { or n" % (resource.kind, name)
-        for text in (value or {}).values():
-            if not isinstance(text, (str, type(None))):
-                return 'v1.%s.%s: ReadString: expects " or n, but found %s' % (
-                    resource.kind,
-                    name,
-                    dumps(text)[:1],
-                )
-    spec = body.get("spec")
-    if resource.custom:
-        return ""
-    if spec is not None and not isinstance(spec, dict):
-        return "v1.%s.Spec: v1.%sSpec: ReadObject: expect { or n" % (resource.kind, resource.kind)
-    replicas = dig(spec, "replicas")
-    if replicas is not None and (not isinstance(replicas, int) or isinstance(replicas, bool)):
-        return "v1.%s.Spec: v1.%sSpec.Replicas: readUint32: unexpected character: \ufffd" % (
-            resource.kind,
-            resource.kind,
-        )
-    holder = dig(spec, "template", "spec") if resource.group == "apps" else spec
-    containers = dig(holder, "containers")
-    if containers is not None and not (
-        isinstance(containers, list) and all(isinstance(item, dict) for item in containers)
-    ):
-        return "v1.PodSpec.Containers: decode slice: expect [ or n"
-    for steps in (
-        ("selector",),
-        ("selector", "matchLabels"),
-        ("template",),
-        ("template", "metadata"),
-        ("names",),
-    ):
-        if not isinstance(dig(spec, *steps), (dict, type(None))):
-            return "v1.%s.Spec: v1.%sSpec.%s: ReadObject: expect { or n" % (
-                resource.kind,
-                resource.kind,
-                steps[-1].capitalize(),
-            )
-    return ""
+def _check_kind(call: Call, body: Object, wanted: str, group_version: str) -> None:
+    kind, version = body.get("kind"), body.get("apiVersion")
+    if not kind or (kind == wanted and (version or group_version) == group_version):
+        return
+
+    text = '%s in version "%s" cannot be handled as a %s: ' % (kind, version, wanted)
+    known = any((r.kind, r.api_version) == (kind, version) for r in BUILT_IN.values())
+    if known or (version or group_version) == group_version:
+        group = (call.resource.group or "core").split(".")[0]
+        text += "converting (v1.%s) to (%s.%s): unknown conversion" % (kind, group, wanted)
+    else:
+        text += 'no kind "%s" is registered for version "%s" in scheme ' % (kind, version)
+        text += '"k8s.io/kubernetes/pkg/api/legacyscheme/scheme.go:30"'
+    raise bad_request(text)
+
+
+# Fields that no kind has: a warning, an error or nothing, as fieldValidation says.
+
+
+def check_fields(call: Call, kind: str, body: Object, options: str) -> None:
+    if call.store.minor < 27:
+        return
+    validation = call.request.param("fieldValidation") or "Warn"
+    if validation not in ("Ignore", "Strict", "Warn"):
+        text = 'Unsupported value: "%s": supported values: "", "Ignore", "Strict", "Warn"'
+        cause = Cause("fieldValidation", text % validation)
+        raise invalid("meta.k8s.io", options, "", [cause])
+
+    unknown = ['unknown field "%s"' % name for name in unknown_fields(kind, body)]
+    if unknown and validation == "Strict":
+        text = '%s in version "%s" cannot be handled as a %s: strict decoding error: '
+        text = text % (kind, call.resource.version, kind)
+        raise bad_request(text + ", ".join(unknown))
+    for text in unknown if validation == "Warn" else ():
+        call.warn(text)
+
+
+def unknown_fields(kind: str, body: Object) -> List[str]:
+    """The paths of the fields that the schema does not have, sorted."""
+    extra = {name for name in body if name in ("kind", "apiVersion")}
+    return sorted(_unknown(kind, {k: v for k, v in body.items() if k not in extra}, ""))
+
+
+def _unknown(message: str, value: Any, path: str) -> List[str]:
+    if message not in MESSAGES or not isinstance(value, dict):
+        return []
+    fields = {field.name: field for field in MESSAGES[message]}
+    if "" in fields:
+        inner = MESSAGES.get(fields[""].type)
+        if inner is None:
+            return []
+        fields.update({field.name: field for field in inner})
+
+    unknown = []
+    for name, part in value.items():
+        place = path + "." + name if path else name
+        if name not in fields:
+            unknown.append(place)
+        elif isinstance(part, list):
+            for index, item in enumerate(part):
+                unknown += _unknown(fields[name].type, item, "%s[%d]" % (place, index))
+        else:
+            unknown += _unknown(fields[name].type, part, place)
+    return unknown

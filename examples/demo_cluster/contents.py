@@ -92,7 +92,7 @@ def fill(store: Store, seed: bool) -> None:
 
 def new_store(name: str, settings: Settings) -> Store:
     """A cluster as it is first seen."""
-    store = Store(name)
+    store = Store(name, settings.minor)
     if settings.controllers:
         store.react = Controllers(store).react
     fill(store, settings.seed)

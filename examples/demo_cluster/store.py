@@ -25,7 +25,7 @@ from typing import (
 
 from .bell import Bell
 from .defaults import new_body
-from .resources import BUILT_IN, Resource
+from .resources import NEWEST, Resource, built_in
 from .values import Key, Object, dumps
 
 
@@ -73,12 +73,13 @@ class Store:
 
     history = 10000  # events kept for watches that come back
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, minor: int = NEWEST) -> None:
         self.name = name
+        self.minor = minor  # 20 for Kubernetes 1.20
         self.lock = threading.Condition(threading.RLock())
         self.resource_version = 0
         self.compacted = 0  # watches from before this one are refused
-        self.resources = dict(BUILT_IN)
+        self.resources = built_in(minor)
         self.issued: Dict[str, float] = {}  # tokens made by TokenRequest, until when
         self._objects: Dict[Tuple[str, str], Dict[Key, Entry]] = collections.defaultdict(dict)
         self._log: List[Event] = []  # without gaps, up to resource_version
@@ -201,6 +202,11 @@ class Store:
                 self.put(resource, key, body)
 
     # Custom resources
+
+    def serves(self, resource: Resource) -> bool:
+        """Whether this is still what stands at its address."""
+        key = resource.group, resource.version, resource.plural
+        return self.resources.get(key) == resource
 
     def serve(self, crd: Object) -> List[Resource]:
         """The resources that a CustomResourceDefinition stands for."""

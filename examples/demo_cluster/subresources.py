@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""scale, eviction, token; reviews and metrics, which nothing stores."""
+"""scale, eviction and token: what acts on an object without being a field of it."""
 
 import base64
 import copy
 import math
 import time
 import uuid
-from typing import Any
+from typing import Any, List
 
 from .bodies import decode
-from .connections import Answer, Request
-from .objects import existing, patched, replace
+from .calls import Call, answer, dry_run
+from .connections import Answer
+from .reading import existing
 from .refusals import (
     MODIFIED_MEANWHILE,
     Cause,
@@ -18,179 +19,52 @@ from .refusals import (
     bad_request,
     conflict,
     invalid,
-    not_allowed,
     not_found,
 )
-from .resources import BUDGETS, NODES, PODS
-from .settings import Settings
-from .store import Entry, Store
-from .targets import Target, dry_run, render, selector_for
+from .resources import BUDGETS, PODS
+from .store import Entry
 from .values import Object, dig, dumps, is_ready, timestamp
+from .writing import check_name, patched, replace
+
+# Scale
 
 
-def scale(store: Store, target: Target, request: Request) -> Answer:
-    resource = target.resource
-    entry = store.get(resource, target.key)
+def scale(call: Call) -> Answer:
+    entry = call.find()
     if entry is None:
-        raise not_found(resource, target.name, "" if request.method == "PUT" else "scale")
-    scale = scale_of(entry)
-    if request.method == "GET":
-        return render(request, dumps(scale))
-    if request.method == "PUT":
-        wanted = decode(request, resource, "Scale", "autoscaling/v1")
+        subresource = "" if call.request.method == "PUT" else "scale"
+        raise not_found(call.resource, call.target.name, subresource)
+    shown = scale_of(entry)
+    if call.request.method == "GET":
+        return answer(call, shown)
+    if call.request.method == "PUT":
+        wanted = decode(call, "Scale", "autoscaling/v1")
     else:
-        wanted = patched(request, resource, copy.deepcopy(scale))
-    name, replicas = dig(wanted, "metadata", "name"), dig(wanted, "spec", "replicas") or 0
-    if not name:
-        raise bad_request(
-            "the name of the object (%s based on URL) was undeterminable: name must be provided"
-            % target.name
-        )
-    if name != target.name:
-        raise bad_request(
-            "the name of the object (%s) does not match the name on the URL (%s)"
-            % (name, target.name)
-        )
-    if not isinstance(replicas, int) or isinstance(replicas, bool):
-        raise bad_request(
-            'Scale in version "v1" cannot be handled as a Scale: '
-            "v1.Scale.Spec: v1.ScaleSpec.Replicas: readUint32"
-        )
-    if replicas < 0:
-        cause = Cause(
-            "spec.replicas", "Invalid value: %d: must be greater than or equal to 0" % replicas
-        )
-        raise invalid("autoscaling", "Scale", target.name, [cause])
-    if dig(wanted, "metadata", "resourceVersion") not in (
-        None,
-        "",
-        entry.body["metadata"]["resourceVersion"],
-    ):
-        raise conflict(resource, target.name, MODIFIED_MEANWHILE)
+        wanted = patched(call, copy.deepcopy(shown))
+
+    check_name(call, wanted)
+    replicas = _replicas(call, wanted)
+    version = dig(wanted, "metadata", "resourceVersion")
+    if version not in (None, "", entry.body["metadata"]["resourceVersion"]):
+        raise conflict(call.resource, call.target.name, MODIFIED_MEANWHILE)
+
     body = copy.deepcopy(entry.body)
     body["spec"]["replicas"] = replicas
-    parent = target._replace(subresource="")
-    return render(
-        request,
-        dumps(scale_of(replace(store, parent, entry, body, dry_run(request, "UpdateOptions")))),
-    )
+    dry = dry_run(call.request, "UpdateOptions")
+    parent = call._replace(target=call.target._replace(subresource=""))
+    return answer(call, scale_of(replace(parent, entry, body, dry)))
 
 
-def evict(store: Store, target: Target, request: Request) -> Answer:
-    # policy/v1, which 1.22 brought, is taken as well: newer clients send nothing else.
-    newer = b'"policy/v1"' in request.body
-    eviction = decode(
-        request, target.resource, "Eviction", "policy/v1" if newer else "policy/v1beta1"
-    )
-    if dig(eviction, "metadata", "name") != target.name:
-        raise bad_request("name in URL does not match name in Eviction object")
-    pod = existing(store, target)
-    labels = pod.body["metadata"].get("labels") or {}
-    for _, budget in store.entries(BUDGETS, target.namespace):
-        wanted = dig(budget.body, "spec", "selector", "matchLabels")
-        if wanted is None or not wanted.items() <= labels.items() or not is_ready(pod.body):
-            continue
-        pods = [entry.body for _, entry in store.entries(PODS, target.namespace)]
-        pods = [
-            body
-            for body in pods
-            if wanted.items() <= (body["metadata"].get("labels") or {}).items()
-        ]
-        needed, healthy = desired_healthy(budget.body["spec"], len(pods)), sum(map(is_ready, pods))
-        if healthy <= needed:
-            name = budget.body["metadata"]["name"]
-            text = "The disruption budget %s needs %d healthy pods and has %d currently" % (
-                name,
-                needed,
-                healthy,
-            )
-            causes = [{"reason": "DisruptionBudget", "message": text}]
-            message = "Cannot evict pod as it would violate the pod's disruption budget."
-            raise Refused(429, "TooManyRequests", message, {"causes": causes})
-    if not dry_run(request, "DeleteOptions", eviction.get("deleteOptions") or {}):
-        store.remove(PODS, target.key)
-    return render(
-        request,
-        dumps(
-            {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
-        ),
-        201,
-    )
-
-
-def issue_token(store: Store, target: Target, request: Request, settings: Settings) -> Answer:
-    wanted = decode(request, target.resource, "TokenRequest", "authentication.k8s.io/v1")
-    account = existing(store, target)
-    spec = wanted.get("spec") or {}
-    seconds = spec.get("expirationSeconds") or 3600
-    if seconds < settings.min_token_seconds:
-        cause = Cause(
-            "spec.expirationSeconds",
-            "Invalid value: %d: may not specify a duration less than 10 minutes" % seconds,
-        )
-        raise invalid("authentication.k8s.io", "TokenRequest", "", [cause])
-    now, audiences = time.time(), spec.get("audiences") or ["https://kubernetes.default.svc"]
-    who = {"name": target.name, "uid": account.body["metadata"]["uid"]}
-    claims = {"aud": audiences, "exp": int(now + seconds), "iat": int(now), "nbf": int(now)}
-    claims["iss"] = "https://kubernetes.default.svc"
-    claims["kubernetes.io"] = {"namespace": target.namespace, "serviceaccount": who}
-    claims["sub"] = "system:serviceaccount:%s:%s" % target.key
-    segments = [
-        dumps({"alg": "none", "kid": "demo"}).encode(),
-        dumps(claims).encode(),
-        uuid.uuid4().bytes,
-    ]
-    token = ".".join(base64.urlsafe_b64encode(segment).decode().rstrip("=") for segment in segments)
-    store.issued[token] = now + seconds
-    result = {
-        "kind": "TokenRequest",
-        "apiVersion": "authentication.k8s.io/v1",
-        "metadata": {"creationTimestamp": None},
-    }
-    result["spec"] = {"audiences": audiences, "expirationSeconds": seconds, "boundObjectRef": None}
-    result["status"] = {"token": token, "expirationTimestamp": timestamp(now + seconds)}
-    return render(request, dumps(result), 201)
-
-
-def review(target: Target, request: Request) -> Answer:
-    if request.method != "POST" or target.name:
-        raise not_allowed()
-    spec = decode(request, target.resource).get("spec") or {}
-    review = {
-        "kind": target.resource.kind,
-        "apiVersion": target.resource.api_version,
-        "metadata": {"creationTimestamp": None},
-    }
-    if target.resource.plural == "selfsubjectaccessreviews":
-        review.update(spec=spec, status={"allowed": True})
-    else:
-        if not spec.get("namespace"):
-            raise bad_request("no namespace on request")
-        resources = [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]
-        others = [{"verbs": ["*"], "nonResourceURLs": ["*"]}]
-        review.update(
-            spec={},
-            status={"resourceRules": resources, "nonResourceRules": others, "incomplete": False},
-        )
-    return render(request, dumps(review), 201)
-
-
-def metrics(store: Store, target: Target, request: Request) -> Answer:
-    if request.method != "GET":
-        raise not_allowed()
-    of_pods = target.resource.plural == "pods"
-    matches = selector_for(target, request)
-    items = []
-    for key, entry in store.entries(PODS if of_pods else NODES, target.namespace):
-        if matches(entry.body) and target.name in ("", key[1]) and is_ready(entry.body):
-            items.append(usage(entry.body, of_pods))
-    head = {"kind": target.resource.kind, "apiVersion": target.resource.api_version}
-    if target.name and not items:
-        raise not_found(target.resource, target.name)
-    if target.name:
-        return render(request, dumps(dict(head, **items[0])))
-    head["kind"] += "List"
-    return render(request, dumps(dict(head, metadata={}, items=items)))
+def _replicas(call: Call, wanted: Object) -> int:
+    replicas = dig(wanted, "spec", "replicas") or 0
+    if not isinstance(replicas, int) or isinstance(replicas, bool):
+        text = 'Scale in version "v1" cannot be handled as a Scale: v1.Scale.Spec: '
+        raise bad_request(text + "v1.ScaleSpec.Replicas: readUint32")
+    if replicas < 0:
+        text = "Invalid value: %d: must be greater than or equal to 0" % replicas
+        cause = Cause("spec.replicas", text)
+        raise invalid("autoscaling", "Scale", call.target.name, [cause])
+    return replicas
 
 
 def scale_of(entry: Entry) -> Object:
@@ -201,7 +75,7 @@ def scale_of(entry: Entry) -> Object:
     return {
         "kind": "Scale",
         "apiVersion": "autoscaling/v1",
-        "metadata": {name: body["metadata"][name] for name in names},
+        "metadata": {name: body["metadata"][name] for name in names if name in body["metadata"]},
         "spec": {"replicas": body["spec"]["replicas"]},
         "status": {
             "replicas": dig(body, "status", "replicas") or 0,
@@ -210,33 +84,104 @@ def scale_of(entry: Entry) -> Object:
     }
 
 
+# Eviction
+
+
+def evict(call: Call) -> Answer:
+    # policy/v1, which 1.22 brought, is taken by older ones as well: clients send nothing else.
+    old = call.store.minor < 25 and b'"policy/v1beta1"' in call.request.body
+    eviction = decode(call, "Eviction", "policy/v1beta1" if old else "policy/v1")
+    if dig(eviction, "metadata", "name") not in (None, "", call.target.name):
+        raise bad_request("name in URL does not match name in Eviction object")
+    pod = existing(call)
+    if is_ready(pod.body):
+        for _, budget in call.store.entries(BUDGETS, call.target.namespace):
+            _check_budget(call, budget.body, pod.body)
+
+    options = eviction.get("deleteOptions") or {}
+    if not dry_run(call.request, "DeleteOptions", options):
+        call.store.remove(PODS, call.target.key)
+    status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
+    return answer(call, dict(status, code=201), 201)
+
+
+def _check_budget(call: Call, budget: Object, pod: Object) -> None:
+    """Refuse if the budget would be left with too few pods without this one."""
+    selector = dig(budget, "spec", "selector", "matchLabels")
+    if selector is None or not _has_labels(pod, selector):
+        return
+    pods: List[Object] = [
+        entry.body
+        for _, entry in call.store.entries(PODS, call.target.namespace)
+        if _has_labels(entry.body, selector)
+    ]
+    needed, healthy = desired_healthy(budget["spec"], len(pods)), sum(map(is_ready, pods))
+    if healthy > needed:
+        return
+
+    name = budget["metadata"]["name"]
+    text = "The disruption budget %s needs %d healthy pods and has %d currently"
+    cause = {"reason": "DisruptionBudget", "message": text % (name, needed, healthy)}
+    message = "Cannot evict pod as it would violate the pod's disruption budget."
+    raise Refused(429, "TooManyRequests", message, {"causes": [cause]})
+
+
+def _has_labels(body: Object, selector: Object) -> bool:
+    labels = body["metadata"].get("labels") or {}
+    return bool(selector.items() <= labels.items())
+
+
 def desired_healthy(spec: Object, expected: int) -> int:
     """How many pods a PodDisruptionBudget wants to stay."""
 
     def count(value: Any) -> int:
-        return math.ceil(expected * int(value[:-1]) / 100) if isinstance(value, str) else int(value)
+        if isinstance(value, str):
+            return math.ceil(expected * int(value[:-1]) / 100)
+        return int(value)
 
     if spec.get("maxUnavailable") is not None:
         return max(0, expected - count(spec["maxUnavailable"]))
     return count(spec.get("minAvailable", 1))
 
 
-def usage(body: Object, of_pod: bool) -> Object:
-    """Made-up metrics that move a little, steadily for each object."""
-    base = sum(body["metadata"]["uid"].encode()) % 50 + (5 if of_pod else 250)
-    wave = 1 + 0.2 * math.sin(time.time() / 7 + base)
-    used = {"cpu": "%dn" % (base * wave * 1e6), "memory": "%dKi" % (base * 4096 * (2 + wave) / 3)}
-    metadata = {
-        name: value
-        for name, value in body["metadata"].items()
-        if name in ("name", "namespace", "labels", "creationTimestamp")
+# Tokens of service accounts
+
+
+def issue_token(call: Call) -> Answer:
+    wanted = decode(call, "TokenRequest", "authentication.k8s.io/v1")
+    account = existing(call)
+    spec = wanted.get("spec") or {}
+    seconds = spec.get("expirationSeconds") or 3600
+    if seconds < call.settings.min_token_seconds:
+        text = "Invalid value: %d: may not specify a duration less than 10 minutes" % seconds
+        cause = Cause("spec.expirationSeconds", text)
+        raise invalid("authentication.k8s.io", "TokenRequest", "", [cause])
+
+    audiences = spec.get("audiences") or ["https://kubernetes.default.svc"]
+    until = time.time() + seconds
+    token = _token(call, account, audiences, until - seconds, until)
+    call.store.issued[token] = until
+    result: Object = {"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1"}
+    result["metadata"] = {"name": call.target.name, "namespace": call.target.namespace}
+    result["metadata"]["creationTimestamp"] = timestamp()
+    result["spec"] = {"audiences": audiences, "expirationSeconds": seconds, "boundObjectRef": None}
+    result["status"] = {"token": token, "expirationTimestamp": timestamp(until)}
+    return answer(call, result, 201)
+
+
+def _token(call: Call, account: Entry, audiences: Any, since: float, until: float) -> str:
+    """A JWT that says what a real one says; nobody checks its signature."""
+    who = {"name": call.target.name, "uid": account.body["metadata"]["uid"]}
+    claims = {
+        "aud": audiences,
+        "exp": int(until),
+        "iat": int(since),
+        "nbf": int(since),
+        "iss": "https://kubernetes.default.svc",
+        "kubernetes.io": {"namespace": call.target.namespace, "serviceaccount": who},
+        "sub": "system:serviceaccount:%s:%s" % call.target.key,
     }
-    item = {"metadata": metadata, "timestamp": timestamp(), "window": "30s"}
-    if of_pod:
-        item["containers"] = [
-            {"name": container["name"], "usage": used}
-            for container in body["spec"]["containers"][:1]
-        ]
-    else:
-        item["usage"] = used
-    return item
+    head = {"alg": "none", "kid": "demo"}
+    segments = [dumps(head).encode(), dumps(claims).encode(), uuid.uuid4().bytes]
+    encoded = [base64.urlsafe_b64encode(segment).decode().rstrip("=") for segment in segments]
+    return ".".join(encoded)

@@ -10,59 +10,60 @@ import time
 from typing import List
 
 from .bell import Bell
-from .connections import Connection, Request
+from .calls import Call, check_match, parse_int, parse_version, selector_for
+from .connections import Connection
 from .refusals import expired, not_allowed
-from .settings import Settings
-from .store import Entry, Event, Store, with_version
+from .store import Entry, Event, with_version
 from .tables import table, wants_table
-from .targets import Target, check_match, parse_int, parse_version, selector_for
-from .values import dumps
+from .values import Object, dumps
 from .websockets import open_stream
+
+INITIAL_END = "k8s.io/initial-events-end"  # marks the bookmark that ends the list in a watch
 
 
 class Watch:
     """One watch: made under the store's lock, then run by its connection's thread."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        store: Store,
-        target: Target,
-        protocols: List[str],
-        request: Request,
-    ) -> None:
-        if "watch" not in target.resource.verbs:
+    def __init__(self, call: Call) -> None:
+        if "watch" not in call.resource.verbs:
             raise not_allowed()
-        self._settings, self._store, self._request, self._protocols = (
-            settings,
-            store,
-            request,
-            protocols,
-        )
-        self._resource, self._namespace = target.resource, target.namespace
-        self._matches = selector_for(target, request)
-        self._version = parse_version(request.param("resourceVersion"))
-        check_match(request, watch=True)
-        seconds = parse_int(request.param("timeoutSeconds")) or random.uniform(1800, 3600)
+        self._call = call
+        self._store, self._resource = call.store, call.resource
+        self._matches = selector_for(call)
+        self._version = parse_version(call.request.param("resourceVersion"))
+        check_match(call, watch=True)
+        seconds = parse_int(call.request.param("timeoutSeconds")) or random.uniform(1800, 3600)
         self._deadline = time.monotonic() + seconds
-        self._bookmarks = request.flag("allowWatchBookmarks")
+        self._bookmarks = call.request.flag("allowWatchBookmarks")
         self._next_bookmark = self._bookmark_after(time.monotonic())
-        self._first: List[str] = []
         self._over = False
-        if self._version == 0:
-            self._version = store.resource_version
-            entries = store.entries(self._resource, self._namespace)
-            self._first = [
-                self._line("ADDED", entry) for _, entry in entries if self._matches(entry.body)
-            ]
-        elif self._version < store.oldest:
-            message = "too old resource version: %d (%d)" % (self._version, store.oldest)
-            self._first = ['{"type":"ERROR","object":%s}\n' % dumps(expired(message).status)]
-            self._over = True
+        self._first = self._beginning()
         self._told = self._version  # the newest resourceVersion that the client knows
 
+    def _beginning(self) -> List[str]:
+        """What is sent at once: the objects there are, or why there is nothing."""
+        newer = self._store.minor >= 27 and "sendInitialEvents" in self._call.request.query
+        initial = self._call.request.flag("sendInitialEvents") if newer else self._version == 0
+        if initial:
+            self._version = max(self._version, self._store.resource_version)
+            entries = self._store.entries(self._resource, self._call.target.namespace)
+            lines = [
+                self._line("ADDED", entry) for _, entry in entries if self._matches(entry.body)
+            ]
+            if newer and self._bookmarks:
+                lines.append(self._bookmark(self._version, {INITIAL_END: "true"}))
+            return lines
+        if self._version == 0:
+            self._version = self._store.resource_version
+        if self._version >= self._store.oldest:
+            return []
+
+        self._over = True
+        text = "too old resource version: %d (%d)" % (self._version, self._store.oldest)
+        return ['{"type":"ERROR","object":%s}\n' % dumps(expired(text).status)]
+
     def run(self, connection: Connection) -> None:
-        stream = open_stream(connection, self._request, self._protocols)
+        stream = open_stream(connection, self._call.request, self._call.protocols)
         bell = Bell()
         connection.watching = True
         try:
@@ -71,16 +72,16 @@ class Watch:
                 while not self._over:
                     stream.send(self._news(bell))
                     if not self._over:
-                        until = min(
-                            self._deadline,
-                            self._next_bookmark if self._bookmarks else self._deadline,
-                        )
-                        stream.wait(until - time.monotonic(), bell)
+                        stream.wait(self._pause(), bell)
             stream.finish()
         finally:
             connection.watching = False
             connection.forget(bell)
             bell.close()
+
+    def _pause(self) -> float:
+        until = min(self._deadline, self._next_bookmark) if self._bookmarks else self._deadline
+        return until - time.monotonic()
 
     def _news(self, bell: Bell) -> List[str]:
         """The lines for what happened since the last call; sets _over when no more will come."""
@@ -90,34 +91,30 @@ class Watch:
             current = self._store.resource_version
             behind = self._version < self._store.start
             events = [] if behind else self._store.events_after(self._version)
-            resource = self._resource
-            served = (
-                self._store.resources.get((resource.group, resource.version, resource.plural))
-                == resource
-            )
+            served = self._store.serves(self._resource)
         self._over = behind or not served or now >= self._deadline
         lines = [line for line in map(self._event, events) if line]
         if lines:
             self._told = current
         self._version = max(self._version, current)  # one from the future waits until it is reached
+
         if self._bookmarks and now >= self._next_bookmark:
             self._next_bookmark = self._bookmark_after(now)
-            if current > self._told:  # never without something newer, as in 1.20
+            if current > self._told:  # never without something newer
                 self._told = current
                 lines.append(self._bookmark(current))
         return lines
 
     def _bookmark_after(self, now: float) -> float:
         """When the next one is due: at the interval, and two seconds before the end."""
-        regular, near_end = now + self._settings.bookmark_interval, self._deadline - 2
+        regular, near_end = now + self._call.settings.bookmark_interval, self._deadline - 2
         return near_end if now < near_end < regular else regular
 
     def _event(self, event: Event) -> str:
         """One write as this watch sees it: added or deleted is what enters or leaves."""
-        if event.resource.storage != self._resource.storage or self._namespace not in (
-            "",
-            event.key[0],
-        ):
+        if event.resource.storage != self._resource.storage:
+            return ""
+        if self._call.target.namespace not in ("", event.key[0]):
             return ""
         was = event.old is not None and self._matches(event.old.body)
         if event.new is not None and self._matches(event.new.body):
@@ -127,17 +124,17 @@ class Watch:
         return ""
 
     def _line(self, kind: str, entry: Entry) -> str:
-        if wants_table(self._request):
+        if wants_table(self._call.request):
             shown = dumps(table(self._resource, [entry.body], entry.body["metadata"]))
         else:
             shown = entry.text(self._resource)
         return '{"type":"%s","object":%s}\n' % (kind, shown)
 
-    def _bookmark(self, version: int) -> str:
-        metadata = {"resourceVersion": str(version), "creationTimestamp": None}
-        shown = {
-            "kind": self._resource.kind,
-            "apiVersion": self._resource.api_version,
-            "metadata": metadata,
-        }
-        return '{"type":"BOOKMARK","object":%s}\n' % dumps(shown)
+    def _bookmark(self, version: int, annotations: Object = {}) -> str:
+        metadata: Object = {"resourceVersion": str(version)}
+        if self._store.minor < 34:  # since then what is zero is left out
+            metadata["creationTimestamp"] = None
+        if annotations:
+            metadata["annotations"] = annotations
+        shown = {"kind": self._resource.kind, "apiVersion": self._resource.api_version}
+        return '{"type":"BOOKMARK","object":%s}\n' % dumps(dict(shown, metadata=metadata))
