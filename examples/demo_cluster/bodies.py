@@ -98,6 +98,8 @@ def _check_kind(call: Call, body: Object, wanted: str, group_version: str) -> No
 
 
 def check_fields(call: Call, kind: str, body: Object, options: str) -> None:
+    """Take the unknown fields out of the body, and say so."""
+    fields = unknown_fields(kind, body, prune=True)
     if call.store.minor < 27:
         return
     validation = call.request.param("fieldValidation") or "Warn"
@@ -106,7 +108,7 @@ def check_fields(call: Call, kind: str, body: Object, options: str) -> None:
         cause = Cause("fieldValidation", text % validation)
         raise invalid("meta.k8s.io", options, "", [cause])
 
-    unknown = ['unknown field "%s"' % name for name in unknown_fields(kind, body)]
+    unknown = ['unknown field "%s"' % name for name in fields]
     if unknown and validation == "Strict":
         text = '%s in version "%s" cannot be handled as a %s: strict decoding error: '
         text = text % (kind, call.resource.version, kind)
@@ -115,13 +117,12 @@ def check_fields(call: Call, kind: str, body: Object, options: str) -> None:
         call.warn(text)
 
 
-def unknown_fields(kind: str, body: Object) -> List[str]:
-    """The paths of the fields that the schema does not have, sorted."""
-    extra = {name for name in body if name in ("kind", "apiVersion")}
-    return sorted(_unknown(kind, {k: v for k, v in body.items() if k not in extra}, ""))
+def unknown_fields(kind: str, body: Object, prune: bool = False) -> List[str]:
+    """The paths of the fields that the schema does not have; `prune` takes them out."""
+    return _unknown(kind, body, "", prune)
 
 
-def _unknown(message: str, value: Any, path: str) -> List[str]:
+def _unknown(message: str, value: Any, path: str, prune: bool) -> List[str]:
     if message not in MESSAGES or not isinstance(value, dict):
         return []
     fields = {field.name: field for field in MESSAGES[message]}
@@ -132,13 +133,17 @@ def _unknown(message: str, value: Any, path: str) -> List[str]:
         fields.update({field.name: field for field in inner})
 
     unknown = []
-    for name, part in value.items():
+    for name, part in list(value.items()):
         place = path + "." + name if path else name
+        if not path and name in ("kind", "apiVersion"):
+            continue
         if name not in fields:
             unknown.append(place)
+            if prune:
+                del value[name]
         elif isinstance(part, list):
             for index, item in enumerate(part):
-                unknown += _unknown(fields[name].type, item, "%s[%d]" % (place, index))
+                unknown += _unknown(fields[name].type, item, "%s[%d]" % (place, index), prune)
         else:
-            unknown += _unknown(fields[name].type, part, place)
+            unknown += _unknown(fields[name].type, part, place, prune)
     return unknown

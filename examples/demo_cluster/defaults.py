@@ -68,9 +68,11 @@ def set_defaults(resource: Resource, body: Object) -> None:
     spec: Object = value if isinstance(value, dict) else {}
     if resource == PODS:
         pod_defaults(spec)
-        labels = body["metadata"].get("labels")
-        if labels == {}:
-            del body["metadata"]["labels"]
+        spec.setdefault("serviceAccountName", "default")
+        spec.setdefault("serviceAccount", spec["serviceAccountName"])
+        spec.setdefault("enableServiceLinks", True)
+        spec.setdefault("preemptionPolicy", "PreemptLowerPriority")
+        spec.setdefault("priority", 0)
     elif resource.storage == ("", "secrets"):
         _secret_defaults(body)
     elif resource == SERVICES:

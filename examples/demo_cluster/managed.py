@@ -8,7 +8,7 @@ list that is a set, "." of the map or item itself.
 
 import copy
 import json
-from typing import Any, Dict, List, NamedTuple, Set, Tuple
+from typing import Any, Dict, Iterable, List, NamedTuple, Set, Tuple
 
 from .refusals import Refused
 from .values import Object, dumps, timestamp
@@ -74,11 +74,11 @@ def step_of(item: Object, keys: Tuple[str, ...]) -> str:
     return "k:" + dumps(values)
 
 
-def leaves(body: Object) -> Dict[Path, Any]:
+def leaves(body: Object, without: Iterable[str] = ()) -> Dict[Path, Any]:
     """Every field of an object that somebody can manage, with its value."""
     result: Dict[Path, Any] = {}
     for name, value in body.items():
-        if name in ("apiVersion", "kind"):
+        if name in ("apiVersion", "kind") or name in without:
             continue
         if name == "metadata":
             value = {key: item for key, item in value.items() if key not in UNMANAGED}
@@ -172,9 +172,9 @@ def write_managers(metadata: Object, managers: Dict[Manager, Set[Path]]) -> None
         metadata["managedFields"] = lines
 
 
-def record_update(manager: Manager, old: Object, new: Object) -> None:
+def record_update(manager: Manager, old: Object, new: Object, without: Iterable[str] = ()) -> None:
     """Put down to `manager` what differs between two states; `new` gets its managedFields."""
-    before, after = leaves(old) if old else {}, leaves(new)
+    before, after = leaves(old, without) if old else {}, leaves(new, without)
     changed = {path for path, value in after.items() if path not in before or before[path] != value}
     gone = set(before) - set(after)
     managers = managers_of(old.get("metadata") or {})

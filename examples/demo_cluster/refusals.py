@@ -74,13 +74,11 @@ def not_found(resource: Resource, name: str, subresource: str = "") -> Refused:
     )
 
 
-def already_exists(resource: Resource, name: str) -> Refused:
-    return Refused(
-        409,
-        "AlreadyExists",
-        '%s "%s" already exists' % (resource.qualified, name),
-        details_of(resource, name),
-    )
+def already_exists(resource: Resource, name: str, going: bool = False) -> Refused:
+    text = '%s "%s" already exists' % (resource.qualified, name)
+    if going:
+        text = "object is being deleted: " + text
+    return Refused(409, "AlreadyExists", text, details_of(resource, name))
 
 
 def conflict(resource: Resource, name: str, why: str) -> Refused:

@@ -60,7 +60,7 @@ class Resource(NamedTuple):
 # kind, namespaced, short name, subresources.
 TABLE = """
 v1
-    pods                    Pod                    yes po status,log,exec,attach,portforward,eviction
+    pods                    Pod                   yes po status,log,exec,attach,portforward,eviction
     nodes                   Node                   no  no     status
     namespaces              Namespace              no  ns     status,finalize
     configmaps              ConfigMap              yes cm     -

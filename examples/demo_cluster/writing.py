@@ -70,8 +70,9 @@ def create(call: Call) -> Answer:
     validate(call.resource, fresh, None)
     if metadata.get("resourceVersion") not in (None, "", "0"):
         raise Refused(500, "", "resourceVersion should not be set on objects to be created")
-    if call.store.get(call.resource, (call.target.namespace, name)):
-        raise already_exists(call.resource, name)
+    present = call.store.get(call.resource, (call.target.namespace, name))
+    if present:
+        raise already_exists(call.resource, name, "deletionTimestamp" in present.body["metadata"])
 
     _record(call, {}, fresh)
     entry = Entry(fresh) if dry else _put_new(call, name, fresh)
@@ -243,7 +244,16 @@ def _manager(call: Call, operation: str) -> Manager:
 
 
 def _record(call: Call, old: Object, new: Object) -> None:
-    record_update(_manager(call, "Update"), old, new)
+    record_update(_manager(call, "Update"), old, new, _unmanaged(call))
+
+
+def _unmanaged(call: Call) -> List[str]:
+    """The parts of an object that this door does not change."""
+    if call.resource == NAMESPACES:
+        return ["spec", "status"]
+    if "status" not in call.resource.subresources or call.target.subresource == "status":
+        return []
+    return ["status"]
 
 
 # Patch
@@ -374,7 +384,8 @@ def _configuration(call: Call) -> Object:
     if unknown or wrong:
         group = version if "/" in version else "/" + version
         text = "failed to create typed patch object (%s/%s; %s, Kind=%s): "
-        text = text % (call.target.namespace, call.target.name, group, kind)
+        namespace = dig(config, "metadata", "namespace") or ""
+        text = text % (namespace, call.target.name, group, kind)
         text += ".%s: field not declared in schema" % unknown[0] if unknown else wrong
         raise Refused(500, "", text)
     return config
