@@ -11,6 +11,7 @@ from .resources import SUBRESOURCE_KINDS, SUBRESOURCE_VERBS, Resource
 from .store import Store
 from .values import Object, dumps
 
+IN_ALL = (("", "pods"), ("", "services"), ("", "replicationcontrollers"))  # `kubectl get all`
 NO_SNIFF = (("X-Content-Type-Options", "nosniff"),)
 OPENAPI_PROTOBUF = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 
@@ -108,7 +109,7 @@ def _described(store: Store, resource: Resource) -> Object:
     entry.update(namespaced=resource.namespaced, kind=resource.kind, verbs=resource.verbs)
     if resource.short_names:
         entry["shortNames"] = list(resource.short_names)
-    if resource.plural in ("pods", "services") or resource.group in ("apps", "batch"):
+    if resource.storage in IN_ALL or resource.group in ("apps", "batch", "autoscaling"):
         entry["categories"] = ["all"]
     return entry
 

@@ -177,6 +177,7 @@ SERVICES, ENDPOINTS, ACCOUNTS = core("services"), core("endpoints"), core("servi
 SLICES = BUILT_IN["discovery.k8s.io", "v1", "endpointslices"]
 DEPLOYMENTS = BUILT_IN["apps", "v1", "deployments"]
 REPLICASETS = BUILT_IN["apps", "v1", "replicasets"]
+STATEFULSETS = BUILT_IN["apps", "v1", "statefulsets"]
 DAEMONSETS = BUILT_IN["apps", "v1", "daemonsets"]
 JOBS = BUILT_IN["batch", "v1", "jobs"]
 CRDS = BUILT_IN["apiextensions.k8s.io", "v1", "customresourcedefinitions"]
