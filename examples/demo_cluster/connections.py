@@ -271,8 +271,8 @@ class Connection:
 
     def send_raw_refusal(self, code: int, text: str = "") -> None:
         """As golang.org/x/net/websocket refuses a handshake: no length, the connection ends."""
-        extra = "Sec-WebSocket-Version: 13\r\n" if text else ""
-        self.send(("HTTP/1.1 %d %s\r\n%s\r\n%s" % (code, REASONS[code], extra, text)).encode())
+        headers = [("Sec-WebSocket-Version", "13")] if text else []
+        self.send(self._head(code, headers) + text.encode())
         raise Gone()
 
 

@@ -18,6 +18,8 @@ OPENAPI_PROTOBUF = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 
 def discovery(store: Store, parts: List[str], request: Request) -> Answer:
     if request.method != "GET":
+        if parts[0] not in ("api", "apis", "version"):
+            raise PageNotFound()
         raise not_allowed()
     if parts[0] in ("healthz", "livez", "readyz"):
         return Answer(200, b"ok", "text/plain; charset=utf-8", NO_SNIFF)
@@ -42,6 +44,8 @@ def discovery(store: Store, parts: List[str], request: Request) -> Answer:
         group = parts[1] if parts[0] == "apis" else ""
         return render(request, dumps(_resource_list(store, "/".join(parts[1:]), group)))
 
+    if parts != [""] and store.minor >= 30:
+        raise PageNotFound()
     paths = ["/api", "/api/v1", "/apis"]
     paths += ["/apis/%s" % group for group in groups] + ["/healthz", "/version"]
     return render(request, dumps({"paths": paths}), 200 if parts == [""] else 404)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the Headlamp server does itself, its slips included: a client must live with them.
+"""The routes of a Headlamp server, its slips included: a client must live with them.
 
-Its errors are text, and its JSON often claims to be.
+2024 is the server of May 2024, 2026 that of August 2026 (0.45). Its errors are text, and its JSON
+often claims to be.
 """
 
 import base64
@@ -11,489 +12,453 @@ import posixpath
 import re
 import threading
 import time
-import uuid
-from typing import Any, Dict, List, Optional, Set, Tuple
+from typing import Dict, List, NamedTuple, Optional, Tuple
 
-from .connections import (
-    Answer,
-    Connection,
-    Gone,
-    Handled,
-    Request,
-    json_answer,
-    text_error,
-)
-from .contents import new_store
+from .connections import Answer, Handled, Request, json_answer, text_error
+from .contexts import USER_PROTOCOL, BadKubeconfig, Contexts
+from .cookies import Headers, clear_cookies, set_cookies, token_in_cookies
+from .drains import Drains
+from .forwards import Forwards
+from .kubeconfigs import contexts_of
 from .kubernetes import Kubernetes
-from .resources import NODES, PODS
+from .refusals import Refused
+from .resources import SERVICES
+from .response_cache import ResponseCache
 from .servers import Server
 from .settings import Settings
 from .store import Store
-from .values import Object, dig
+from .users import Keys
+from .values import Object, json_object
 
-HEADLAMP_PROTOCOL = "base64url.headlamp.authorization.k8s.io."
+BACKEND_HEADER = "x-headlamp_backend-token"
+BACKEND_PROTOCOL = "base64url.headlamp.backend.authorization.k8s.io."
+PLAIN = "text/plain; charset=utf-8"
 INDEX = (
     b"<!doctype html>\n<html><head><title>Demo cluster</title></head>"
     b"<body>The page would be here.</body></html>\n"
 )
+NO_STORE = (
+    ("Cache-Control", "no-store, no-cache, must-revalidate, private"),
+    ("Pragma", "no-cache"),
+    ("Expires", "0"),
+    ("Vary", "Cookie"),
+)
+
+# What today's server wants its backend token for, if it has one.
+GUARDED = (
+    "auth",
+    "cluster",
+    "config",
+    "drain-node",
+    "drain-node-status",
+    "externalproxy",
+    "parseKubeConfig",
+    "wsMultiplexer",
+)
 
 
-def contexts_of(encoded: Any) -> List[Tuple[str, str]]:
-    """(context, server) for each context of a base64 kubeconfig. ValueError if it is none.
+class Outcome(NamedTuple):
+    """What becomes of a request."""
 
-    JSON is read properly. Of YAML, for which there is no reader here, only the names of the
-    contexts are looked for, as kubectl and the usual installers write them.
-    """
-    if not isinstance(encoded, str):
-        raise ValueError("not a string")
-    text = base64.b64decode(encoded, validate=True).decode()
-    if text.lstrip().startswith("{"):
-        config = json.loads(text)
-        servers = {
-            cluster["name"]: dig(cluster, "cluster", "server") or ""
-            for cluster in config.get("clusters") or []
-        }
-        return [
-            (c["name"], servers.get(dig(c, "context", "cluster"), ""))
-            for c in config.get("contexts") or []
-        ]
-    if not re.search(r"^contexts:", text, re.M):
-        raise ValueError("no contexts")
-    server = re.search(r"^[ -]*server: *[\"']?([^\"'\s]+)", text, re.M)
-    found, inside, depth = [], False, 0
-    for line in text.splitlines():
-        if re.match(r"[A-Za-z]", line):
-            inside = line.startswith("contexts:")
-        indent = len(re.match(r"[ -]*", line).group())  # type: ignore[union-attr]
-        if re.match(r" *- ", line):
-            depth = indent
-        if inside and indent == depth and line[indent:].startswith("name:"):
-            found.append(
-                (line[indent + 5 :].strip().strip("\"'"), server.group(1) if server else "")
-            )
-    return found
+    handled: Handled
+    cluster: str = ""  # that was addressed
+    headers: Headers = ()  # that go with the answer, whatever it is
 
 
 class Headlamp:
-    """The routes, the clusters that are known, and what was started for them."""
+    """Host, base URL and backend token are looked at first, then where the path leads."""
 
     def __init__(self, settings: Settings, server: Server) -> None:
         self._settings = settings
-        self._server = server
-        self._lock = threading.Lock()
-        self.clusters: Dict[str, Store] = {}  # guarded by _lock, as is all below
-        self._servers: Dict[str, str] = {}
-        self._in_file: Set[str] = set()  # the ones that DELETE /cluster/{name} can remove for good
-        self._stateless: Dict[str, Store] = {}
-        self._cached_until: Dict[str, float] = {}  # of a stateless one, by its key
-        self._forwards: Dict[Tuple[str, str], Object] = {}
-        self._drained: Dict[str, str] = {}
-        self._reload = False
+        self.contexts = Contexts(settings)
+        self._forwards = Forwards(settings, server, self.contexts.named)
+        self._drains = Drains(settings, server, self.contexts.named)
         self._kubernetes = Kubernetes(settings)
+        self._cache = ResponseCache()
+        self._lock = threading.Lock()
+        self._reload = False  # guarded by _lock
 
-    def add(self, name: str, server: str = "memory://", in_file: bool = False) -> Store:
-        store = new_store(name, self._settings)
-        with self._lock:
-            self.clusters[name] = store
-            self._servers[name] = server
-            if in_file:
-                self._in_file.add(name)
-        return store
+    def handle(self, request: Request, port: int) -> Outcome:
+        if self._settings.check_host and self._settings.today and not _local(request, port):
+            return Outcome(text_error("invalid Host header", 403))
+        base = self._settings.base_url
+        if not (request.path + "/").startswith(base + "/"):
+            return Outcome(text_error("404 page not found", 404))
 
-    def handle(self, request: Request) -> Tuple[str, Handled]:
-        """The name of the cluster that was addressed, and the answer."""
-        path = request.path
-        clean = posixpath.normpath("/" + path.lstrip("/")) + (
-            "/" if path.endswith("/") and path.strip("/") else ""
-        )
-        if clean != path:
+        request = request._replace(path=request.path[len(base) :] or "/")
+        clean = _cleaned(request.path)
+        if clean != request.path:
             query = "?" + request.target.split("?", 1)[1] if "?" in request.target else ""
-            return "", Answer(301, headers=(("Location", clean + query),))
-        parts = path.split("/")
+            return Outcome(Answer(301, headers=(("Location", base + clean + query),)))
+        parts = request.path.split("/")
         if parts[1] == "clusters" and len(parts) > 2 and parts[2]:
-            return parts[2], self._proxy(parts[2], request)
-        return "", self._own(request.method, parts[1:], request)
+            return self._below_clusters(parts[2], "/".join(parts[3:]), request)
+        return Outcome(self._own(parts[1:], request))
 
-    def take_reload(self) -> Tuple[Tuple[str, str], ...]:
-        """The headers that one answer below /clusters/ carries after a plugin has changed."""
-        with self._lock:
-            reload, self._reload = self._reload, False
-        return (
-            (("X-Reload", "reload"), ("Access-Control-Expose-Headers", "X-Reload"))
-            if reload
-            else ()
-        )
+    # The backend token
+
+    def _guard(self, request: Request) -> Optional[Request]:
+        """The request without its backend token; None if it has none and has to."""
+        token = self._settings.backend_token
+        if not (self._settings.today and token):
+            return request
+        headers = dict(request.headers)
+        tokens = [headers.pop(BACKEND_HEADER, "")]
+        offered = request.protocols
+        carried = [word for word in offered if word.startswith(BACKEND_PROTOCOL)]
+        if carried:
+            others = [word for word in offered if word not in carried]
+            headers["sec-websocket-protocol"] = ", ".join(others)
+            tokens = [word for word in tokens if word]
+            tokens += [_decoded(word[len(BACKEND_PROTOCOL) :]) for word in carried]
+        if len(carried) > 1 or BACKEND_HEADER in request.repeated or set(tokens) != {token}:
+            return None
+        return request._replace(headers=headers)
+
+    def _permitted(self, request: Request) -> bool:
+        """For the few routes that have always wanted it."""
+        token = self._settings.backend_token
+        if self._settings.today:
+            return self._guard(request) is not None
+        return bool(token) and request.headers.get(BACKEND_HEADER) == token
 
     # Below /clusters/
 
-    def _proxy(self, name: str, request: Request) -> Handled:
+    def _below_clusters(self, name: str, rest: str, request: Request) -> Outcome:
+        guarded = self._guard(request)
+        if guarded is None:
+            return Outcome(text_error("access denied", 403), name)
+        request = guarded
+        fresh = self._refreshed(name, request)
+        if self._settings.today:
+            own = self._own_below(name, rest, request)
+            if own is not None:
+                return Outcome(own, name, fresh)
+        return Outcome(self._proxy(name, rest, request), name, self._reload_headers() + fresh)
+
+    def _refreshed(self, name: str, request: Request) -> Headers:
+        """The next token, which comes with the answer to one that is about to end."""
+        authorization = request.headers.get("authorization", "")
+        token = authorization.replace("Bearer ", "", 1)
+        if self._settings.today:
+            token = token_in_cookies(request, name) or token
+        fresh = self._settings.refreshed.get(token)
+        if not fresh or self._settings.base_url:
+            return ()
+        if self._settings.today:
+            return set_cookies(request, name, fresh, bool(self._settings.ssl_context))
+        return (("X-Authorization", fresh),)
+
+    def _own_below(self, name: str, rest: str, request: Request) -> Optional[Handled]:
+        """The routes of Headlamp's own that stand there since 0.35; None for all others."""
+        if rest == "me" and request.method == "GET":
+            return _me(name, request)
+        if rest == "set-token" and request.method == "POST":
+            return self._set_token(name, request)
+        if rest.startswith("serviceproxy/") and request.method == "GET":
+            return self._service_proxy(name, rest.split("/")[1:], request)
+        if rest not in ("portforward", "portforward/list"):
+            return None
         try:
-            key = self._context_key(name, request)
-        except ValueError:
-            return text_error("404 page not found", 404)
+            key = self.contexts.key(name, request)
+            store = self.contexts.find(name, request)
+        except BadKubeconfig as error:
+            return text_error(str(error), 400)
+        return self._forwards.handle(name, key, store, rest, request)
+
+    def _set_token(self, name: str, request: Request) -> Answer:
+        wanted = json_object(request.body)
+        if wanted is None or not isinstance(wanted.get("token", ""), str):
+            return text_error("Invalid JSON", 400)
+        secure = bool(self._settings.ssl_context)
+        if not wanted.get("token"):
+            return Answer(200, headers=clear_cookies(request, name, secure))
+        return Answer(200, headers=set_cookies(request, name, wanted["token"], secure))
+
+    def _service_proxy(self, name: str, place: List[str], request: Request) -> Answer:
+        store = self.contexts.named(name)
+        if store is None or len(place) != 2:
+            return Answer(404)
+        authorization = request.headers.get("authorization", "")
+        token = token_in_cookies(request, name) or authorization.replace("Bearer ", "", 1)
+        tokens = self._settings.accepted(name)
+        if not token or (tokens is not None and token not in tokens):
+            return Answer(401)
+        if store.get(SERVICES, (place[0], place[1])) is None:
+            return Answer(404)
+        text = "This is %s, asked for %s.\n" % (place[1], request.param("request"))
+        return Answer(200, text.encode(), PLAIN)
+
+    def _proxy(self, name: str, rest: str, request: Request) -> Handled:
+        """Hand it to the API server of the cluster."""
+        today = self._settings.today
+        try:
+            store = self.contexts.find(name, request)
+        except BadKubeconfig as error:
+            return text_error(str(error), 400) if today else text_error("404 page not found", 404)
+        if store is None:
+            return text_error("key not found" if today else "404 page not found", 404)
+
         headers = dict(request.headers)
         offered = headers.get("sec-websocket-protocol", "")
         if request.upgrades and "sec-websocket-protocol" not in request.repeated:
             # Split only at comma and space: spelled otherwise it reaches the API server.
-            kept = [word for word in offered.split(", ") if not word.startswith(HEADLAMP_PROTOCOL)]
+            kept = [word for word in offered.split(", ") if not word.startswith(USER_PROTOCOL)]
             headers["sec-websocket-protocol"] = ", ".join(kept)
-        with self._lock:
-            store = self.clusters.get(key)
-            if store is None and self._cached_until.get(key, 0) > time.monotonic():
-                store = self._stateless[key]
-        if store is None:
-            return text_error("404 page not found", 404)
-        inner = "/" + request.path.split("/", 3)[3] if request.path.count("/") > 2 else "/"
-        return self._kubernetes.handle(
-            store, self._settings.accepted(name), request._replace(path=inner, headers=headers)
-        )
+        if today and token_in_cookies(request, name):
+            headers["authorization"] = "Bearer " + token_in_cookies(request, name)
+        inner = request._replace(path="/" + rest, headers=headers)
+        return self._ask(name, store, inner)
 
-    def _context_key(self, name: str, request: Request) -> str:
-        """Which context is meant; primes the cache of stateless ones on the way."""
-        key, encoded = name, request.headers.get("kubeconfig")
-        if encoded and self._settings.dynamic_clusters:
-            contexts = [context for context, _ in contexts_of(encoded)]
-            if not contexts:
-                raise ValueError("no contexts")
-            if name in contexts:
-                key = name + request.headers.get("x-headlamp-user-id", "")
-                self._cache(key, name)
-        if request.headers.get("upgrade") == "websocket":
-            user = re.search(
-                re.escape(HEADLAMP_PROTOCOL) + "([a-zA-Z0-9_-]+)",
-                request.headers.get("sec-websocket-protocol", ""),
-            )
-            key = name + (user.group(1) if user else "")
-        return key
+    def _ask(self, name: str, store: Store, request: Request) -> Handled:
+        tokens = self._settings.accepted(name)
 
-    def _cache(self, key: str, name: str) -> None:
+        def ask(inner: Request) -> Handled:
+            return self._kubernetes.handle(store, tokens, inner)
+
+        if not (self._settings.cache and self._settings.today) or self._settings.base_url:
+            return ask(request)
+        if store.notice is None:
+            store.notice = lambda event: self._cache.notice(event, name)
+        allowed = self._allowed(store, name, request)
+        return self._cache.handle(request, request.path, name, allowed, ask)
+
+    def _allowed(self, store: Store, name: str, request: Request) -> bool:
+        """What the cache's own access review says; a token that is none is not its matter."""
+        token = request.headers.get("authorization", "").replace("Bearer ", "", 1)
+        keys = Keys(self._settings.accepted(name), self._settings.rights, store.issued)
+        try:
+            verbs = keys.user(token).verbs
+        except Refused:
+            return True
+        return verbs is None or bool({"get", "list", "watch"} & set(verbs))
+
+    def _reload_headers(self) -> Headers:
+        """What one answer carries after a plugin has changed."""
         with self._lock:
-            known = self._cached_until.get(key, 0) > time.monotonic() or key in self.clusters
-            missing = key not in self._stateless and key not in self.clusters
-        fresh = new_store(name, self._settings) if missing else None
-        with self._lock:
-            if fresh is not None:
-                self._stateless.setdefault(key, fresh)
-            ttl = self._settings.stateless_again if known else self._settings.stateless_ttl
-            if key in self._stateless:
-                self._cached_until[key] = time.monotonic() + ttl
+            reload, self._reload = self._reload, False
+        if not reload:
+            return ()
+        return (("X-Reload", "reload"), ("Access-Control-Expose-Headers", "X-Reload"))
 
     # The server's own routes
 
-    def _own(self, method: str, parts: List[str], request: Request) -> Handled:
-        dynamic = self._settings.dynamic_clusters
+    def _own(self, parts: List[str], request: Request) -> Handled:
+        today, method = self._settings.today, request.method
+        if today and parts[0] in GUARDED and self._guard(request) is None:
+            return text_error("access denied", 403)
         if parts == ["config"] and method == "GET":
             return json_answer(self._config())
-        if parts == ["cluster"] and method == "POST" and dynamic:
-            return self._add_cluster(request)
-        if (
-            parts[0] == "cluster"
-            and len(parts) == 2
-            and method == "DELETE"
-            and dynamic
-            and parts[1]
-        ):
-            return self._delete_cluster(parts[1], request)
-        if parts == ["parseKubeConfig"] and method == "POST" and dynamic:
-            return self._parse_kubeconfig(request)
-        if parts == ["portforward", "list"]:
-            return self._list_forwards(request)
-        if parts == ["portforward"] and method in ("POST", "GET", "DELETE"):
-            return {"POST": self._forward, "GET": self._get_forward, "DELETE": self._stop_forward}[
-                method
-            ](request)
+        if parts[0] in ("cluster", "parseKubeConfig") and self._settings.dynamic_clusters:
+            handled = self._dynamic(parts, request)
+            if handled is not None:
+                return handled
         if parts == ["drain-node"] and method == "POST":
-            return self._drain(request)
-        if (
-            parts == ["drain-node-status"]
-            and method == "GET"
-            and {"cluster", "nodeName"} <= set(request.query)
-        ):
-            with self._lock:
-                result = self._drained.get(request.param("nodeName") + request.param("cluster"))
-            if result is None:
-                return Answer(404)  # runs, or never started: no way to tell
-            return json_answer(
-                {"id": result, "cluster": request.param("cluster")},
-                200,
-                "text/plain; charset=utf-8",
-            )
-        if parts[0] == "plugins" and len(parts) == 2 and method == "DELETE" and parts[1]:
-            if not self._permitted(request):
-                return text_error("access denied", 403)
-            with self._lock:
-                self._reload = True
-            return Answer(200)
-        return Answer(
-            200, INDEX, "text/html; charset=utf-8"
-        )  # every other path, whatever the method
-
-    def _permitted(self, request: Request) -> bool:
-        token = self._settings.backend_token
-        return bool(token) and request.headers.get("x-headlamp_backend-token") == token
+            return self._drains.start(request)
+        if parts == ["drain-node-status"] and {"cluster", "nodeName"} <= set(request.query):
+            if method == "GET":
+                return self._drains.status(request)
+        if parts[0] == "plugins":
+            plugins = self._plugins(parts[1:], request)
+            if plugins is not None:
+                return plugins
+        if not today:
+            forward = self._forwards.handle_old("/".join(parts), request)
+            if forward is not None:
+                return forward
+        return Answer(200, INDEX, "text/html; charset=utf-8")  # the page, whatever the method
 
     def _config(self) -> Object:
+        dynamic = self._settings.dynamic_clusters
+        config: Object = {"clusters": self.contexts.described(), "isDynamicClusterEnabled": dynamic}
+        if self._settings.today:
+            config.update(allowKubeconfigChanges=False, defaultPodDebugImage="")
+            config.update(defaultNodeShellImage="", defaultNodeShellNamespace="")
+        return config
+
+    # Plugins
+
+    def _plugins(self, parts: List[str], request: Request) -> Optional[Answer]:
+        plugins = self._settings.plugins
+        if not parts and request.method == "GET":
+            return json_answer([_plugin(name, kind) for name, kind in plugins.items()])
+        if len(parts) != 1 or not parts[0] or request.method != "DELETE":
+            return None
+        if not self._permitted(request):
+            return text_error("access denied", 403)
+        if not self._settings.today:
+            plugins.pop(parts[0], None)
+            self._plugins_changed()
+            return Answer(200)
+
+        problem = self._plugin_problem(parts[0], request.param("type"))
+        if problem:
+            return json_answer({"message": problem, "success": False}, 500)
+        del plugins[parts[0]]
+        self._plugins_changed()
+        return json_answer({"success": True})
+
+    def _plugins_changed(self) -> None:
         with self._lock:
-            names = list(self.clusters)
-            clusters = [
-                {
-                    "name": name,
-                    "server": self._servers[name],
-                    "auth_type": "",
-                    "meta_data": {
-                        "source": "dynamic_cluster" if name in self._in_file else "kubeconfig",
-                        "namespace": "",
-                    },
-                }
-                for name in names
-            ]
-        return {"clusters": clusters, "isDynamicClusterEnabled": self._settings.dynamic_clusters}
+            self._reload = True
+
+    def _plugin_problem(self, name: str, kind: str) -> str:
+        """Why a plugin can't be deleted; "" if it can."""
+        if kind not in ("", "user", "development"):
+            return "invalid plugin type '%s': must be 'user' or 'development'" % kind
+        present = self._settings.plugins.get(name)
+        if present in ("user", "development") and kind in ("", present):
+            return ""
+        if kind == "development":
+            return "plugin '%s' not found in development directory" % name
+        if kind == "user":
+            return "plugin '%s' not found in user-plugins or development directory" % name
+        text = "plugin '%s' not found or cannot be deleted (shipped plugins cannot be deleted)"
+        return text % name
+
+    # Clusters that come and go
+
+    def _dynamic(self, parts: List[str], request: Request) -> Optional[Handled]:
+        method = request.method
+        if parts == ["parseKubeConfig"] and method == "POST":
+            return self._parse_kubeconfig(request)
+        if parts == ["cluster"] and method == "POST":
+            return self._add_cluster(request)
+        if parts[0] == "cluster" and len(parts) == 2 and parts[1] and method == "DELETE":
+            return self._delete_cluster(parts[1], request)
+        return None
 
     def _add_cluster(self, request: Request) -> Answer:
         if not self._permitted(request):
             return text_error("access denied", 403)
+        today = self._settings.today
         wanted = json_object(request.body)
         if wanted is None:
-            return text_error("decoding cluster info", 400)
+            why = ": invalid character in literal" if today else ""
+            return text_error("decoding cluster info" + why, 400)
+
         if wanted.get("kubeconfig"):
             try:
                 contexts = contexts_of(wanted["kubeconfig"])
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                return text_error(
-                    (
-                        "decoding kubeconfig"
-                        if isinstance(error, binascii.Error)
-                        else "loading kubeconfig"
-                    ),
-                    400,
-                )
+            except ValueError as error:
+                if today:
+                    return text_error("getting contexts from kubeconfig", 400)
+                decoding = isinstance(error, binascii.Error)
+                return text_error("%s kubeconfig" % ("decoding" if decoding else "loading"), 400)
         elif wanted.get("name") and wanted.get("server"):
             contexts = [(wanted["name"], wanted["server"])]
         else:
-            why = (
-                "creating cluster with invalid info; please provide a 'name' and 'server' fields"
-                " at least."
-            )
+            why = "please provide a 'name' and 'server' fields at least"
+            if not today:
+                why = "creating cluster with invalid info; %s." % why
             return text_error(why, 400)
         for name, server in contexts:
-            self.add(name, server, in_file=bool(wanted.get("kubeconfig")))
-        return json_answer(self._config(), 201, "text/plain; charset=utf-8")
+            self.contexts.add(name, server, stored=bool(wanted.get("kubeconfig")))
+        return json_answer(self._config(), 201, "application/json" if today else PLAIN)
 
     def _delete_cluster(self, name: str, request: Request) -> Answer:
         if not self._permitted(request):
             return text_error("access denied", 403)
-        with self._lock:
-            self.clusters.pop(name, None)
-            in_file = name in self._in_file
-            self._in_file.discard(name)
-        if not in_file:  # gone all the same
+        if not self._settings.today:
+            return self._delete_cluster_2024(name)
+
+        self.contexts.forget(name)
+        config = json_answer(self._config())
+        if request.param("removeKubeConfig") != "true":
+            return config
+        if request.param("originalName") and request.param("clusterID"):
+            name = request.param("originalName")
+        problem = self.contexts.erase(name, request.param("configPath"))
+        if not problem:
+            return config
+        refusal = text_error(problem, 500)
+        return refusal._replace(body=refusal.body + config.body)  # it goes on all the same
+
+    def _delete_cluster_2024(self, name: str) -> Answer:
+        stored = self.contexts.stored(name)
+        self.contexts.forget(name)
+        if not stored:  # gone from memory all the same
             return text_error("removing cluster from kubeconfig", 500)
+        self.contexts.erase_added(name)
         return json_answer(self._config())
 
     def _parse_kubeconfig(self, request: Request) -> Answer:
+        today = self._settings.today
         wanted = json_object(request.body)
-        found = []
-        try:
-            for encoded in (wanted or {}).get("kubeconfigs") or []:
-                found += contexts_of(encoded)
-        except (ValueError, KeyError, TypeError, AttributeError):
+        kubeconfigs = (wanted or {}).get("kubeconfigs") or []
+        if today and wanted is None:
+            return text_error("Invalid JSON request body", 400)
+        if today and not kubeconfigs:
+            return text_error("kubeconfigs is required", 400)
+
+        contexts, broken = [], False
+        for encoded in kubeconfigs:
+            try:
+                contexts += contexts_of(encoded)
+            except ValueError:
+                broken = True
+        if broken and not (today and contexts):
             return text_error("setting up contexts from kubeconfig", 400)
-        meta = {"source": "dynamic_cluster"}
+        data = {"source": "dynamic_cluster"}
         clusters = [
-            {"name": name, "server": server, "auth_type": "", "meta_data": meta}
-            for name, server in found
+            {"name": name, "server": server, "auth_type": "", "meta_data": data}
+            for name, server in contexts
         ]
-        answer = json_answer({"clusters": clusters, "isDynamicClusterEnabled": True})
-        if wanted is None:  # the server forgets to return here: an error, and then an answer
-            return answer._replace(
-                code=400,
-                body=b"Invalid JSON request body\n" + answer.body,
-                content_type="text/plain; charset=utf-8",
-            )
+        shown: Object = {"clusters": clusters, "isDynamicClusterEnabled": True}
+        answer = json_answer(dict(self._config(), **shown) if today else shown)
+        if wanted is None:  # May 2024 forgets to return here: an error, and then an answer
+            refusal = text_error("Invalid JSON request body", 400)
+            return refusal._replace(body=refusal.body + answer.body)
         return answer
 
-    # Port forwards
 
-    def _forward(self, request: Request) -> Handled:
-        names = (
-            "id",
-            "namespace",
-            "pod",
-            "service",
-            "serviceNamespace",
-            "targetPort",
-            "cluster",
-            "port",
-        )
-        wanted = json_object(request.body)
-        if wanted is None or not all(isinstance(wanted.get(name, ""), str) for name in names):
-            why = "json: cannot unmarshal into Go struct field portForwardRequest of type string"
-            return text_error("failed to marshal port forward payload " + why, 400)
-        forward = {name: wanted.get(name, "") for name in names}
-        if request.headers.get("authorization", "Bearer ").find("Bearer ") < 0:
-            return hang_up  # the server panics
-        for name, text in (
-            ("namespace", "namespace"),
-            ("pod", "pod name"),
-            ("targetPort", "targetPort"),
-            ("cluster", "cluster name"),
-        ):
-            if not forward[name]:
-                return text_error(text + " is required", 400)
-        with self._lock:
-            store = self.clusters.get(forward["cluster"])
-        if store is None:
-            return text_error("key not found", 500)
-        forward["id"] = forward["id"] or str(uuid.uuid4())
-        tokens = self._settings.accepted(forward["cluster"])
-        token = request.headers.get("authorization", "").replace("Bearer ", "", 1)
-        pod = store.get(PODS, (forward["namespace"], forward["pod"]))
-        if (
-            pod is None
-            or dig(pod.body, "status", "phase") != "Running"
-            or (tokens is not None and token and token not in tokens)
-        ):
-            return hang  # ForwardPorts has failed, and nobody tells the handler
-        page = "This is %s, port %s.\n" % (forward["pod"], forward["targetPort"])
-        try:
-            listener = self._server.listen(
-                "127.0.0.1",
-                int(forward["port"] or 0),
-                lambda connection: serve_page(connection, page),
-            )
-        except (OSError, ValueError, OverflowError):
-            return hang
-        forward["port"] = str(listener.getsockname()[1])
-        with self._lock:
-            self._forwards[forward["cluster"], forward["id"]] = dict(
-                forward, status="Running", error="", listener=listener
-            )
-        return json_answer(forward)
-
-    def _list_forwards(self, request: Request) -> Answer:
-        cluster = request.param("cluster")
-        if not cluster:
-            return text_error("cluster is required", 400)
-        names = (
-            "id",
-            "pod",
-            "service",
-            "serviceNamespace",
-            "namespace",
-            "cluster",
-            "port",
-            "targetPort",
-            "status",
-            "error",
-        )
-        with self._lock:  # by prefix: "demo" also lists what belongs to "demo-2"
-            found = [
-                forward
-                for forward in self._forwards.values()
-                if forward["cluster"].startswith(cluster)
-            ]
-            return json_answer([{name: forward[name] for name in names} for forward in found])
-
-    def _get_forward(self, request: Request) -> Answer:
-        for name in ("cluster", "id"):
-            if not request.param(name):
-                return text_error(name + " is required", 400)
-        with self._lock:
-            forward = self._forwards.get((request.param("cluster"), request.param("id")))
-        if forward is None:
-            return text_error("no portforward running with id " + request.param("id"), 404)
-        return json_answer(
-            {name: forward[name] for name in ("id", "pod", "service", "cluster", "namespace")}
-        )
-
-    def _stop_forward(self, request: Request) -> Handled:
-        wanted = json_object(request.body)
-        if wanted is None:
-            return text_error("invalid request body", 400)
-        for name in ("id", "cluster"):
-            if not wanted.get(name):
-                return text_error("invalid request, %s is required" % name, 400)
-        place = (wanted["cluster"], wanted["id"])
-        with self._lock:
-            forward = self._forwards.get(place)
-            if forward is None:
-                return text_error("failed to delete port forward key not found", 500)
-            if not wanted.get("stopOrDelete"):
-                del self._forwards[place]  # only the record: the forward goes on
-            elif forward["status"] == "Stopped":
-                return hang  # stopping what has stopped blocks for ever
-            else:
-                forward["status"] = "Stopped"
-                self._server.unlisten(forward["listener"])
-        return Answer(200, b"stopped", "text/plain; charset=utf-8")
-
-    # Drains
-
-    def _drain(self, request: Request) -> Answer:
-        wanted = json_object(request.body)
-        if wanted is None:
-            return text_error("decoding payload", 400)
-        for name, text in (("nodeName", "nodeName"), ("cluster", "clusterName")):
-            if not wanted.get(name):
-                return text_error(text + " is required", 400)
-        cluster, node = str(wanted["cluster"]), str(wanted["nodeName"])
-        with self._lock:
-            store = self.clusters.get(cluster)
-        if store is None:
-            return text_error("Cluster not found", 404)
-        # The header goes on as a token with its "Bearer ": no cluster that wants one takes it.
-        refused = (
-            bool(request.headers.get("authorization"))
-            and self._settings.accepted(cluster) is not None
-        )
-
-        def drain() -> None:
-            result = "success"
-            if self._server.stopping.wait(self._settings.drain_time):
-                return
-            if refused:
-                result = "error: Unauthorized"
-            elif store.get(NODES, ("", node)) is None:
-                result = 'error: nodes "%s" not found' % node
-            else:
-                with store.changing():
-                    store.edit(
-                        NODES,
-                        ("", node),
-                        lambda body: body.setdefault("spec", {}).update(unschedulable=True),
-                    )
-                    for key, pod in store.entries(PODS):
-                        if pod.body["spec"].get("nodeName") == node:
-                            store.remove(PODS, key)
-            with self._lock:
-                self._drained[node + cluster] = result
-
-        self._server.spawn(drain)
-        answer = {"message": "Drain node request submitted successfully", "cluster": cluster}
-        return json_answer(answer, 200, "text/plain; charset=utf-8")
+def _local(request: Request, port: int) -> bool:
+    """Whether Host is one that a server on a loopback address takes."""
+    host = request.headers.get("host", "").lower()
+    names = ("localhost", "127.0.0.1", "[::1]", "::1")
+    return host in names or host in ["%s:%d" % (name, port) for name in names]
 
 
-def json_object(body: bytes) -> Optional[Object]:
+def _cleaned(path: str) -> str:
+    """As Go's router wants it: without // and .."""
+    clean = posixpath.normpath("/" + path.lstrip("/"))
+    return clean + "/" if path.endswith("/") and path.strip("/") else clean
+
+
+def _decoded(text: str) -> str:
     try:
-        value = json.loads(body.decode())
+        return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()
     except ValueError:
-        return None
-    return value if isinstance(value, dict) else None
+        return ""
 
 
-def hang(connection: Connection) -> None:
-    """No answer, until the client or the server ends."""
-    while True:
-        connection.wait(None)
-        connection.fill()
+def _plugin(name: str, kind: str) -> Object:
+    folder = {"user": "user-plugins", "shipped": "static-plugins"}.get(kind, "plugins")
+    return {"path": "%s/%s" % (folder, name), "type": kind, "name": name}
 
 
-def hang_up(connection: Connection) -> None:
-    raise Gone()
+def _me(name: str, request: Request) -> Answer:
+    """Who a token belongs to, which has to be a JWT: nobody is asked."""
+    authorization = request.headers.get("authorization", "")
+    token = authorization.replace("Bearer ", "", 1) or token_in_cookies(request, name)
+    code, shown = _claims(token)
+    return json_answer(shown, code)._replace(headers=NO_STORE)
 
 
-def serve_page(connection: Connection, page: str) -> None:
-    """What a forwarded port leads to."""
-    while True:
-        request = connection.read_request()
-        connection.send_answer(Answer(200, page.encode(), "text/plain"), request)
+def _claims(token: str) -> Tuple[int, Object]:
+    if not token:
+        return 401, {"message": "unauthorized"}
+    parts = token.split(".")
+    if len(parts) != 3 or not parts[1]:
+        return 401, {"message": "invalid token"}
+    try:
+        claims: Dict[str, object] = json.loads(_decoded(parts[1]))
+        expires = float(re.sub("[^0-9.]", "", str(claims["exp"])))
+    except (ValueError, KeyError, TypeError):
+        return 401, {"message": "invalid token claims"}
+    if expires < time.time():
+        return 401, {"message": "token expired"}
+    username = claims.get("preferred_username") or claims.get("name") or claims.get("sub") or ""
+    groups = claims.get("groups") or []
+    shown = {"email": claims.get("email") or "", "groups": groups, "userInfoURL": ""}
+    return 200, dict(shown, username=username)

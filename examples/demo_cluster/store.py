@@ -87,6 +87,7 @@ class Store:
         self._depth = 0
         self._unsettled: Deque[Event] = collections.deque()
         self.react: Optional[Callable[[Event], None]] = None  # what controllers do about a write
+        self.notice: Optional[Callable[[Event], None]] = None  # who else hears of each write
 
     # Reading
 
@@ -180,6 +181,8 @@ class Store:
         if len(self._log) > 2 * self.history:
             del self._log[: -self.history]
         self._unsettled.append(event)
+        if self.notice is not None:
+            self.notice(event)
 
     def compact(self) -> None:
         """Forget the past: older resourceVersions and continue tokens answer 410 from now on."""

@@ -27,6 +27,15 @@ def dumps(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
+def json_object(body: bytes) -> Optional[Object]:
+    """The object that a body holds; None if it holds none."""
+    try:
+        value = json.loads(body.decode())
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
 def is_ready(body: Object) -> bool:
     """Whether a pod or a node says that it is."""
     conditions = dig(body, "status", "conditions") or []
