@@ -116,6 +116,7 @@ REASONS = {
         429: "Too Many Requests",
         431: "Request Header Fields Too Large",
         500: "Internal Server Error",
+        502: "Bad Gateway",
         504: "Gateway Timeout",
     },
 }

@@ -43,8 +43,15 @@ class Contexts:
         self._stateless: Dict[str, Store] = {}
         self._cached_until: Dict[str, float] = {}  # of a stateless one, by its key
 
+    def named_as(self, context: str) -> str:
+        """What a context is called: today's server wants names that fit into a path."""
+        if not self._settings.today:
+            return context
+        return context.replace("/", "--").replace(" ", "__")
+
     def own(self, name: str) -> None:
         """A context of the server's own kubeconfig."""
+        name = self.named_as(name)
         self._put(Context(name, "memory://"))
         self._files[OWN_FILE][name] = "memory://"
 
@@ -56,6 +63,7 @@ class Contexts:
 
     def add(self, name: str, server: str, stored: bool) -> None:
         """What a request adds; `stored` in a file, if it came as a kubeconfig."""
+        name = self.named_as(name)
         self._put(Context(name, server, "dynamic_cluster", ""))
         if stored:
             with self._lock:
@@ -70,6 +78,8 @@ class Contexts:
     def erase(self, name: str, file: str) -> str:
         """From a file; the server's words if that can't be."""
         with self._lock:
+            if not file:
+                return 'locking kubeconfig file "": kubeconfig path is empty'
             if file not in self._files:
                 text = 'locking kubeconfig file "%s": open %s.lock: no such file or directory'
                 return text % (file, file)
@@ -81,6 +91,17 @@ class Contexts:
     def erase_added(self, name: str) -> None:
         """As the server of May 2024 does: from the file for what was added."""
         self.erase(name, ADDED_FILE)
+
+    def rename(self, name: str, fresh: str) -> None:
+        """In memory and in its file."""
+        with self._lock:
+            if name not in self._contexts:
+                return
+            self.clusters[fresh] = self.clusters.pop(name)
+            self._contexts[fresh] = self._contexts.pop(name)._replace(name=fresh)
+            for contexts in self._files.values():
+                if name in contexts:
+                    contexts[fresh] = contexts.pop(name)
 
     def stored(self, name: str) -> bool:
         with self._lock:
@@ -110,9 +131,9 @@ class Contexts:
     def _described(self, context: Context) -> Object:
         data: Object = {"source": context.source, "namespace": ""}
         if self._settings.today:
-            data.update(extensions=None, origin={"kubeconfig": context.origin})
-            data.update(originalName=context.name)
-            data["clusterID"] = "%s+%s" % (context.origin, context.name)
+            origin = context.origin
+            data.update(extensions={}, origin={"kubeconfig": origin}, originalName=context.name)
+            data["clusterID"] = "%s+%s" % (origin, context.name) if origin else ""
         shown = {"name": context.name, "server": context.server, "auth_type": ""}
         return dict(shown, meta_data=data)
 
@@ -156,9 +177,9 @@ class Contexts:
 
     def _stateless_key(self, name: str, encoded: str, request: Request) -> str:
         try:
-            contexts = [context for context, _ in contexts_of(encoded)]
+            contexts = [self.named_as(context) for context, _ in contexts_of(encoded)]
         except ValueError as error:
-            raise BadKubeconfig("error loading kubeconfig: %s" % error) from error
+            raise BadKubeconfig("no contexts found in kubeconfig") from error
         if not contexts:
             raise BadKubeconfig("no contexts found in kubeconfig")
 

@@ -40,6 +40,7 @@ class DemoCluster(Settings):
     Attributes that tests may set while it runs:
 
     refreshed          {token: next}: the token that the answer to a request with `token` brings
+    down               names of clusters whose API server is out of reach
     plugins            {name: "user", "development" or "shipped"}
     drain_kept         how long the result of a drain is kept (20 s in 2026, 20 min in 2024)
     min_token_seconds  the shortest life of a service account's token (600)

@@ -19,7 +19,7 @@ from .servers import Server
 from .settings import Settings
 from .store import Store
 from .users import ANONYMOUS, Keys
-from .values import Object, dig, json_object
+from .values import Object, dig, go_json_error, json_object
 
 FIELDS = ("id", "namespace", "pod", "service", "serviceNamespace", "targetPort", "port")
 LISTED = FIELDS + ("cluster", "status", "error")
@@ -89,14 +89,15 @@ class Forwards:
         if refusal:
             return text_error("permission check failed: " + refusal, 500)
         forward = Forward(dict(wanted, cluster=cluster))
+        forward.record["port"] = wanted["port"] or str(_free_port())
         problem = _problem(store, wanted)
+        if not problem and not self._open(forward):
+            ports = (forward.record["port"], wanted["targetPort"])
+            problem = "unable to listen on any of the requested ports: [{%s %s}]" % ports
+        self._keep(key, forward)
         if problem:
             forward.record.update(status="Stopped", error=problem)
-            self._keep(key, forward)
             return text_error(problem, 500)
-
-        self._open(forward, strict=False)
-        self._keep(key, forward)
         self._server.spawn(lambda: self._monitor(store, forward))
         return json_answer({name: forward.record[name] for name in FIELDS})
 
@@ -134,7 +135,7 @@ class Forwards:
     def _end(self, key: str, request: Request) -> Handled:
         wanted = json_object(request.body)
         if wanted is None:
-            return text_error("invalid character in request body", 400)
+            return text_error(go_json_error(request.body), 400)
         if not wanted.get("id"):
             return text_error("invalid request, id is required", 400)
         with self._lock:
@@ -142,9 +143,8 @@ class Forwards:
             if forward and not wanted.get("stopOrDelete"):
                 del self._forwards[key, wanted["id"]]
         if forward is None:
-            why = "failed to get portforward from cache: key not found"
-            return text_error("failed to delete port forward " + why, 500)
-        self._close(forward, forward.record["error"])
+            return _unknown()
+        self._close(forward, forward.record["error"] or "Port forward stopped.")
         return _stopped()
 
     # As of 2024
@@ -190,7 +190,7 @@ class Forwards:
         refused = tokens is not None and token != "" and token not in tokens
         forward = Forward(wanted)
         # Whatever goes wrong from here on, ForwardPorts fails and nobody tells the handler.
-        if refused or _problem(store, wanted) or not self._open(forward, strict=True):
+        if refused or _problem(store, wanted) or not self._open(forward):
             return hang
         self._keep(wanted["cluster"], forward)
         return json_answer({name: forward.record[name] for name in FIELDS + ("cluster",)})
@@ -198,7 +198,7 @@ class Forwards:
     def _end_old(self, request: Request) -> Handled:
         wanted = json_object(request.body)
         if wanted is None:
-            return text_error("invalid request body", 400)
+            return text_error(go_json_error(request.body), 400)
         for name in ("id", "cluster"):
             if not wanted.get(name):
                 return text_error("invalid request, %s is required" % name, 400)
@@ -209,7 +209,7 @@ class Forwards:
                 del self._forwards[place]  # only the record: the forward goes on
                 return _stopped()
         if forward is None:
-            return text_error("failed to delete port forward key not found", 500)
+            return _unknown()
         if not forward.running:
             return hang  # stopping what has stopped blocks for ever
         self._close(forward, "")
@@ -221,8 +221,8 @@ class Forwards:
         with self._lock:
             self._forwards[key, forward.record["id"]] = forward
 
-    def _open(self, forward: Forward, strict: bool) -> bool:
-        """Listen; a port that is taken fails if `strict`, else ::1 would have served it."""
+    def _open(self, forward: Forward) -> bool:
+        """Listen. A port that is taken only on 127.0.0.1 is no failure: ::1 has it."""
         record = forward.record
         page = page_of(record["pod"], record["targetPort"])
         try:
@@ -230,8 +230,10 @@ class Forwards:
             forward.listener = self._server.listen(
                 "127.0.0.1", port, lambda connection: serve_page(connection, page)
             )
-        except (OSError, ValueError, OverflowError):
-            return not strict
+        except OSError:
+            return _free_on_ipv6(port)
+        except (ValueError, OverflowError):
+            return False
         record["port"] = str(forward.listener.getsockname()[1])
         return True
 
@@ -271,7 +273,7 @@ def _payload(request: Request, more: Tuple[str, ...] = ()) -> Union[Object, Answ
     wanted = json_object(request.body)
     start = "failed to marshal port forward payload "
     if wanted is None:
-        return text_error(start + "invalid character in literal", 400)
+        return text_error(start + go_json_error(request.body), 400)
     for name in FIELDS + more:
         if not isinstance(wanted.get(name, ""), str):
             kind = _go_kind(wanted[name])
@@ -291,12 +293,30 @@ def _go_kind(value: Any) -> str:
 def _problem(store: Store, wanted: Object) -> str:
     """Why the pod can't be reached, as the upgrade fails; "" if it can."""
     pod = store.get(PODS, (wanted["namespace"], wanted["pod"]))
-    start = "error upgrading connection: "
+    start = "error upgrading connection: unable to upgrade connection: "
     if pod is None:
         return start + 'pods "%s" not found' % wanted["pod"]
     if not pod.body["spec"].get("nodeName"):
         return start + "pod %s does not have a host assigned" % wanted["pod"]
     return ""
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
+def _free_on_ipv6(port: int) -> bool:
+    try:
+        with socket.create_server(("::1", port), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
+
+
+def _unknown() -> Answer:
+    why = "failed to get portforward from cache: key not found"
+    return text_error("failed to delete port forward " + why, 500)
 
 
 def _stopped() -> Answer:

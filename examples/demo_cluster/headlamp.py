@@ -28,7 +28,7 @@ from .servers import Server
 from .settings import Settings
 from .store import Store
 from .users import Keys
-from .values import Object, json_object
+from .values import Object, go_json_error, json_object
 
 BACKEND_HEADER = "x-headlamp_backend-token"
 BACKEND_PROTOCOL = "base64url.headlamp.backend.authorization.k8s.io."
@@ -42,6 +42,13 @@ NO_STORE = (
     ("Pragma", "no-cache"),
     ("Expires", "0"),
     ("Vary", "Cookie"),
+)
+
+NO_CACHE = (
+    ("Cache-Control", "no-cache, private, max-age=0"),
+    ("Expires", "Thu, 01 Jan 1970 00:00:00 GMT"),
+    ("Pragma", "no-cache"),
+    ("X-Accel-Expires", "0"),
 )
 
 # What today's server wants its backend token for, if it has one.
@@ -91,7 +98,7 @@ class Headlamp:
             query = "?" + request.target.split("?", 1)[1] if "?" in request.target else ""
             return Outcome(Answer(301, headers=(("Location", base + clean + query),)))
         parts = request.path.split("/")
-        if parts[1] == "clusters" and len(parts) > 2 and parts[2]:
+        if parts[1] == "clusters" and len(parts) > 3 and parts[2]:
             return self._below_clusters(parts[2], "/".join(parts[3:]), request)
         return Outcome(self._own(parts[1:], request))
 
@@ -178,16 +185,16 @@ class Headlamp:
     def _service_proxy(self, name: str, place: List[str], request: Request) -> Answer:
         store = self.contexts.named(name)
         if store is None or len(place) != 2:
-            return Answer(404)
+            return Answer(404, headers=NO_CACHE)
         authorization = request.headers.get("authorization", "")
         token = token_in_cookies(request, name) or authorization.replace("Bearer ", "", 1)
         tokens = self._settings.accepted(name)
         if not token or (tokens is not None and token not in tokens):
-            return Answer(401)
+            return Answer(401, headers=NO_CACHE)
         if store.get(SERVICES, (place[0], place[1])) is None:
-            return Answer(404)
+            return Answer(404, headers=NO_CACHE)
         text = "This is %s, asked for %s.\n" % (place[1], request.param("request"))
-        return Answer(200, text.encode(), PLAIN)
+        return Answer(200, text.encode(), PLAIN, NO_CACHE)
 
     def _proxy(self, name: str, rest: str, request: Request) -> Handled:
         """Hand it to the API server of the cluster."""
@@ -199,6 +206,8 @@ class Headlamp:
         if store is None:
             return text_error("key not found" if today else "404 page not found", 404)
 
+        if name in self._settings.down:
+            return Answer(502)
         headers = dict(request.headers)
         offered = headers.get("sec-websocket-protocol", "")
         if request.upgrades and "sec-websocket-protocol" not in request.repeated:
@@ -262,6 +271,12 @@ class Headlamp:
             plugins = self._plugins(parts[1:], request)
             if plugins is not None:
                 return plugins
+        if parts == ["externalproxy"]:
+            return text_error("proxy URL is empty", 400)
+        if parts == ["oidc"]:
+            if self.contexts.named(request.param("cluster")) is None:
+                return text_error("404 page not found", 404)
+            return text_error("authProvider is nil", 500)
         if not today:
             forward = self._forwards.handle_old("/".join(parts), request)
             if forward is not None:
@@ -281,8 +296,12 @@ class Headlamp:
     def _plugins(self, parts: List[str], request: Request) -> Optional[Answer]:
         plugins = self._settings.plugins
         if not parts and request.method == "GET":
-            return json_answer([_plugin(name, kind) for name, kind in plugins.items()])
-        if len(parts) != 1 or not parts[0] or request.method != "DELETE":
+            if self._settings.today:
+                return json_answer([_plugin(name, kind) for name, kind in plugins.items()])
+            return json_answer(["plugins/" + name for name in plugins if plugins[name] != "user"])
+        if len(parts) > 1:
+            return self._plugin_file(parts)
+        if not parts or not parts[0] or request.method != "DELETE":
             return None
         if not self._permitted(request):
             return text_error("access denied", 403)
@@ -297,6 +316,14 @@ class Headlamp:
         del plugins[parts[0]]
         self._plugins_changed()
         return json_answer({"success": True})
+
+    def _plugin_file(self, parts: List[str]) -> Answer:
+        if parts[0] not in self._settings.plugins or parts[1:] != ["package.json"]:
+            headers = () if self._settings.today else (("Cache-Control", "no-cache"),)
+            refusal = text_error("404 page not found", 404)
+            return refusal._replace(headers=refusal.headers + headers)
+        answer = json_answer({"name": parts[0], "version": "0.1.0"})
+        return answer._replace(headers=(("Cache-Control", "no-cache"),))
 
     def _plugins_changed(self) -> None:
         with self._lock:
@@ -324,8 +351,12 @@ class Headlamp:
             return self._parse_kubeconfig(request)
         if parts == ["cluster"] and method == "POST":
             return self._add_cluster(request)
-        if parts[0] == "cluster" and len(parts) == 2 and parts[1] and method == "DELETE":
+        if parts[0] != "cluster" or len(parts) != 2 or not parts[1]:
+            return None
+        if method == "DELETE":
             return self._delete_cluster(parts[1], request)
+        if method == "PUT" and self._settings.today:
+            return self._rename_cluster(parts[1], request)
         return None
 
     def _add_cluster(self, request: Request) -> Answer:
@@ -334,7 +365,7 @@ class Headlamp:
         today = self._settings.today
         wanted = json_object(request.body)
         if wanted is None:
-            why = ": invalid character in literal" if today else ""
+            why = ": " + go_json_error(request.body) if today else ""
             return text_error("decoding cluster info" + why, 400)
 
         if wanted.get("kubeconfig"):
@@ -354,7 +385,17 @@ class Headlamp:
             return text_error(why, 400)
         for name, server in contexts:
             self.contexts.add(name, server, stored=bool(wanted.get("kubeconfig")))
-        return json_answer(self._config(), 201, "application/json" if today else PLAIN)
+        return json_answer(self._config(), 201, PLAIN)
+
+    def _rename_cluster(self, name: str, request: Request) -> Answer:
+        wanted = json_object(request.body)
+        if wanted is None:
+            return text_error(go_json_error(request.body), 400)
+        fresh = str(wanted.get("newClusterName") or "")
+        if self.contexts.named(fresh) is not None:
+            return text_error("custom name already in use", 400)
+        self.contexts.rename(name, fresh)
+        return json_answer(self._config(), 201, PLAIN)
 
     def _delete_cluster(self, name: str, request: Request) -> Answer:
         if not self._permitted(request):
@@ -399,9 +440,9 @@ class Headlamp:
                 broken = True
         if broken and not (today and contexts):
             return text_error("setting up contexts from kubeconfig", 400)
-        data = {"source": "dynamic_cluster"}
+        data, named_as = {"source": "dynamic_cluster"}, self.contexts.named_as
         clusters = [
-            {"name": name, "server": server, "auth_type": "", "meta_data": data}
+            {"name": named_as(name), "server": server, "auth_type": "", "meta_data": data}
             for name, server in contexts
         ]
         shown: Object = {"clusters": clusters, "isDynamicClusterEnabled": True}

@@ -18,7 +18,7 @@ from .reviews import metrics, review
 from .settings import Settings
 from .store import Store
 from .subresources import evict, issue_token, scale
-from .users import Keys, User, authenticate
+from .users import ANONYMOUS, Keys, User, authenticate
 from .values import dig, dumps
 from .watches import Watch
 from .writing import create, delete, delete_collection, patch, update
@@ -46,6 +46,8 @@ class Kubernetes:
             retry = dig(refused.status, "details", "retryAfterSeconds")
             if retry:
                 handled = handled._replace(headers=(("Retry-After", str(retry)),))
+            if refused.code == 403 and 'User "' in refused.status["message"]:
+                handled = handled._replace(headers=(("X-Content-Type-Options", "nosniff"),))
         except PageNotFound:
             handled = text_error("404 page not found", 404)
         return _with_warnings(handled, warnings) if warnings else handled
@@ -115,13 +117,14 @@ def _with_warnings(handled: Handled, texts: Iterable[str]) -> Handled:
 def authorize(store: Store, user: User, request: Request, target: Optional[Target]) -> None:
     if request.path.rstrip("/") in OPEN_PATHS or user.verbs is None:
         return
-    verb = VERBS.get(request.method, request.method.lower())
     if target is None:
-        if user.verbs:  # whoever is known may read what a server can do
-            return
-        text = 'forbidden: User "%s" cannot %s path "%s"' % (user.name, verb, request.path)
-        raise Refused(403, "Forbidden", text, {})
+        known = user != ANONYMOUS and request.method == "GET"
+        if known and request.path.split("/")[1] in ("api", "apis", "openapi"):
+            return  # whoever is known may read what a server can do
+        words = (user.name, request.method.lower(), request.path)
+        raise Refused(403, "Forbidden", 'forbidden: User "%s" cannot %s path "%s"' % words, {})
 
+    verb = VERBS.get(request.method, request.method.lower())
     if verb == "get" and not target.name:
         verb = "watch" if target.watch or request.flag("watch") else "list"
     if verb == "delete" and not target.name:

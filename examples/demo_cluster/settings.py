@@ -30,6 +30,7 @@ class Settings:
         self.stateless_ttl = 300.0  # of a kubeconfig that came with a request, at first
         self.stateless_again = 20.0  # and after each further use
         self.refreshed: Dict[str, str] = {}  # the token that an answer brings instead of another
+        self.down: Set[str] = set()  # clusters whose API server does not answer
         self.plugins: Dict[str, str] = {"some plugin": "user"}  # and where each is
 
     @property

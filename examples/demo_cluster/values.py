@@ -36,6 +36,16 @@ def json_object(body: bytes) -> Optional[Object]:
     return value if isinstance(value, dict) else None
 
 
+def go_json_error(body: bytes) -> str:
+    """What Go's decoder says about a body that is no object."""
+    text = body.decode("utf-8", "replace").strip()
+    if not text:
+        return "EOF"
+    if text[0] in "[{":
+        return "unexpected EOF"
+    return "invalid character '%s' looking for beginning of value" % text[0]
+
+
 def is_ready(body: Object) -> bool:
     """Whether a pod or a node says that it is."""
     conditions = dig(body, "status", "conditions") or []
