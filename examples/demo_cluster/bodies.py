@@ -10,7 +10,7 @@ from .protobuf import MEDIA_TYPE, decode_protobuf
 from .refusals import Cause, Refused, bad_request, invalid
 from .resources import BUILT_IN
 from .schema import MESSAGES
-from .values import Object, dig
+from .values import Object, dig, go_json_error
 
 KNOWN_TYPES = "application/json, application/yaml, " + MEDIA_TYPE
 
@@ -34,13 +34,13 @@ def parse(call: Call, kind: str) -> Object:
 
     try:
         body = json.loads(call.request.body.decode())
-        if not isinstance(body, dict):
-            raise ValueError("json: cannot unmarshal %s into Go value" % type(body).__name__)
-    except ValueError as error:
-        text = "the object provided is unrecognized (must be of type %s): " % kind
-        text += "couldn't get version/kind; json parse error: %s" % error
-        raise bad_request(text) from error
-    return body
+    except ValueError:
+        body = None
+    if isinstance(body, dict):
+        return body
+    text = "the object provided is unrecognized (must be of type %s): " % kind
+    text += "couldn't get version/kind; json parse error: "
+    raise bad_request(text + go_json_error(call.request.body))
 
 
 def decode(call: Call, kind: str = "", group_version: str = "") -> Object:
@@ -65,6 +65,10 @@ def decode(call: Call, kind: str = "", group_version: str = "") -> Object:
 def _check_custom(call: Call, body: Object) -> None:
     kind, version = body.get("kind"), body.get("apiVersion")
     wanted = call.resource.kind
+    if not kind and call.recent:
+        shown = call.request.body.decode()
+        text = "the object provided is unrecognized (must be of type %s): " % wanted
+        raise bad_request(text + "Object 'Kind' is missing in '%s' (%s)" % (shown, shown))
     if not kind:
         text = '%s in version "%s" cannot be handled as a %s: unmarshalerDecoder: '
         text = text % (wanted, call.resource.version, wanted)

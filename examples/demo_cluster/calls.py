@@ -53,6 +53,11 @@ class Call(NamedTuple):
         agent = self.request.headers.get("user-agent", "")
         return self.request.param("fieldManager") or agent.split("/")[0] or "unknown"
 
+    @property
+    def recent(self) -> bool:
+        """Whether refusals are worded as of late. Of the versions between, which is not known."""
+        return self.store.minor >= 30
+
     def find(self) -> Optional[Entry]:
         return self.store.get(self.resource, self.target.key)
 
@@ -64,11 +69,15 @@ class Call(NamedTuple):
 # Answers
 
 
-def negotiate(request: Request) -> None:
-    accept = request.headers.get("accept", "*/*")
+def negotiate(call: Call) -> None:
+    accept = call.request.headers.get("accept", "*/*")
     kinds = [clause.split(";")[0].strip() for clause in accept.split(",")]
     if not any(kind in MEDIA_TYPES for kind in kinds):
-        raise Refused(406, "NotAcceptable", "406: Not Acceptable", {})
+        text = "406: Not Acceptable"
+        if call.recent:
+            known = "application/json, application/yaml, application/vnd.kubernetes.protobuf"
+            text += "\n\nAvailable representations: " + known
+        raise Refused(406, "NotAcceptable", text, {})
 
 
 def render(request: Request, text: str, code: int = 200) -> Answer:
@@ -110,11 +119,17 @@ def parse_int(text: str) -> int:
     return int(text or 0)
 
 
-def parse_version(text: str) -> int:
-    """A resourceVersion parameter; a bad one is a 500, which is the API server's own slip."""
+def parse_version(call: Call) -> int:
+    """The resourceVersion parameter; a bad one was once a 500, which was the server's own slip."""
+    text = call.request.param("resourceVersion")
     if text and not re.fullmatch("[0-9]{1,19}", text):
         why = 'resourceVersion: Invalid value: "%s": strconv.ParseUint: parsing "%s": '
-        raise Refused(500, "", why % (text, text) + "invalid syntax")
+        why = why % (text, text) + "invalid syntax"
+        raise (
+            bad_request("invalid resource version: " + why)
+            if call.recent
+            else Refused(500, "", why)
+        )
     return int(text or 0)
 
 
@@ -162,12 +177,13 @@ def selector_for(call: Call) -> Selector:
     return lambda body: labels(body) and fields(body)
 
 
-def dry_run(request: Request, options: str, body: Optional[Object] = None) -> bool:
+def dry_run(call: Call, options: str, body: Optional[Object] = None) -> bool:
     """Whether dryRun=All was asked for, in the query or in the body's options."""
-    values = request.query.get("dryRun") or (body or {}).get("dryRun") or []
+    values = call.request.query.get("dryRun") or (body or {}).get("dryRun") or []
     values = [value for value in values if value]
     if values not in ([], ["All"]):
         shown = ", ".join('"%s"' % value for value in values)
-        why = 'Unsupported value: []string{%s}: supported values: "All"' % shown
+        shown = "[%s]" % shown if call.recent else "[]string{%s}" % shown
+        why = 'Unsupported value: %s: supported values: "All"' % shown
         raise invalid("meta.k8s.io", options, "", [Cause("dryRun", why)])
     return bool(values)

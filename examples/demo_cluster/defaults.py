@@ -98,6 +98,10 @@ def set_defaults(resource: Resource, body: Object) -> None:
         pod_defaults(dig(spec, "template", "spec"))
     elif resource == CRDS:
         spec.setdefault("conversion", {"strategy": "None"})
+        names = spec.get("names")
+        if isinstance(names, dict) and isinstance(names.get("kind"), str):
+            names.setdefault("listKind", names["kind"] + "List")
+            names.setdefault("singular", names["kind"].lower())
 
 
 def pod_defaults(spec: Any) -> None:

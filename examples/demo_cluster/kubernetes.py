@@ -92,7 +92,7 @@ class Kubernetes:
         if store.minor >= since:
             call.warn(text)
         if target.subresource not in STREAMED:
-            negotiate(request)
+            negotiate(call)
         return answer_of(call)
 
 

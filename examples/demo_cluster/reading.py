@@ -27,7 +27,7 @@ FUTURE_WAIT = 3.0  # how long a list waits for a resourceVersion that is yet to 
 
 
 def get(call: Call) -> Answer:
-    parse_version(call.request.param("resourceVersion"))
+    parse_version(call)
     return object_answer(call, existing(call))
 
 
@@ -77,7 +77,7 @@ def list_text(resource: Resource, metadata: Object, entries: List[Entry]) -> str
 def _list_version(call: Call) -> Tuple[int, Optional[Key]]:
     """The resourceVersion that is listed, and the key after which a page begins."""
     store, token = call.store, call.request.param("continue")
-    version = parse_version(call.request.param("resourceVersion"))
+    version = parse_version(call)
     if token:
         if version:
             raise bad_request("specifying resource version is not allowed when using continue")

@@ -50,7 +50,8 @@ def bypasses(request: Request, path: str) -> bool:
     """Whether a request goes past the cache."""
     if "upgrade" in request.headers.get("connection", "").lower():
         return True
-    if path.strip("/").split("/")[0] not in ("api", "apis"):
+    parts = path.strip("/").split("/")
+    if parts[0] not in ("api", "apis") or len(parts) < 2:
         return True
     return path.rstrip("/").endswith(("/selfsubjectaccessreviews", "/selfsubjectrulesreviews"))
 
@@ -114,9 +115,10 @@ def _made_up(path: str, context: str) -> Answer:
     plurals = {resource.plural for resource in BUILT_IN.values()}
     words = [word for word in path.strip("/").split("/") if word in plurals]
     word = words[-1] if words else ""
-    text = '%s is forbidden: User "system:serviceaccount:default:%s" cannot get resource "%s"'
+    verb = "list" if path.rstrip("/").endswith("/" + word) else "get"
+    text = '%s is forbidden: User "system:serviceaccount:default:%s" cannot %s resource "%s"'
     status: Object = {"kind": "Status", "apiVersion": "v1", "metadata": {}}
-    message = text % (word, context, word) + ' in API group "" at the cluster scope'
+    message = text % (word, context, verb, word) + ' in API group "" at the cluster scope'
     status.update(message=message, reason="Forbidden")
     status.update(details={"kind": word}, code=403)
     return Answer(403, dumps(status).encode(), headers=MARK)

@@ -32,7 +32,7 @@ from .writing import check_name, patched, replace
 def scale(call: Call) -> Answer:
     entry = call.find()
     if entry is None:
-        subresource = "" if call.request.method == "PUT" else "scale"
+        subresource = "" if call.recent or call.request.method == "PUT" else "scale"
         raise not_found(call.resource, call.target.name, subresource)
     shown = scale_of(entry)
     if call.request.method == "GET":
@@ -50,7 +50,7 @@ def scale(call: Call) -> Answer:
 
     body = copy.deepcopy(entry.body)
     body["spec"]["replicas"] = replicas
-    dry = dry_run(call.request, "UpdateOptions")
+    dry = dry_run(call, "UpdateOptions")
     parent = call._replace(target=call.target._replace(subresource=""))
     return answer(call, scale_of(replace(parent, entry, body, dry)))
 
@@ -76,7 +76,7 @@ def scale_of(entry: Entry) -> Object:
         "kind": "Scale",
         "apiVersion": "autoscaling/v1",
         "metadata": {name: body["metadata"][name] for name in names if name in body["metadata"]},
-        "spec": {"replicas": body["spec"]["replicas"]},
+        "spec": {"replicas": body["spec"]["replicas"]} if body["spec"]["replicas"] else {},
         "status": {
             "replicas": dig(body, "status", "replicas") or 0,
             "selector": ",".join("%s=%s" % label for label in labels),
@@ -88,8 +88,8 @@ def scale_of(entry: Entry) -> Object:
 
 
 def evict(call: Call) -> Answer:
-    # policy/v1, which 1.22 brought, is taken by older ones as well: clients send nothing else.
-    old = call.store.minor < 25 and b'"policy/v1beta1"' in call.request.body
+    # Both versions of it are taken, whatever else of the group is served.
+    old = b'"policy/v1beta1"' in call.request.body
     eviction = decode(call, "Eviction", "policy/v1beta1" if old else "policy/v1")
     if dig(eviction, "metadata", "name") not in (None, "", call.target.name):
         raise bad_request("name in URL does not match name in Eviction object")
@@ -99,7 +99,7 @@ def evict(call: Call) -> Answer:
             _check_budget(call, budget.body, pod.body)
 
     options = eviction.get("deleteOptions") or {}
-    if not dry_run(call.request, "DeleteOptions", options):
+    if not dry_run(call, "DeleteOptions", options):
         call.store.remove(PODS, call.target.key)
     status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
     return answer(call, dict(status, code=201), 201)

@@ -30,7 +30,7 @@ class Watch:
         self._call = call
         self._store, self._resource = call.store, call.resource
         self._matches = selector_for(call)
-        self._version = parse_version(call.request.param("resourceVersion"))
+        self._version = parse_version(call)
         check_match(call, watch=True)
         seconds = parse_int(call.request.param("timeoutSeconds")) or random.uniform(1800, 3600)
         self._deadline = time.monotonic() + seconds

@@ -28,7 +28,7 @@ from .refusals import (
 )
 from .resources import CRDS, NAMESPACES, PODS, SERVICES, Resource
 from .store import Entry, Store
-from .values import EMPTY, Key, Object, dig, dumps, timestamp
+from .values import EMPTY, Key, Object, dig, dumps, go_json_error, timestamp
 
 JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
@@ -55,7 +55,7 @@ FIXED = (
 
 
 def create(call: Call) -> Answer:
-    dry = dry_run(call.request, "CreateOptions")
+    dry = dry_run(call, "CreateOptions")
     body = decode(call)
     metadata = body.get("metadata") or {}
     if metadata.get("namespace") not in (None, "", call.target.namespace):
@@ -67,7 +67,7 @@ def create(call: Call) -> Answer:
     fresh = new_body(call.resource, call.target.namespace, body)
     name = fresh["metadata"].get("name", "")
     _check_namespace(call, name)
-    validate(call.resource, fresh, None)
+    validate(call.resource, fresh, None, call.recent)
     if metadata.get("resourceVersion") not in (None, "", "0"):
         raise Refused(500, "", "resourceVersion should not be set on objects to be created")
     present = call.store.get(call.resource, (call.target.namespace, name))
@@ -130,14 +130,15 @@ def serve(store: Store, name: str) -> None:
 
 
 def update(call: Call) -> Answer:
-    dry = dry_run(call.request, "UpdateOptions")
+    dry = dry_run(call, "UpdateOptions")
     body = decode(call)
     check_name(call, body)
     old = existing(call)
     name, version = call.target.name, dig(body, "metadata", "resourceVersion")
     if not version and (call.resource.custom or call.resource == CRDS):
         cause = Cause(
-            "metadata.resourceVersion", "Invalid value: 0x0: must be specified for an update"
+            "metadata.resourceVersion",
+            "Invalid value: %s: must be specified for an update" % ("0" if call.recent else "0x0"),
         )
         raise invalid(call.resource.group, call.resource.plural, name, [cause])
 
@@ -179,7 +180,7 @@ def replace(call: Call, old: Entry, body: Object, dry: bool) -> Entry:
     if version and version not in ("0", was["resourceVersion"]):
         raise conflict(resource, call.target.name, MODIFIED_MEANWHILE)
     set_defaults(resource, body)
-    validate(resource, body, old.body)
+    validate(resource, body, old.body, call.recent)
     if applied is not None:
         body["metadata"]["managedFields"] = applied
     else:
@@ -192,7 +193,8 @@ def replace(call: Call, old: Entry, body: Object, dry: bool) -> Entry:
         body["metadata"]["resourceVersion"] = was["resourceVersion"]
         return Entry(body)
     if was.get("deletionTimestamp") and not body["metadata"].get("finalizers"):
-        return call.store.remove(resource, call.target.key)
+        call.store.remove(resource, call.target.key)
+        return Entry(body)
 
     entry = call.store.put(resource, call.target.key, body)
     if resource == CRDS and body["spec"] != old.body["spec"]:
@@ -260,7 +262,7 @@ def _unmanaged(call: Call) -> List[str]:
 
 
 def patch(call: Call) -> Answer:
-    dry = dry_run(call.request, "PatchOptions")
+    dry = dry_run(call, "PatchOptions")
     if _applies(call):
         return _apply(call, dry)
     if "force" in call.request.query:
@@ -283,7 +285,8 @@ def patch(call: Call) -> Answer:
     uid = dig(body, "metadata", "uid")
     if uid != old.body["metadata"]["uid"]:
         cause = Cause("metadata.uid", "Invalid value: %s: field is immutable" % json.dumps(uid))
-        raise invalid(call.resource.group, call.resource.kind, call.target.name, [cause, cause])
+        causes = [cause] if call.recent else [cause, cause]
+        raise invalid(call.resource.group, call.resource.kind, call.target.name, causes)
     return object_answer(call, replace(call, old, body, dry))
 
 
@@ -308,11 +311,16 @@ def patched(call: Call, body: Object) -> Object:
     except ValueError as error:
         if kind == JSON_PATCH:
             raise bad_request(str(error)) from error
+        if call.recent:
+            raise bad_request("invalid JSON patch") from error
         raise Refused(500, "", "Invalid JSON Patch") from error
 
     if kind == JSON_PATCH:
         body = _json_patched(body, change)
     elif not isinstance(change, dict):
+        if call.recent:
+            text = "error decoding patch: json: cannot unmarshal array into Go value of type "
+            raise bad_request(text + "map[string]interface {}")
         text = (
             "Invalid value: %s: couldn't get version/kind; json parse error: json: cannot"
             " unmarshal array into Go value" % json.dumps(dumps(change))
@@ -358,7 +366,7 @@ def _apply(call: Call, dry: bool) -> Answer:
     managed = apply(manager, {"metadata": {}}, config, force)["metadata"]["managedFields"]
     fresh = new_body(call.resource, call.target.namespace, config)
     fresh["metadata"]["managedFields"] = managed
-    validate(call.resource, fresh, None)
+    validate(call.resource, fresh, None, call.recent)
     return object_answer(call, Entry(fresh) if dry else _put_new(call, name, fresh), 201)
 
 
@@ -396,22 +404,24 @@ def _configuration(call: Call) -> Object:
 
 def delete(call: Call) -> Answer:
     options = _delete_options(call)
-    dry = dry_run(call.request, "DeleteOptions", options)
+    dry = dry_run(call, "DeleteOptions", options)
     entry = existing(call)
     _check_preconditions(call, entry, options)
     if call.resource == NAMESPACES and call.target.name in KEPT_NAMESPACES:
         raise forbidden(NAMESPACES, call.target.name, "this namespace may not be deleted")
 
+    waits = bool(entry.body["metadata"].get("finalizers"))
     going: Object = {"deletionTimestamp": timestamp()}
-    if call.resource == PODS:
+    if waits or call.resource == PODS:
         going["deletionGracePeriodSeconds"] = 0
     shown = Entry(dict(entry.body, metadata=dict(entry.body["metadata"], **going)))
     if call.resource == NAMESPACES:
         shown.body["status"] = {"phase": "Terminating"}
     if not dry:
         shown = remove(call.store, call.resource, call.target.key, entry, shown)
-    waits = bool(entry.body["metadata"].get("finalizers"))
     if waits or call.resource in (PODS, NAMESPACES, CRDS):
+        return object_answer(call, shown)
+    if call.resource == SERVICES and call.recent:
         return object_answer(call, shown)
     return success(call, entry)
 
@@ -450,7 +460,7 @@ def remove(store: Store, resource: Resource, key: Key, entry: Entry, shown: Entr
 def delete_collection(call: Call) -> Answer:
     if "deletecollection" not in call.resource.verbs:
         raise not_allowed()
-    dry = dry_run(call.request, "DeleteOptions", _delete_options(call))
+    dry = dry_run(call, "DeleteOptions", _delete_options(call))
     matches = selector_for(call)
     entries = [
         (key, entry)
@@ -471,8 +481,10 @@ def _delete_options(call: Call) -> Object:
         try:
             options = json.loads(call.request.body.decode())
         except ValueError as error:
-            text = "couldn't get version/kind; json parse error: %s"
-            raise Refused(500, "", text % error) from error
+            text = "couldn't get version/kind; json parse error: "
+            text += go_json_error(call.request.body)
+            refused = bad_request(text) if call.recent else Refused(500, "", text)
+            raise refused from error
     if not isinstance(options, dict):
         return {}
 
