@@ -271,10 +271,18 @@ class Connection:
         self.send(self._head(answer.code, headers) + (b"" if request.method == "HEAD" else body))
 
     def send_raw_refusal(self, code: int, text: str = "") -> None:
-        """As golang.org/x/net/websocket refuses a handshake: no length, the connection ends."""
-        headers = [("Sec-WebSocket-Version", "13")] if text else []
-        self.send(self._head(code, headers) + text.encode())
+        """As golang.org/x/net/websocket refuses a handshake, behind a proxy: it has no length."""
+        headers = [("Transfer-Encoding", "chunked")]
+        if text:
+            headers.append(("Sec-WebSocket-Version", "13"))
+        chunk = b"%x\r\n%s\r\n" % (len(text), text.encode()) if text else b""
+        self.send(self._head(code, headers) + chunk + b"0\r\n\r\n")
         raise Gone()
+
+
+def hang_up(connection: Connection) -> None:
+    """A handler that ends the connection without a word."""
+    raise Gone()
 
 
 class Chunks:

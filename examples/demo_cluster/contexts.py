@@ -99,6 +99,8 @@ class Contexts:
                 return
             self.clusters[fresh] = self.clusters.pop(name)
             self._contexts[fresh] = self._contexts.pop(name)._replace(name=fresh)
+            for key, context in self._contexts.items():  # a slip: all lose where they came from
+                self._contexts[key] = context._replace(source="unknown", origin="")
             for contexts in self._files.values():
                 if name in contexts:
                     contexts[fresh] = contexts.pop(name)

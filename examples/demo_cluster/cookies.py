@@ -41,22 +41,26 @@ def token_in_cookies(request: Request, cluster: str) -> str:
     return "".join(_pieces(request, cluster))
 
 
-def clear_cookies(request: Request, cluster: str, secure: bool) -> Headers:
+def clear_cookies(request: Request, cluster: str, base: str, secure: bool) -> Headers:
     """The lines that take away what the request came with."""
     return tuple(
-        _line(cluster, number, "", 0, secure) for number in range(len(_pieces(request, cluster)))
+        _line(cluster, number, "", 0, base, secure)
+        for number in range(len(_pieces(request, cluster)))
     )
 
 
-def set_cookies(request: Request, cluster: str, token: str, secure: bool) -> Headers:
+def set_cookies(request: Request, cluster: str, token: str, base: str, secure: bool) -> Headers:
     """The lines that bring a token: first old pieces are cleared, then the new ones come."""
     pieces = [token[at : at + PIECE] for at in range(0, len(token), PIECE)]
-    return clear_cookies(request, cluster, secure) + tuple(
-        _line(cluster, number, piece, LIFETIME, secure) for number, piece in enumerate(pieces)
+    return clear_cookies(request, cluster, base, secure) + tuple(
+        _line(cluster, number, piece, LIFETIME, base, secure) for number, piece in enumerate(pieces)
     )
 
 
-def _line(cluster: str, number: int, value: str, age: int, secure: bool) -> Tuple[str, str]:
-    words = ["%s=%s" % (cookie_name(cluster, number), value), "Path=/clusters/" + cluster]
+def _line(
+    cluster: str, number: int, value: str, age: int, base: str, secure: bool
+) -> Tuple[str, str]:
+    words = ["%s=%s" % (cookie_name(cluster, number), value)]
+    words.append("Path=%s/clusters/%s" % (base, cluster))
     words += ["Max-Age=%d" % age, "HttpOnly"] + (["Secure"] if secure else [])
     return "Set-Cookie", "; ".join(words + ["SameSite=Strict"])

@@ -10,7 +10,15 @@ import threading
 import uuid
 from typing import Any, Callable, Dict, List, Optional, Tuple, Union
 
-from .connections import Answer, Connection, Gone, Handled, Request, json_answer, text_error
+from .connections import (
+    Answer,
+    Connection,
+    Handled,
+    Request,
+    hang_up,
+    json_answer,
+    text_error,
+)
 from .cookies import token_in_cookies
 from .pods import page_of
 from .refusals import Refused
@@ -129,7 +137,8 @@ class Forwards:
                 continue
             why = "pod is not running" if pod else 'pods "%s" not found' % record["pod"]
             place = "%s/%s" % (record["namespace"], record["pod"])
-            self._close(forward, "Pod %s check failed: %s" % (place, why))
+            text = "Pod %s check failed: %s" % (place, why)
+            self._close(forward, text if self._settings.today else "")
             return
 
     def _end(self, key: str, request: Request) -> Handled:
@@ -140,7 +149,8 @@ class Forwards:
             return text_error("invalid request, id is required", 400)
         with self._lock:
             forward = self._forwards.get((key, wanted["id"]))
-            if forward and not wanted.get("stopOrDelete"):
+            # The end of one that runs writes its record once more: only a stopped one stays away.
+            if forward and not forward.running and not wanted.get("stopOrDelete"):
                 del self._forwards[key, wanted["id"]]
         if forward is None:
             return _unknown()
@@ -193,6 +203,7 @@ class Forwards:
         if refused or _problem(store, wanted) or not self._open(forward):
             return hang
         self._keep(wanted["cluster"], forward)
+        self._server.spawn(lambda: self._monitor(store, forward))
         return json_answer({name: forward.record[name] for name in FIELDS + ("cluster",)})
 
     def _end_old(self, request: Request) -> Handled:
@@ -328,10 +339,6 @@ def hang(connection: Connection) -> None:
     while True:
         connection.wait(None)
         connection.fill()
-
-
-def hang_up(connection: Connection) -> None:
-    raise Gone()
 
 
 def serve_page(connection: Connection, page: str) -> None:

@@ -27,7 +27,7 @@ from .response_cache import ResponseCache
 from .servers import Server
 from .settings import Settings
 from .store import Store
-from .users import Keys
+from .users import BEARER_PROTOCOL, Keys
 from .values import Object, go_json_error, json_object
 
 BACKEND_HEADER = "x-headlamp_backend-token"
@@ -153,7 +153,7 @@ class Headlamp:
         if not fresh or self._settings.base_url:
             return ()
         if self._settings.today:
-            return set_cookies(request, name, fresh, bool(self._settings.ssl_context))
+            return set_cookies(request, name, fresh, "", bool(self._settings.ssl_context))
         return (("X-Authorization", fresh),)
 
     def _own_below(self, name: str, rest: str, request: Request) -> Optional[Handled]:
@@ -177,10 +177,10 @@ class Headlamp:
         wanted = json_object(request.body)
         if wanted is None or not isinstance(wanted.get("token", ""), str):
             return text_error("Invalid JSON", 400)
-        secure = bool(self._settings.ssl_context)
+        base, secure = self._settings.base_url, bool(self._settings.ssl_context)
         if not wanted.get("token"):
-            return Answer(200, headers=clear_cookies(request, name, secure))
-        return Answer(200, headers=set_cookies(request, name, wanted["token"], secure))
+            return Answer(200, headers=clear_cookies(request, name, base, secure))
+        return Answer(200, headers=set_cookies(request, name, wanted["token"], base, secure))
 
     def _service_proxy(self, name: str, place: List[str], request: Request) -> Answer:
         store = self.contexts.named(name)
@@ -214,12 +214,15 @@ class Headlamp:
             # Split only at comma and space: spelled otherwise it reaches the API server.
             kept = [word for word in offered.split(", ") if not word.startswith(USER_PROTOCOL)]
             headers["sec-websocket-protocol"] = ", ".join(kept)
-        if today and token_in_cookies(request, name):
-            headers["authorization"] = "Bearer " + token_in_cookies(request, name)
+        if today:
+            _take_protocol_token(headers, request.upgrades)
+            token = token_in_cookies(request, name)
+            if token:
+                headers["authorization"] = "Bearer " + token
         inner = request._replace(path="/" + rest, headers=headers)
-        return self._ask(name, store, inner)
+        return self._ask(name, self.contexts.key(name, request), store, inner)
 
-    def _ask(self, name: str, store: Store, request: Request) -> Handled:
+    def _ask(self, name: str, key: str, store: Store, request: Request) -> Handled:
         tokens = self._settings.accepted(name)
 
         def ask(inner: Request) -> Handled:
@@ -228,9 +231,9 @@ class Headlamp:
         if not (self._settings.cache and self._settings.today) or self._settings.base_url:
             return ask(request)
         if store.notice is None:
-            store.notice = lambda event: self._cache.notice(event, name)
+            store.notice = lambda event: self._cache.notice(event, key)
         allowed = self._allowed(store, name, request)
-        return self._cache.handle(request, request.path, name, allowed, ask)
+        return self._cache.handle(request, request.path, key, allowed, ask)
 
     def _allowed(self, store: Store, name: str, request: Request) -> bool:
         """What the cache's own access review says; a token that is none is not its matter."""
@@ -471,6 +474,16 @@ def _decoded(text: str) -> str:
         return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()
     except ValueError:
         return ""
+
+
+def _take_protocol_token(headers: Dict[str, str], upgrades: bool) -> None:
+    """A bearer token among the subprotocols becomes an Authorization line, if there is none."""
+    offered = [word.strip() for word in headers.get("sec-websocket-protocol", "").split(",")]
+    carried = [word for word in offered if word.startswith(BEARER_PROTOCOL)]
+    if not (upgrades and carried):
+        return
+    headers["sec-websocket-protocol"] = ", ".join(word for word in offered if word not in carried)
+    headers.setdefault("authorization", "Bearer " + _decoded(carried[0][len(BEARER_PROTOCOL) :]))
 
 
 def _plugin(name: str, kind: str) -> Object:

@@ -9,7 +9,7 @@ import threading
 import time
 from typing import Callable, Dict, Tuple
 
-from .connections import Answer, Handled, Request
+from .connections import GZIP_FROM, Answer, Handled, Request, hang_up
 from .resources import BUILT_IN
 from .store import Event
 from .values import Object, dumps
@@ -61,7 +61,8 @@ class ResponseCache:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._answers: Dict[CacheKey, Tuple[Answer, float]] = {}  # and until when
+        # And until when. What was compressed is stored with its old length: it breaks off.
+        self._answers: Dict[CacheKey, Tuple[Handled, float]] = {}
 
     def handle(self, request: Request, path: str, context: str, allowed: bool, ask: Ask) -> Handled:
         """`ask` is what answers if the cache can't; `allowed` what an access review said."""
@@ -76,24 +77,28 @@ class ResponseCache:
         with self._lock:
             answer, until = self._answers.get(key, (None, 0.0))
         if answer is not None and time.monotonic() < until:
-            return answer._replace(headers=answer.headers + MARK)
+            if isinstance(answer, Answer):
+                return answer._replace(headers=answer.headers + MARK)
+            return answer
         handled = ask(request)
-        self._store(key, handled)
+        self._store(key, handled, request)
         return handled
 
     def _write(self, request: Request, key: CacheKey, ask: Ask) -> Handled:
         """Forget what was at this address, and ask anew at once."""
         self._forget(key)
         handled = ask(request)
-        again = ask(request._replace(method="GET", body=b""))
-        self._store(key, again)
+        fresh = request._replace(method="GET", body=b"")
+        self._store(key, ask(fresh), fresh)
         return handled
 
-    def _store(self, key: CacheKey, handled: Handled) -> None:
+    def _store(self, key: CacheKey, handled: Handled, request: Request) -> None:
         if not isinstance(handled, Answer) or handled.code >= 500 or b"Failure" in handled.body:
             return
+        gzip = "gzip" in request.headers.get("accept-encoding", "")
+        broken = gzip and len(handled.body) > GZIP_FROM
         with self._lock:
-            self._answers[key] = handled, time.monotonic() + LIFETIME
+            self._answers[key] = hang_up if broken else handled, time.monotonic() + LIFETIME
 
     def _forget(self, key: CacheKey) -> None:
         group, word, _, context = key
@@ -117,7 +122,8 @@ def _made_up(path: str, context: str) -> Answer:
     word = words[-1] if words else ""
     verb = "list" if path.rstrip("/").endswith("/" + word) else "get"
     text = '%s is forbidden: User "system:serviceaccount:default:%s" cannot %s resource "%s"'
-    status: Object = {"kind": "Status", "apiVersion": "v1", "metadata": {}}
+    status: Object = {"kind": "Status", "apiVersion": "v1"}
+    status["metadata"] = {"resourceVersion": ""}
     message = text % (word, context, verb, word) + ' in API group "" at the cluster scope'
     status.update(message=message, reason="Forbidden")
     status.update(details={"kind": word}, code=403)
