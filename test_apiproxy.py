@@ -7186,7 +7186,7 @@ def test_the_benchmark_measures_and_prints_a_table():
 def test_every_example_is_tried_and_named_in_the_readme():
     files = {name[:-3] for name in os.listdir(os.path.join(HERE, "examples"))
         if name.endswith(".py")}
-    assert files == set(EXAMPLES) | {"common", "demo_cluster", "in_cluster", "benchmark"}
+    assert files == set(EXAMPLES) | {"common", "in_cluster", "benchmark"}
     with open(os.path.join(HERE, "README.md")) as file:
         readme = file.read()
     assert [name for name in files - {"common"} if "`%s.py`" % name not in readme] == []
