@@ -45,7 +45,7 @@ from .inside import Patched  # noqa: E402
 from .outcome import Hang  # noqa: E402
 
 SECONDS = 10.0  # that a case may take: on a busy machine, too
-MEMORY = 80 << 20  # bytes by which the process may grow, the largest legal answers unpacked included
+MEMORY = 80 << 20  # bytes by which the process may grow in a batch
 
 KINDS = {
     "frames": frames.case, "handshakes": handshakes.case, "answers": answers.case,

@@ -28,7 +28,10 @@ def batches_of(count, only):
 
 
 def work(seed, batches, place, results):
-    """A process: batches of (index, kind, numbers). `place` tells where it is, and that it moves."""
+    """A process: batches of (index, kind, numbers).
+
+    place   [index of its batch, how many it has begun], for who watches it
+    """
     faulthandler.enable()
     for index, kind, numbers in batches:
         place[0], place[1] = index, place[1] + 1

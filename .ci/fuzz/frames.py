@@ -37,7 +37,7 @@ _UTF8 = (
     rb"[\x00-\x7f]|[\xc2-\xdf][\x80-\xbf]|\xe0[\xa0-\xbf][\x80-\xbf]"
     rb"|[\xe1-\xec\xee\xef][\x80-\xbf]{2}|\xed[\x80-\x9f][\x80-\xbf]"
     rb"|\xf0[\x90-\xbf][\x80-\xbf]{2}|[\xf1-\xf3][\x80-\xbf]{3}|\xf4[\x80-\x8f][\x80-\xbf]{2}")
-# Of half a surrogate CPython waits for the third byte, as "surrogatepass" would take it (bpo-24214).
+# Of half a surrogate CPython waits for the third byte, as "surrogatepass" takes it (bpo-24214).
 _CUT = (
     rb"[\xc2-\xdf]|\xe0[\xa0-\xbf]?|[\xe1-\xec\xee\xef][\x80-\xbf]?|\xed[\x80-\xbf]?"
     rb"|\xf0(?:[\x90-\xbf][\x80-\xbf]?)?|[\xf1-\xf3][\x80-\xbf]{0,2}"
@@ -92,7 +92,7 @@ def _split(chance, opcode, payload):
 
 
 def spoil_frame(chance, data):
-    """One frame with something illegal, or odd, in its head or its text; the next stay as they are."""
+    """One frame with something illegal, or odd, in its head or its text."""
     rand, out = chance.random, bytearray(data)
     how = int(rand() * 8)
     if how == 0:
@@ -230,7 +230,7 @@ def _read(reader, parts):
 
 
 def _checked(message):
-    """A message of the right types, or None; a close has a payload that can be told from a bad one."""
+    """A message of the right types, or None; a bad close is told with a documented code."""
     if message is None:
         return None
 

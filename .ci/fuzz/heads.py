@@ -21,7 +21,7 @@ def is_header(line):
 
 def parse(head):
     """(minor version, status, {name: values}) of an answer's head, None when it is not one."""
-    lines = head.split(b"\r\n")
+    lines = _unfolded(head)
     status = _STATUS.fullmatch(lines[0])
     if not status:
         return None
@@ -33,6 +33,17 @@ def parse(head):
             return None
         headers[header.group(1).lower()].append(header.group(2).strip(b" \t"))
     return int(status.group(1)), int(status.group(2)), headers
+
+
+def _unfolded(head):
+    """The lines of a head; what begins with a space belongs to the header before it. RFC 9112 5.2."""
+    lines = []
+    for line in head.split(b"\r\n"):
+        if line[:1] in (b" ", b"\t") and len(lines) > 1:
+            lines[-1] += b" " + line.lstrip(b" \t")
+        else:
+            lines.append(line)
+    return lines
 
 
 def tokens(values):

@@ -3,9 +3,9 @@
 
 Beside its public names it uses MessageReader and parse_close (part 4, in frames.py), and here:
 
-    Wire            read, write, wait, end_writing and close, which Line has instead; Wire.open
-    Watch           and ItemWatch: made with what stands in for a Transport, and run in this thread
-    Transport       settings, tasks, and what watches call: see Scripted
+    Wire         read, write, wait, end_writing and close, which Line has instead; Wire.open
+    Watch        and ItemWatch: made with what stands in for a Transport, and run in this thread
+    Transport    settings, tasks, send and connect, which are what a watch uses of it
 """
 
 import collections
@@ -138,47 +138,31 @@ SETTINGS = (
 class Scripted:
     """What a watch is handed in place of a Transport: each list and each watch is the script's.
 
-    The script has `listed(path, params)` and `watched(version)`, called before either, `page(...)`
-    and `opened(path, params)`, which give them, and `settings`.
+    Of the script it uses `listed()` and `watched(version)`, called before either, `page(path, params)`
+    and `open(path, params)`, which give them, and `settings`.
     """
 
     def __init__(self, script):
         self._script, self.settings, self.tasks = script, script.settings, {}
 
-    def fetch(self, cluster, path, params, cancel, auto_logout):
-        """The JSON of a list."""
+    def send(self, method, path, cluster="", *, params=None, **_):
+        """See Transport.send: the answer to a list."""
         self._script.listed()
-        return self._script.list(path, params)
+        _check_query(path, params)
+        status, body = self._script.page(path, "continue" in params)
+        answer = apiproxy.Response(status, "Reason", {}, body)
+        if not answer.ok:
+            raise answer.error()
+        return answer
 
-    def connect(self, cluster, path, params, cancel, protocols=()):
-        """What of a WebSocket a watch uses."""
+    def connect(self, cluster, path, params, scope, protocols=()):
+        """See Transport.connect: what of a WebSocket a watch uses."""
         self._script.watched(params["resourceVersion"])
-        return self._script.open(path, params)
-
-    def send_json(self, *_):
-        """Not for watches."""
-        raise AssertionError("a watch sends nothing")
+        _check_query(path, params)
+        return self._script.open()
 
 
-class Counted:
-    """The same through a real Client, whose connections are Lines."""
-
-    def __init__(self, script, client):
-        self._script, self._client = script, client
-        self.settings, self.tasks = client, {}
-
-    def fetch(self, cluster, path, params, cancel, auto_logout):
-        """See Client.fetch."""
-        self._script.listed()
-        return self._client.fetch(cluster, path, params, cancel, auto_logout)
-
-    def connect(self, cluster, path, params, cancel, protocols=()):
-        """See Client.connect."""
-        self._script.watched(params["resourceVersion"])
-        return self._client.connect(cluster, path, params, cancel, protocols)
-
-
-def check_query(path, params):
+def _check_query(path, params):
     """As a real client does before it sends: what can't be sent is an ApiError."""
     try:
         apiproxy.with_query(path, params)
@@ -186,14 +170,27 @@ def check_query(path, params):
         raise apiproxy.ApiError(0, str(error)) from error
 
 
-def failed(status, body):
-    """The ApiError of an answer."""
-    return apiproxy.Response(status, "Reason", {}, body).error()
+class Counted:
+    """A real client's Transport, whose connections are Lines; the script hears what is asked."""
+
+    def __init__(self, script, client):
+        self._script, self._transport = script, transport_of(client)
+        self.settings, self.tasks = client, {}
+
+    def send(self, *args, **kwargs):
+        """See Transport.send."""
+        self._script.listed()
+        return self._transport.send(*args, **kwargs)
+
+    def connect(self, cluster, path, params, scope, protocols=()):
+        """See Transport.connect."""
+        self._script.watched(params["resourceVersion"])
+        return self._transport.connect(cluster, path, params, scope, protocols)
 
 
-def json_of(body):
-    """What a list's body gives: JSON, or an ApiError."""
-    return apiproxy.Response(200, "Reason", {}, body).json()
+def transport_of(client):
+    """The Transport of a Client."""
+    return client._transport
 
 
 def new_watch(transport, paths, name, cb, err_cb, params, on_path):
@@ -211,7 +208,7 @@ def run_watch(watch):
 
 def is_cancelled(watch):
     """Whether it was cancelled, and did not end by itself."""
-    return watch._cancel.is_set()
+    return watch.scope.cancelled
 
 
 def object_key(item):

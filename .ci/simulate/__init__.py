@@ -18,8 +18,8 @@ What is checked of every seed:
     O5     when the faults are over, the last view is the server's state
     O6     requests stay within the bucket's limits, and within what the waits allow while
            everything fails; Retry-After is kept; only the first list may carry a resourceVersion
-    O7     cancel takes no time, also in the midst of everything and from inside a callback; after it
-           there is no callback, no thread, no socket and no descriptor
+    O7     cancel takes no time, also in the midst of everything and from inside a callback; after
+           it there is no callback, no thread, no socket and no descriptor
     O8     silent faults give no err_cb; where every fault is the server's, each loud one gives
            exactly one, and it has (error, cancel)
     O9     no view equals the one before it; a view is the caller's own, and the objects in it never

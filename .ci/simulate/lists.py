@@ -6,9 +6,12 @@ import json
 from .plan import LIST
 
 PATH = "/api/v1/things"
-JSON_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+JSON_HEAD = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n")
 NOT_FOUND = {
-    "kind": "Status", "code": 404, "reason": "NotFound", "message": "gone", "details": {"name": "a"},
+    "kind": "Status", "code": 404, "reason": "NotFound", "message": "gone",
+    "details": {"name": "a"},
 }
 
 

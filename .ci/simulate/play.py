@@ -94,7 +94,7 @@ class Play:
     # -- actions
 
     def _act_all(self):
-        """What happens by itself, each at its moment; the proxy's faults end when the last is due."""
+        """What happens by itself, at its moment; the proxy's faults end when the last is due."""
         plan, stage, begin, ends = self.plan, self.stage, time.monotonic(), []
         for at, name, how in plan.actions:
             if plan.cancel == "early" and at > plan.cancel_at:

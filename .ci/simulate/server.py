@@ -188,7 +188,7 @@ class Server(wire.RawServer):
     # -- at the end
 
     def check_times(self):
-        """The requests stay within the bucket's limits, and an outage within what the waits allow."""
+        """Requests stay within the bucket's limits, in an outage within what the waits allow."""
         burst, rate = self.plan.bucket
         times, end = self.times, len(self.times) - 1
         for first, start in enumerate(times):

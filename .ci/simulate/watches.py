@@ -25,7 +25,7 @@ def bookmark(version):
 
 
 def good_frames(fault, kind, item, before, version):
-    """The frames of an event that arrives, though oddly; None for a fault that is not odd but bad."""
+    """The frames of an event that arrives, though oddly; None for a fault of another sort."""
     data, text = event_frame(kind, item), json.dumps({"type": kind, "object": item})
     mark = {"type": "BOOKMARK", "object": bookmark(version)}
     half, rest = text.encode()[:len(text) // 2], text.encode()[len(text) // 2:]
