@@ -36,7 +36,7 @@ def parse(head):
 
 
 def _unfolded(head):
-    """The lines of a head; what begins with a space belongs to the header before it. RFC 9112 5.2."""
+    """The lines of a head; what begins with a space goes on with a header. RFC 9112 5.2."""
     lines = []
     for line in head.split(b"\r\n"):
         if line[:1] in (b" ", b"\t") and len(lines) > 1:

@@ -138,8 +138,8 @@ SETTINGS = (
 class Scripted:
     """What a watch is handed in place of a Transport: each list and each watch is the script's.
 
-    Of the script it uses `listed()` and `watched(version)`, called before either, `page(path, params)`
-    and `open(path, params)`, which give them, and `settings`.
+    Of the script it uses listed() and watched(version), called before either, page(path, goes_on)
+    and open(), which give them, and `settings`.
     """
 
     def __init__(self, script):

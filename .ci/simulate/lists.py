@@ -110,12 +110,12 @@ class Lists:
             self._server.refuse(link, "list", int(fault), wait=True)
         elif fault == "Status":
             link.reply(200, {"kind": "Status", "metadata": {}, "status": "Success"})
-        elif fault == "Table":
-            link.reply(200, dict(page, kind="Table", rows=[], columnDefinitions=[], items=[]))
+        elif fault == "rows":
+            link.reply(200, dict(page, kind="ThingList", items=[["a", "b"]]))
         elif fault == "not JSON":
             link.reply(200, data[:-1])
-        elif fault == "no version":
-            link.reply(200, dict(page, metadata={}))
+        elif fault == "odd version":
+            link.reply(200, dict(page, metadata={"resourceVersion": 7}))
         elif fault == "short":
             link.reply(200, data[:-5], length=len(data))
             link.end()

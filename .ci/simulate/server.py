@@ -82,6 +82,7 @@ class Server(wire.RawServer):
     quiet_until   no request may come before: Retry-After was sent
     resume        the version from which the next watch has to begin, or a later one
     watching      the connections that are watches
+    early         how many watches in a row ended at once, without an event
     """
 
     def __init__(self, stage, store, oracle, certificate):
@@ -90,7 +91,7 @@ class Server(wire.RawServer):
         self.is_faulty, self._used = True, collections.Counter()
         self.outage, self.blamed = None, []
         self.times, self.quiet_until, self.resume = [], 0.0, 0
-        self.watching = set()
+        self.watching, self.early = set(), 0
         super().__init__(self.serve, certificate if self.plan.tls else None, conn_type=Link)
 
     # -- the schedule

@@ -11,6 +11,10 @@ from .plan import EVENT
 
 GONE = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"}
 BROKEN = {"kind": "Status", "code": 500, "message": "simulated"}
+# Ends that are judged by how long the watch lasted.
+CLOSES = (
+    "close", "close 1000", "close 1001", "close 1012", "close 1011", "close 1013", "reset",
+)
 TICK = 0.004  # seconds between two looks at the store
 
 
@@ -87,8 +91,8 @@ def bad_frames(kind, item):
 class WatchAnswer:
     """The answer to one watch.
 
-    after  the version that it begins at
-    heard  whether an event was sent: an end before that is loud, if short watches are distrusted
+    after   the version that it begins at
+    opened  when the 101 was sent;  heard  whether an event was, since
     """
 
     def __init__(self, server, link, request, query):
@@ -96,7 +100,7 @@ class WatchAnswer:
         self._stage, self._plan, self._store = server.stage, server.plan, server.store
         self._after = int(query.get("resourceVersion", 0))
         self._lifetime = float(query.get("timeoutSeconds", 1000))
-        self._heard = False
+        self._heard, self._opened = False, 0.0
         link.version = self._after
 
     def run(self):
@@ -108,9 +112,24 @@ class WatchAnswer:
         self._end_early(out, fault)
         self._follow(sent, epoch, fault)
 
-    def _is_short(self):
-        """An end at this moment is loud: nothing was heard, and short watches are distrusted."""
-        return not self._heard and bool(self._plan.short_watch)
+    def _hear(self):
+        self._heard, self._server.early = True, 0
+
+    def _ends_early(self):
+        """It ends now, in a routine way: whether that is loud.
+
+        One that ended at once, without an event, is distrusted: the client lists again. It says so
+        when the next one does that too.
+        """
+        if self._heard:
+            return False
+        lasted, settings = time.monotonic() - self._opened, self._plan.settings
+        if lasted >= settings["retry_reset"]:
+            self._server.early = 0
+        elif lasted < settings["short_watch"]:
+            self._server.early += 1
+            return self._server.early > 1
+        return False
 
     def _hit(self, fault, loud):
         self._stage.hit("watch", fault, loud)
@@ -143,7 +162,8 @@ class WatchAnswer:
             self._server.refuse(link, "watch", 410)
             raise EOFError
 
-        self._hit("410 " + style, style == "closed" and self._plan.short_watch)
+        self._opened = time.monotonic()
+        self._hit("410 " + style, style == "closed" and self._ends_early())
         link.send(self._upgrade())
         if style != "closed":
             link.send(frame(1, json.dumps({"type": "ERROR", "object": GONE})))
@@ -181,12 +201,13 @@ class WatchAnswer:
         is_marked = self._plan.first_bookmark or fault in ("bookmark", "glued")
         if out == "flap" or not out and is_marked:
             hello += event_frame("BOOKMARK", bookmark(self._after))
-            self._heard = True
+            self._hear()
         if fault in ("dribbled", "glued"):
             self._hit(fault, False)
         if out == "flap" or fault in ("closed at once", "ended at once") and self._heard:
             self._server.came_to(self._after)
 
+        self._opened = time.monotonic()
         step = 7 if fault == "dribbled" else len(hello)
         for at in range(0, len(hello), step):
             self._link.send(hello[at:at + step])
@@ -198,10 +219,10 @@ class WatchAnswer:
             link.send(event_frame("ERROR", BROKEN))
             link.linger()
         if out or fault == "closed at once":
-            stage.hit("outage" if out else "watch", out or fault, self._is_short())
+            stage.hit("outage" if out else "watch", out or fault, self._ends_early())
             link.close(1000)
         if fault == "ended at once":
-            self._hit(fault, self._is_short() or self._plan.tls)
+            self._hit(fault, self._ends_early() or self._plan.tls)
             link.end()
         if fault in ("zombie", "dead"):
             self._hit(fault, fault == "dead")
@@ -244,7 +265,8 @@ class WatchAnswer:
         plan, link = self._plan, self._link
         if plan.chatty and plan.chance.random() < 0.1 and now >= self._after:
             link.send(event_frame("BOOKMARK", bookmark(now)))
-            self._heard, link.version = True, max(link.version, now)
+            self._hear()
+            link.version = max(link.version, now)
 
     def _change(self, version, before, item):
         """What a change of the store is for this watch."""
@@ -261,7 +283,7 @@ class WatchAnswer:
         if not fault:
             link.version = max(link.version, version)
             link.send(event_frame(kind, item))
-            self._heard = True
+            self._hear()
             return
 
         if fault == "drop":
@@ -278,15 +300,13 @@ class WatchAnswer:
         if fault == "compact":
             self._store.window = self._store.version
         link.version = max(link.version, version)
-        self._heard = self._heard or fault != "drop"
+        if fault != "drop":
+            self._hear()
 
     def _is_loud(self, fault):
         kind = EVENT[fault]
-        if kind == "E":
-            return True
-        if kind == "e":
-            return self._plan.tls or self._is_short()
-        return fault.startswith("close") and self._is_short()
+        is_early = (kind == "e" or fault in CLOSES) and self._ends_early()
+        return is_early or kind == "E" or kind == "e" and self._plan.tls
 
     def _wait_for_pong(self, payload):
         if self._plan.family == "network":
