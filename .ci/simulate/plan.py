@@ -101,7 +101,7 @@ class Plan:
             burst=burst, rate=rate, watch_grace=0.1, resync=0.2 if self.resync else FOREVER,
             close_timeout=0.05, max_retry_after=0.06, max_message=65536, connect_timeout=10.0,
             request_timeout=20.0, list_idle=10.0, ping_interval=chance.choice((0.02, 10.0)),
-            ping_timeout=10.0)
+            ping_timeout=10.0, metrics_period=0.1)  # what answers 405 is polled
         if self.family == "network":
             self.settings.update(
                 connect_timeout=0.25, request_timeout=0.5, list_idle=0.2, ping_interval=0.05,
