@@ -85,7 +85,7 @@ def failed_test(text, _full):
 
 
 def trial(name, full):
-    """(name, what noticed it, seconds, "killed" | "survives" | "stale"); "" is the module itself."""
+    """(name, what noticed it, seconds, "killed", "survives" or "stale"); "" is the module."""
     begin = time.monotonic()
     try:
         with tempfile.TemporaryDirectory() as folder:

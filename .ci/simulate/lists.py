@@ -111,7 +111,7 @@ class Lists:
         elif fault == "Status":
             link.reply(200, {"kind": "Status", "metadata": {}, "status": "Success"})
         elif fault == "rows":
-            link.reply(200, dict(page, kind="ThingList", items=[["a", "b"]]))
+            link.reply(200, {"kind": "ThingList", "metadata": {}, "items": [["a", "b"]]})
         elif fault == "not JSON":
             link.reply(200, data[:-1])
         elif fault == "odd version":
