@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """What type checkers can't see: usage.py uses every public name, and each tells what it takes.
 
