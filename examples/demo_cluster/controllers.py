@@ -109,6 +109,8 @@ class Controllers:
         for place, _ in self._owned_by(deployment, REPLICASETS):
             self._scale(place, spec["replicas"] if place[1] == name else 0)
 
+        self._forget_revisions(deployment)
+
         sets = self._owned_by(deployment, REPLICASETS)
         ready = sum(dig(entry.body, "status", "readyReplicas") or 0 for _, entry in sets)
         count = sum(dig(entry.body, "status", "replicas") or 0 for _, entry in sets)
@@ -142,6 +144,17 @@ class Controllers:
         head["annotations"] = {REVISION: self._next_revision(deployment)}
         namespace = deployment.body["metadata"]["namespace"]
         self._store.add(REPLICASETS, namespace, {"metadata": head, "spec": spec})
+
+    def _forget_revisions(self, deployment: Entry) -> None:
+        """Old replica sets stay only as far back as the deployment wants."""
+        kept = deployment.body["spec"].get("revisionHistoryLimit", 10)
+        empty = [
+            (int(_revision(entry)), key)
+            for key, entry in self._owned_by(deployment, REPLICASETS)
+            if not entry.body["spec"]["replicas"]
+        ]
+        for _, key in sorted(empty)[: max(0, len(empty) - kept)]:
+            self._remove(REPLICASETS, key)
 
     def _next_revision(self, deployment: Entry) -> str:
         sets = self._owned_by(deployment, REPLICASETS)

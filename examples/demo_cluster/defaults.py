@@ -17,7 +17,7 @@ def suffix() -> str:
     return "".join(random.choice(_SUFFIX) for _ in range(5))
 
 
-def new_body(resource: Resource, namespace: str, body: Object) -> Object:
+def new_body(resource: Resource, namespace: str, body: Object, minor: int) -> Object:
     """A new object as it is first stored: its body with name, uid, times and the usual defaults."""
     body = {
         name: value
@@ -39,19 +39,19 @@ def new_body(resource: Resource, namespace: str, body: Object) -> Object:
         metadata["generation"] = 1
 
     body = dict({"metadata": metadata}, **body)
-    _set_status(resource, body)
+    _set_status(resource, body, minor)
     set_defaults(resource, body)
     return body
 
 
-def _set_status(resource: Resource, body: Object) -> None:
+def _set_status(resource: Resource, body: Object, minor: int) -> None:
     """What a new object says of itself, whatever its maker wrote."""
     if resource == PODS:
         body["status"] = {"phase": "Pending", "qosClass": "BestEffort"}
     elif resource == NAMESPACES:
-        name = body["metadata"].get("name", "")
-        labels = body["metadata"].setdefault("labels", {})
-        labels["kubernetes.io/metadata.name"] = name
+        if minor >= 21:
+            labels = body["metadata"].setdefault("labels", {})
+            labels["kubernetes.io/metadata.name"] = body["metadata"].get("name", "")
         body.update(spec={"finalizers": ["kubernetes"]}, status={"phase": "Active"})
     elif resource == SERVICES:
         body["status"] = {"loadBalancer": {}}

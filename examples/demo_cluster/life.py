@@ -9,8 +9,6 @@ from .resources import DEPLOYMENTS, EVENTS, NAMESPACES, PODS, Resource
 from .store import Store
 from .values import Key, Object, dig, timestamp
 
-# A little life
-
 
 class Life:
     """Changes one thing after the other in the given clusters."""
@@ -19,16 +17,12 @@ class Life:
         self._clusters = clusters
 
     def run(self, stopping: threading.Event) -> None:
+        changes = [self._restart_pod, self._restart_pod]  # the likeliest
+        changes += [self._scale_deployment, self._roll_deployment]
         while not stopping.wait(random.uniform(1.0, 2.0)):
-            store = random.choice(list(self._clusters.values()))
-            random.choice(
-                [
-                    self._restart_pod,
-                    self._restart_pod,
-                    self._scale_deployment,
-                    self._roll_deployment,
-                ]
-            )(store)
+            stores = list(self._clusters.values())
+            if stores:
+                random.choice(changes)(random.choice(stores))
 
     def _pick(self, store: Store, resource: Resource) -> Optional[Key]:
         keys = [key for key, _ in store.entries(resource) if key[0] != "kube-system"]

@@ -191,7 +191,7 @@ class Store:
 
     def add(self, resource: Resource, namespace: str, body: Object) -> Entry:
         """Put a new object, with the metadata that a new one gets."""
-        body = new_body(resource, namespace, body)
+        body = new_body(resource, namespace, body, self.minor)
         with self.changing():
             return self.put(resource, (namespace, body["metadata"]["name"]), body)
 

@@ -136,6 +136,21 @@ COLUMNS: Dict[str, Tuple[str, Callable[[Object], Cells]]] = {
 }
 
 
+# What -o wide shows beyond that, after Age.
+WIDE: Dict[str, Tuple[str, Callable[[Object], Cells]]] = {
+    "Node": ("Internal-IP", lambda body: [_address(body)]),
+    "Pod": (
+        "IP Node",
+        lambda body: [dig(body, "status", "podIP") or NONE, dig(body, "spec", "nodeName") or NONE],
+    ),
+}
+
+
+def _address(body: Object) -> str:
+    addresses = dig(body, "status", "addresses") or []
+    return next((str(item.get("address")) for item in addresses), NONE)
+
+
 def _age(stamp: str) -> str:
     made = calendar.timegm(time.strptime(stamp, "%Y-%m-%dT%H:%M:%SZ"))
     age = max(0, int(time.time() - made))
@@ -148,9 +163,12 @@ def _age(stamp: str) -> str:
 def table(resource: Resource, bodies: List[Object], metadata: Object) -> Object:
     """The meta.k8s.io/v1 Table for some objects."""
     names, cells = COLUMNS.get(resource.kind, ("", lambda body: []))
+    wide_names, wide_cells = WIDE.get(resource.kind, ("", lambda body: []))
+    usual = ["Name"] + names.split() + ["Age"]
     columns = [
-        {"name": name, "type": "string", "format": "", "description": "", "priority": 0}
-        for name in ["Name"] + names.split() + ["Age"]
+        {"name": name, "type": "string", "format": "", "description": "", "priority": priority}
+        for names, priority in ((usual, 0), (wide_names.split(), 1))
+        for name in names
     ]
     columns[0]["format"] = "name"
 
@@ -158,7 +176,7 @@ def table(resource: Resource, bodies: List[Object], metadata: Object) -> Object:
     head = {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1"}
     for body in bodies:
         name, made = body["metadata"]["name"], body["metadata"]["creationTimestamp"]
-        row: Object = {"cells": [name] + cells(body) + [_age(made)]}
+        row: Object = {"cells": [name] + cells(body) + [_age(made)] + wide_cells(body)}
         rows.append(dict(row, object=dict(head, metadata=body["metadata"])))
 
     shown = {

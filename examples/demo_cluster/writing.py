@@ -64,7 +64,7 @@ def create(call: Call) -> Answer:
         )
         raise bad_request(text)
 
-    fresh = new_body(call.resource, call.target.namespace, body)
+    fresh = new_body(call.resource, call.target.namespace, body, call.store.minor)
     name = fresh["metadata"].get("name", "")
     _check_namespace(call, name)
     validate(call.resource, fresh, None, call.recent)
@@ -364,7 +364,7 @@ def _apply(call: Call, dry: bool) -> Answer:
     name = call.target.name
     _check_namespace(call, name)
     managed = apply(manager, {"metadata": {}}, config, force)["metadata"]["managedFields"]
-    fresh = new_body(call.resource, call.target.namespace, config)
+    fresh = new_body(call.resource, call.target.namespace, config, call.store.minor)
     fresh["metadata"]["managedFields"] = managed
     validate(call.resource, fresh, None, call.recent)
     return object_answer(call, Entry(fresh) if dry else _put_new(call, name, fresh), 201)
