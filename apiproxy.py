@@ -2,23 +2,26 @@
 """Kubernetes clusters, directly or through a Headlamp server: one file, standard library only.
 
     import apiproxy
-    apiproxy.configure("http://localhost:4466", cluster="minikube")
-    cancel = apiproxy.stream_results("/api/v1/pods", print, print, {"limit": 50})
+    client = apiproxy.Client.from_kubeconfig()
+    cancel = client.stream_results("/api/v1/pods", print, print, {"limit": 50})
 
 Contents. Each part uses only the parts above it.
 
-    1. Types and errors    option dicts, callbacks, ApiError          pure
+    1. Types and errors    option dicts, settings, ApiError           pure
     2. Addresses           paths, names and query strings             pure
-    3. Frames              RFC 6455 bytes to values and back          pure
-    4. Connections         deadlines, cancelling, TCP, TLS, proxies   blocks
-    5. HTTP                urllib with kept connections               blocks
-    6. WebSocket           connect, recv, send, close, keepalive      blocks
-    7. Streams             a thread that calls back until cancelled   threads
-    8. Watches             a list kept current, one object, metrics   threads
-    9. Resources           API clients from factories, apply
-   10. Direct              kubeconfigs, in-cluster, drain, port forward  threads
-   11. Client              settings, credentials, every call
-   12. Module functions    the same calls on one default client
+    3. YAML                the subset that manifests use              pure
+    4. Frames              RFC 6455 and HTTP heads, bytes to values   pure
+    5. Connections         scopes, TCP, TLS, proxies                  blocks
+    6. HTTP                urllib with kept connections               blocks
+    7. WebSocket           connect, recv, send, close, keepalive      blocks
+    8. Endpoints           TLS settings, exec plugins, kubeconfigs
+    9. Transport           credentials, routes, one way to send
+   10. Streams             a thread that calls back until cancelled   threads
+   11. Watches             a list kept current, one object, metrics   threads
+   12. Resources           discovery, API clients, apply
+   13. Direct, Headlamp    drain and port forward, here or there      threads
+   14. Client              settings and every documented call
+   15. Module functions    the same calls on one default client
 
 Times are seconds; only RequestParams["timeout"] is milliseconds, as documented.
 Callbacks run on their stream's thread, one at a time, under no lock that other calls need.
@@ -29,9 +32,9 @@ from __future__ import annotations
 
 import base64
 import bisect
-import calendar
 import codecs
 import collections
+import contextlib
 import errno
 import functools
 import gc
@@ -39,6 +42,7 @@ import hashlib
 import io
 import json
 import logging
+import math
 import os
 import random
 import re
@@ -50,10 +54,12 @@ import threading
 import time
 import urllib.parse
 import urllib.request
+import weakref
 import zlib
 from typing import (
-    TYPE_CHECKING, Any, Callable, Deque, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Protocol,
-    Sequence, Set, Tuple, TypedDict, TypeVar, Union, cast,
+    IO, TYPE_CHECKING, Any, Callable, Deque, Dict, Iterable, Iterator, List, Literal, Mapping,
+    Match, NamedTuple, NoReturn, Optional, Sequence, Set, Tuple, TypedDict, TypeVar, Union, cast,
+    overload,
 )
 
 if TYPE_CHECKING:
@@ -66,11 +72,11 @@ __all__ = [
     "StreamResultsCb", "StreamErrCb", "QueryParameters", "RequestParams", "ClusterRequestParams",
     "ClusterRequest", "StreamArgs", "StreamResultsParams", "ApiInfo", "ApiError", "WebSocketError",
     "HandshakeError", "ProtocolError", "ConnectionClosed", "Settings",
-    # 5 to 11
-    "Response", "WebSocket", "Stream", "ApiClient", "NamespacedApiClient", "ScaleApi", "Endpoint",
-    "tls_context", "Client",
-    # 12. Module functions
-    "configure", "default_client", "close", "set_token", "get_token",
+    # 3 to 14
+    "read_yaml", "Response", "WebSocket", "Endpoint", "tls_context", "Stream", "ApiClient",
+    "NamespacedApiClient", "ScaleApi", "Client",
+    # 15. Module functions
+    "configure", "default_client", "close", "set_token", "get_token", "wait_for",
     "api_factory", "api_factory_with_namespace", "apply", "cluster_request", "delete_cluster",
     "delete_plugin", "drain_node", "drain_node_status", "list_port_forward", "metrics", "patch",
     "post", "put", "remove", "request", "set_cluster", "start_port_forward",
@@ -78,31 +84,40 @@ __all__ = [
     "stream_results_for_cluster", "test_auth", "test_cluster_health",
 ]
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 log = logging.getLogger(__name__)
 
 R = TypeVar("R")
 T = TypeVar("T", bound="Task")
+KiB = 1 << 10
 MiB = 1 << 20
 
 # ------------------------------------------------------------------------------
 # 1. Types and errors
 #
-# The documented interfaces, with the documented spelling of their keys, and the
-# one family of errors. No behaviour beyond checking what a caller passed.
+# The documented interfaces, with the documented spelling of their keys, the
+# settings, and the one family of errors. No behaviour beyond checking arguments.
 # ------------------------------------------------------------------------------
 
-StreamResultsCb = Callable[..., None]
-StreamErrCb = Callable[..., None]  # (error, cancel): error.status where there is one
-Params = Optional[Mapping[str, Any]]  # QueryParameters, or any other mapping that goes out as a query
-Token = Union[str, Callable[[], Optional[str]], None]
 Json = Any  # what json.loads gives; here mostly a Kubernetes object
+Params = Optional[Mapping[str, Any]]  # QueryParameters, or any other mapping that becomes a query
+Token = Union[str, Callable[[], Optional[str]], None]
+Bytes = Union[bytes, bytearray, memoryview]
+HeaderLines = Mapping[str, Union[str, Sequence[str]]]  # several values are several lines
 
 QueryParameters = TypedDict("QueryParameters", {
-    "continue": str, "dryRun": str, "fieldSelector": str, "labelSelector": str, "limit": Union[str, int],
-    "resourceVersion": str, "allowWatchBookmarks": Union[str, bool], "sendInitialEvents": Union[str, bool],
-    "resourceVersionMatch": str, "pretty": Union[str, bool], "watch": Union[str, bool],
+    "continue": str,
+    "dryRun": str,
+    "fieldSelector": Union[str, Mapping[str, str]],
+    "labelSelector": Union[str, Mapping[str, str]],
+    "limit": Union[str, int],
+    "resourceVersion": str,
+    "allowWatchBookmarks": Union[str, bool],
+    "sendInitialEvents": Union[str, bool],
+    "resourceVersionMatch": str,
+    "pretty": Union[str, bool],
+    "watch": Union[str, bool],
 }, total=False)
 
 
@@ -132,29 +147,6 @@ class ClusterRequest(TypedDict, total=False):
     kubeconfig: str
 
 
-class StreamArgs(TypedDict, total=False):
-    """Options of `stream`; tty, stdin, stdout, stderr are accepted, but belong in an exec's address."""
-
-    isJson: bool
-    additionalProtocols: Sequence[str]
-    connectCb: Callable[[], None]
-    reconnectOnFailure: bool
-    failCb: Callable[[], None]
-    tty: bool
-    stdin: bool
-    stdout: bool
-    stderr: bool
-    cluster: str
-
-
-class StreamResultsParams(TypedDict, total=False):
-    """`cb` and `errCb`, both needed, and the cluster."""
-
-    cb: StreamResultsCb
-    errCb: StreamErrCb
-    cluster: str
-
-
 class ApiInfo(TypedDict):
     """One endpoint of an API client."""
 
@@ -175,15 +167,25 @@ class ApiError(Exception):
     retry_after  seconds that the server asked us to wait, else None
     """
 
-    def __init__(self, status: int, message: str = "", *, phrase: str = "", reason: str = "", details: Json = None,
-                 body: bytes = b"", method: str = "", url: str = "", retry_after: Optional[float] = None) -> None:
+    def __init__(
+        self, status: int, message: str = "", *, phrase: str = "", reason: str = "",
+        details: Json = None, body: bytes = b"", method: str = "", url: str = "",
+        retry_after: Optional[float] = None,
+    ) -> None:
         super().__init__(status, message)  # what pickle calls us with; the rest is in __dict__
-        self.status, self.message, self.phrase = status, message or phrase, phrase
-        self.reason, self.details = reason, details if isinstance(details, dict) else {}
-        self.body, self.method, self.url, self.retry_after = body, method, url, retry_after
+        self.status = status
+        self.message = message or phrase
+        self.phrase = phrase
+        self.reason = reason
+        self.details: Dict[str, Any] = details if isinstance(details, dict) else {}
+        self.body = body
+        self.method = method
+        self.url = url
+        self.retry_after = retry_after
 
     def __str__(self) -> str:
-        return " - ".join(dict.fromkeys(filter(None, (self.phrase, self.message)))) or str(self.status)
+        parts = dict.fromkeys(filter(None, (self.phrase, self.message)))
+        return " - ".join(parts) or str(self.status)
 
 
 class WebSocketError(ApiError):
@@ -191,7 +193,7 @@ class WebSocketError(ApiError):
 
 
 class HandshakeError(WebSocketError):
-    """The upgrade to a WebSocket was refused, with `status` and `body`, or its answer was not legal."""
+    """The upgrade to a WebSocket was refused, with `status` and `body`, or was not legal."""
 
 
 class ProtocolError(WebSocketError):
@@ -199,103 +201,198 @@ class ProtocolError(WebSocketError):
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(0, message, phrase="WebSocket protocol error")
-        self.args, self.code = (code, message), code
+        self.args = (code, message)
+        self.code = code
 
 
 class ConnectionClosed(WebSocketError):
-    """The WebSocket is closed: `code` and `reason`; 1005 without a code, 1006 without a close frame."""
+    """The WebSocket is closed: `code`, `reason`; 1005 without a code, 1006 without a close frame."""
 
     def __init__(self, code: int, reason: str = "") -> None:
-        super().__init__(0, "%d %s" % (code, reason) if reason else str(code), phrase="WebSocket closed")
-        self.args, self.code, self.reason = (code, reason), code, reason
+        text = "%d %s" % (code, reason) if reason else str(code)
+        super().__init__(0, text, phrase="WebSocket closed")
+        self.args = (code, reason)
+        self.code = code
+        self.reason = reason
+
+
+StreamErrCb = Callable[[ApiError, Callable[[], None]], None]  # (error, cancel)
+StreamResultsCb = Callable[..., None]  # what each stream function says that it passes
+ItemsCb = Callable[[List[Json]], None]
+ItemCb = Callable[[Json], None]
+FailCb = Union[Callable[[], None], Callable[[ApiError], None]]
+
+
+class StreamArgs(TypedDict, total=False):
+    """Options of `stream`; tty, stdin, stdout, stderr are accepted: they belong in an exec's address."""
+
+    isJson: bool
+    additionalProtocols: Sequence[str]
+    connectCb: Callable[[], None]
+    reconnectOnFailure: bool
+    failCb: FailCb
+    tty: bool
+    stdin: bool
+    stdout: bool
+    stderr: bool
+    cluster: str
+
+
+class StreamResultsParams(TypedDict, total=False):
+    """`cb` and `errCb`, both needed, and the cluster."""
+
+    cb: ItemsCb
+    errCb: StreamErrCb
+    cluster: str
 
 
 class Settings:
     """What a Client can be told, as keywords of its constructor and as attributes. Times are seconds."""
 
-    cluster: str = ""  # the current cluster: where calls go that name none; "" is the server itself
-    backend_token: str = ""  # for adding and removing clusters and plugins, and for helm
-    ssl_context: Optional[ssl.SSLContext] = None  # None: the system's certificates, host names checked
-    default_namespaces: Mapping[str, str] = {}  # by cluster, for `apply`
-    on_logout: Optional[Callable[[str], None]] = None  # (cluster): its token was refused and forgotten
-    on_reload: Optional[Callable[[], None]] = None  # the server's plugins, or the stored clusters, changed
-    user_id: str = ""  # X-HEADLAMP-USER-ID beside a stored kubeconfig; made at random when needed
-    token_protocol: bool = False  # WebSockets carry the token as a subprotocol, not as a header
-    gzip: bool = True  # ask for compressed answers
-    request_timeout: Optional[float] = 120.0  # of a call that says no other
-    connect_timeout: float = 10.0  # of a WebSocket, from look-up to 101
-    keep_alive: float = 30.0  # an idle connection is not used after this: its path may have forgotten it (NAT)
-    max_body: int = 256 * MiB  # of an answer, also after decoding
-    max_message: int = 64 * MiB  # of a WebSocket
-    ping_interval: Optional[float] = 10.0  # silence before a ping
-    ping_timeout: float = 20.0  # silence after it until the connection is given up
-    close_timeout: float = 1.0  # for the closing handshake of a WebSocket
-    list_idle: float = 30.0  # silence within a list
-    watch_timeout: Tuple[float, float] = (240.0, 300.0)  # timeoutSeconds of a watch is between these
-    watch_grace: float = 10.0  # a watch still open this long after it is hung up: it may be dead but for pongs
-    short_watch: float = 2.0  # one that ended sooner without an event: list again
-    resync: float = 600.0  # list again this often, give or take a fifth, in case an event was lost
-    retry_base: float = 0.8  # the second retry waits half to all of this, later ones twice as long
-    retry_cap: float = 30.0
-    retry_reset: float = 30.0  # a stream that lasted this long counts as healthy
-    max_retry_after: float = 60.0  # how much of a Retry-After is honoured
-    burst: int = 12  # requests that a list and its watch may send at once
-    rate: float = 0.5  # and how many a second after that
-    token_window: float = 10.0  # a service account's token that ends sooner is renewed first
-    discovery_ttl: float = 60.0  # how long `apply` remembers which resources there are
-    metrics_period: float = 10.0
-    drain_timeout: float = 300.0  # until a node without Headlamp has to be empty
-    drain_interval: float = 2.0  # between looks at it, and tries to evict what a budget keeps
-    forward_linger: float = 10.0  # how long a forwarded connection waits for answers after the local side's end
+    base_url: str  # the Headlamp server, or `kubectl proxy`; "" for neither
+    cluster: str  # the current cluster: where calls go that name none; "" is the server itself
+    backend_token: str  # HEADLAMP_BACKEND_TOKEN: sent to the Headlamp server, to nobody else
+    ssl_context: Optional[ssl.SSLContext]  # None: the system's certificates, host names checked
+    default_namespaces: Mapping[str, str]  # by cluster, for `apply`
+    on_logout: Optional[Callable[[str], None]]  # (cluster): its token was refused
+    on_reload: Optional[Callable[[], None]]  # the server's plugins, or stored clusters, changed
+    user_id: str  # X-HEADLAMP-USER-ID beside a stored kubeconfig; made at random when needed
+    token_as: str  # how a token goes to Headlamp: "header", "subprotocol" (WebSockets), "cookie"
+    token_protocol: bool  # the older name for token_as="subprotocol"
+    host: str  # the Host header for base_url, where a tunnel needs another than its own
+    gzip: bool  # ask for compressed answers
+    request_timeout: Optional[float]  # of a call that says no other; None for no limit
+    connect_timeout: float  # of a WebSocket, from look-up to 101
+    keep_alive: float  # an idle connection is not used after this: a NAT may have forgotten it
+    max_body: int  # bytes of an answer, also after decoding
+    max_message: int  # bytes of a WebSocket message
+    ping_interval: Optional[float]  # silence before a ping; None for no pings
+    ping_timeout: float  # silence after it until the connection is given up
+    close_timeout: float  # for the closing handshake of a WebSocket
+    list_idle: float  # silence within a list once its answer has begun
+    list_page: int  # objects in a page where a server can't send a list in one answer
+    watch_timeout: Tuple[float, float]  # timeoutSeconds of a watch is between these
+    watch_grace: float  # a watch still open this long after it is hung up: it may be dead
+    short_watch: float  # one that ended sooner without an event: list again
+    resync: float  # list again this often, give or take a fifth, in case an event was lost
+    gather: float  # at most one view in this time, the latest; 0: one for each change
+    retry_base: float  # the second retry waits half to all of this, later ones twice as long
+    retry_cap: float  # and no retry longer than this
+    retry_reset: float  # a stream that lasted this long counts as healthy
+    max_retry_after: float  # how much of a Retry-After is honoured
+    burst: int  # requests that a list and its watch may send at once
+    rate: float  # and how many a second after that
+    token_window: float  # a service account's token that ends sooner is renewed first
+    discovery_ttl: float  # how long `apply` remembers which resources there are
+    metrics_period: float  # between polls of `metrics`, and of lists that can't be watched
+    drain_timeout: float  # until a node without Headlamp has to be empty
+    drain_interval: float  # between looks at it, and tries to evict what a budget keeps
+    forward_check: float  # between looks whether the pod of a port forward still runs
+    forward_linger: float  # a forwarded connection waits for answers after the local side's end
 
+    def __init__(
+        self,
+        base_url: str = "http://localhost:4466",
+        *,
+        cluster: str = "",
+        backend_token: str = "",
+        ssl_context: Optional[ssl.SSLContext] = None,
+        default_namespaces: Optional[Mapping[str, str]] = None,
+        on_logout: Optional[Callable[[str], None]] = None,
+        on_reload: Optional[Callable[[], None]] = None,
+        user_id: str = "",
+        token_as: str = "header",
+        token_protocol: bool = False,
+        host: str = "",
+        gzip: bool = True,
+        request_timeout: Optional[float] = 120.0,
+        connect_timeout: float = 10.0,
+        keep_alive: float = 30.0,
+        max_body: int = 256 * MiB,
+        max_message: int = 64 * MiB,
+        ping_interval: Optional[float] = 10.0,
+        ping_timeout: float = 20.0,
+        close_timeout: float = 1.0,
+        list_idle: float = 30.0,
+        list_page: int = 500,
+        watch_timeout: Tuple[float, float] = (240.0, 300.0),
+        watch_grace: float = 10.0,
+        short_watch: float = 2.0,
+        resync: float = 600.0,
+        gather: float = 0.0,
+        retry_base: float = 0.8,
+        retry_cap: float = 30.0,
+        retry_reset: float = 30.0,
+        max_retry_after: float = 60.0,
+        burst: int = 12,
+        rate: float = 0.5,
+        token_window: float = 10.0,
+        discovery_ttl: float = 60.0,
+        metrics_period: float = 10.0,
+        drain_timeout: float = 300.0,
+        drain_interval: float = 2.0,
+        forward_check: float = 5.0,
+        forward_linger: float = 10.0,
+    ) -> None:
+        values = locals()
+        values["default_namespaces"] = dict(default_namespaces or {})
 
-class Requester(Protocol):
-    """What parts 8 and 9 need of the Client below them."""
+        for name in Settings.__annotations__:
+            setattr(self, name, values[name])
+        self._begin()
 
-    tasks: Dict[Any, None]
+    def _begin(self) -> None:
+        """What a subclass sets up from its settings."""
 
-    @property
-    def settings(self) -> Settings:
-        """Times and limits."""
-
-    def checked_cluster(self, cluster: Optional[str]) -> str:
-        """`cluster`, or the current one; ValueError when it can't be."""
-
-    def fetch(self, cluster: str, path: str, params: Params, cancel: Any, auto_logout: bool) -> Json:
-        """GET for a stream."""
-
-    def connect(self, cluster: str, path: str, params: Params, cancel: Any, protocols: Sequence[str] = ()) -> Any:
-        """A WebSocket for a stream."""
-
-    def send_json(self, method: str, path: str, body: Json, params: Params, cluster: str, content_type: str = "",
-                  cancel: Any = None) -> Json:
-        """A request with a body, and its parsed answer."""
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not name.startswith("_") and not hasattr(type(self), name):
+            known = known_options(cast(Any, type(self)))
+            if name not in known:
+                raise AttributeError("%s has no %s" % (type(self).__name__, unknown(name, known)))
+        super().__setattr__(name, value)
 
 
 @functools.lru_cache(maxsize=16)
-def _known_options(kind: Any) -> Dict[str, None]:
-    return {key: None for base in reversed(kind.__mro__) for key in getattr(base, "__annotations__", ())}
+def known_options(kind: Any) -> Dict[str, None]:
+    """The annotated names of a class and its bases."""
+    bases = reversed(kind.__mro__)
+    return {name: None for base in bases for name in getattr(base, "__annotations__", ())}
 
 
-def check_options(kind: Any, options: Optional[Mapping[str, Any]], what: str = "") -> Dict[str, Any]:
-    """`options` as a dict of its own; TypeError for a key that `kind` does not have, naming the nearest."""
-    what = what or kind.__name__
-    if options is not None and not isinstance(options, Mapping):
-        raise TypeError("%s is a mapping, not %s" % (what, type(options).__name__))
-    known = _known_options(kind)
-    for key in options or ():
-        if key not in known:
-            import difflib  # only here: it is slow to import
+def unknown(name: Any, known: Iterable[str]) -> str:
+    """How to say that `name` is none of `known`: with the nearest one."""
+    import difflib  # only here: it is slow to import
 
-            near = difflib.get_close_matches(str(key), known, 1, 0.3) or [", ".join(known)]
-            raise TypeError("%s has no %r; did you mean %r?" % (what, key, near[0]))
-    return dict(options or {})
+    nearest = difflib.get_close_matches(str(name), known, 1, 0.3) or [", ".join(known)]
+    return "%r; did you mean %r?" % (name, nearest[0])
 
 
-def check_callable(what: str, value: Any) -> None:
+def expect(value: Any, kind: Any, what: str) -> None:
+    """TypeError unless `value` is of `kind`, a class or a tuple of them."""
+    if not isinstance(value, kind):
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        # typing.Mapping has no __name__ on 3.8
+        names = " or ".join(sorted({getattr(one, "__name__", "mapping").lower() for one in kinds}))
+        raise TypeError("%s: %s expected, not %s" % (what, names, type(value).__name__))
+
+
+def expect_callable(value: Any, what: str) -> None:
     """TypeError unless `value` can be called."""
     if not callable(value):
-        raise TypeError("%s is a function, not %s" % (what, type(value).__name__))
+        raise TypeError("%s: a function expected, not %s" % (what, type(value).__name__))
+
+
+def check_options(kind: Any, options: Optional[Mapping[str, Any]]) -> Dict[str, Any]:
+    """`options` as a dict of its own; TypeError, naming the nearest, for a key `kind` does not have."""
+    if options is None:
+        return {}
+
+    expect(options, Mapping, kind.__name__)
+    known = known_options(kind)
+    for key in options:
+        if key not in known:
+            raise TypeError("%s has no %s" % (kind.__name__, unknown(key, known)))
+    return dict(options)
 
 
 # ------------------------------------------------------------------------------
@@ -305,58 +402,141 @@ def check_callable(what: str, value: Any) -> None:
 # is. Everything that could change where a request goes is refused here.
 # ------------------------------------------------------------------------------
 
-_UNPRINTABLE = "[\x00-\x20\x7f-\xa0\u2028\u2029]"  # compiled when first used: a quarter of this file's import
+# Patterns are compiled when first used: compiling them all took a quarter of this file's import.
+_UNPRINTABLE = "[\x00-\x20\x7f-\xa0\u2028\u2029]"
 _PRINTABLE = "".join(map(chr, range(33, 127)))
 _CONTROL = "[\x00-\x1f\x7f-\x9f]"
 _TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # RFC 9110 5.6.2
 
 
+def dig(value: Json, *path: str, kind: Any = str) -> Any:
+    """What stands at a path in JSON, where it is of `kind`; else an empty `kind`."""
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value if isinstance(value, kind) else kind()
+
+
 def segment(name: str, what: str = "name") -> str:
     """`name` percent-encoded as one path segment; ValueError for what can't be one."""
-    if not isinstance(name, str):
-        raise TypeError("%s is a str, not %s" % (what, type(name).__name__))
+    expect(name, str, what)
     if name in ("", ".", "..") or "/" in name or re.search(_CONTROL, name):
-        raise ValueError("%s can't be %r: empty, '.', '..', a slash or a control character" % (what, name))
+        why = "empty, '.', '..', a slash or a control character"
+        raise ValueError("%s can't be %r: %s" % (what, name, why))
     return urllib.parse.quote(name, safe="")
 
 
 def check_path(path: str) -> str:
-    """`path` as the caller wrote it, non-ASCII percent-encoded; ValueError for what would not arrive as written."""
-    if not isinstance(path, str):
-        raise TypeError("a path is a str, not %s" % type(path).__name__)
-    found = re.search(_UNPRINTABLE, path)
-    if found or "#" in path:
-        raise ValueError("a path can't hold %r: percent-encode it" % (found.group() if found else "#"))
-    if ("." in path or "%" in path) and not {".", ".."}.isdisjoint(
-            re.sub("(?i)%2e", ".", path.partition("?")[0]).split("/")):
+    """`path` as written, non-ASCII percent-encoded; ValueError for what would not arrive so."""
+    expect(path, str, "path")
+    odd = re.search(_UNPRINTABLE, path)
+    if odd or "#" in path:
+        raise ValueError("a path can't hold %r: percent-encode it" % (odd.group() if odd else "#"))
+
+    segments = re.sub("(?i)%2e", ".", path.partition("?")[0]).split("/")
+    if "." in segments or ".." in segments:
         raise ValueError("a path can't have '.' or '..' as a segment: servers resolve them")
     return path if path.isascii() else urllib.parse.quote(path, safe=_PRINTABLE)
 
 
 def combine_path(base: str, path: str) -> str:
     """Both with one slash between."""
-    return (base[:-1] if base.endswith("/") else base) + "/" + (path[1:] if path.startswith("/") else path)
+    return (base[:-1] if base.endswith("/") else base) + "/" + path[path.startswith("/"):]
+
+
+# What the API server reads of a query. A name that it does not know it ignores: because of one
+# letter all of a list comes, and a dry run is none.
+_QUERY_KEYS = {key.lower(): key for key in (
+    *QueryParameters.__annotations__,
+    "timeoutSeconds",
+    "fieldManager",
+    "fieldValidation",
+    "force",
+    "gracePeriodSeconds",
+    "propagationPolicy",
+)}
+
+_LABEL_WORD = "[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"  # a label's name, or its value
+_LABEL = "(?:[-a-z0-9.]{1,253}/)?%s=(?:%s)?" % (_LABEL_WORD, _LABEL_WORD)
+
+
+def check_query(params: Params) -> Dict[str, Any]:
+    """`params` as text: a str each, or a list of str where a key repeats. None is left out.
+
+    A selector may be a mapping: {"app": "web"} is "app=web". TypeError for a known key misspelled
+    and for values that a query can't hold; ValueError for those that can't be sent.
+    """
+    if params is None:
+        return {}
+
+    expect(params, Mapping, "query parameters")
+    checked: Dict[str, Any] = {}
+    for key, value in params.items():
+        _check_query_key(key)
+        if key in ("labelSelector", "fieldSelector") and isinstance(value, Mapping):
+            value = selector(key, value)
+
+        if isinstance(value, (list, tuple)):
+            checked[key] = [_query_text(key, item) for item in value if item is not None]
+        elif value is not None:
+            checked[key] = _query_text(key, value)
+    return checked
+
+
+def _check_query_key(key: str) -> None:
+    expect(key, str, "query parameter's name")
+    plain = re.sub("[-_ ]", "", key).lower()
+    meant = _QUERY_KEYS.get(plain)
+
+    if meant is None and len(plain) > 6:  # shorter ones are too near to others' ("limits")
+        import difflib  # only here: it is slow to import
+
+        nearest = difflib.get_close_matches(plain, _QUERY_KEYS, 1, 0.9)
+        meant = _QUERY_KEYS[nearest[0]] if nearest else None
+    if meant not in (None, key):
+        raise TypeError("query parameters have no %r; did you mean %r?" % (key, meant))
+
+
+def _query_text(key: str, value: Any) -> str:
+    if isinstance(value, str):
+        return value
+
+    expect(value, (str, bool, int, float), "query parameter %r" % key)
+    return json.dumps(value, allow_nan=False)
+
+
+def selector(kind: str, wanted: Mapping[str, str]) -> str:
+    """The labelSelector or fieldSelector (`kind`) that asks for all of `wanted`."""
+    pairs = []
+    for name, value in wanted.items():
+        expect(name, str, "name in the " + kind)
+        expect(value, str, "%s %r" % (kind, name))
+        if kind == "fieldSelector":
+            allowed = re.fullmatch(r"[^\\,=!\s]+", name)
+            value = escape_field(value)
+        else:
+            allowed = re.fullmatch(_LABEL, "%s=%s" % (name, value))
+
+        if not allowed:
+            raise ValueError("a %s can't ask for %r with that value" % (kind, name))
+        pairs.append("%s=%s" % (name, value))
+    return ",".join(pairs)
+
+
+def escape_field(value: str) -> str:
+    """A value in a fieldSelector, in which comma, equals sign and backslash mean something."""
+    return re.sub(r"([\\,=])", r"\\\1", value)
 
 
 def with_query(path: str, params: Params) -> str:
-    """`path` with `params` in its query: they replace those of the same name; None is dropped.
+    """`path` with `params` in its query, where they replace those of the same name."""
+    query = {key: value for key, value in check_query(params).items() if value != []}
+    if not query:
+        return path
 
-    True and False are "true" and "false", a list or tuple repeats its key.
-    """
-    if params is not None and not isinstance(params, Mapping):
-        raise TypeError("query parameters are a mapping, not %s" % type(params).__name__)
-    if not params:
-        return path
-    new = {key: [one for one in (value if isinstance(value, (list, tuple)) else (value,)) if one is not None]
-           for key, value in params.items()}
-    new = {key: values for key, values in new.items() if values}
-    if not new:
-        return path
-    path, _, query = path.partition("?")
-    kept = [part for part in query.split("&") if part and urllib.parse.unquote_plus(part.partition("=")[0]) not in new]
-    pairs = [(key, str(one).lower() if isinstance(one, bool) else str(one))
-             for key, values in new.items() for one in values]
-    return path + "?" + "&".join(kept + [urllib.parse.urlencode(pairs)])
+    path, _, before = path.partition("?")
+    parts = [part for part in before.split("&") if part]
+    kept = [part for part in parts if urllib.parse.unquote_plus(part.split("=")[0]) not in query]
+    return path + "?" + "&".join(kept + [urllib.parse.urlencode(query, doseq=True)])
 
 
 def split_query(path: str) -> Dict[str, str]:
@@ -366,9 +546,9 @@ def split_query(path: str) -> Dict[str, str]:
 
 def api_root(group: str, version: str) -> str:
     """/api/v1 or /apis/<group>/<version>."""
-    if group:
-        return "/apis/%s/%s" % (segment(group, "group"), segment(version, "version"))
-    return "/api/" + segment(version, "version")
+    if not group:
+        return "/api/" + segment(version, "version")
+    return "/apis/%s/%s" % (segment(group, "group"), segment(version, "version"))
 
 
 def split_api_version(api_version: str) -> Tuple[str, str]:
@@ -380,7 +560,7 @@ def split_api_version(api_version: str) -> Tuple[str, str]:
 
 
 class Address(NamedTuple):
-    """Where a URL leads: `target` is path and query, `authority` what Host says (no default port)."""
+    """Where a URL leads: `target` is path and query, `authority` what Host says."""
 
     secure: bool
     host: str
@@ -388,90 +568,480 @@ class Address(NamedTuple):
     authority: str
     target: str
 
+    @property
+    def name(self) -> str:
+        """The host as TLS knows it: without a zone (RFC 6874) and the DNS root's dot."""
+        return self.host.partition("%")[0].rstrip(".")
+
+    @property
+    def place(self) -> str:
+        """host:port, for people and proxies."""
+        return join_port(self.host.partition("%")[0], self.port)
+
+
+def join_port(host: str, port: int) -> str:
+    """host:port, with brackets around an IPv6 address."""
+    return "%s:%d" % ("[%s]" % host if ":" in host else host, port)
+
 
 def split_url(url: str, schemes: Tuple[str, str]) -> Address:
-    """The Address of `url`, whose scheme is one of (plain, secure); ValueError for anything else in it."""
-    if not isinstance(url, str):
-        raise TypeError("an address is a str, not %s" % type(url).__name__)
+    """The Address of `url`, whose scheme is one of (plain, secure); ValueError for anything else."""
+    expect(url, str, "address")
     if re.search(_UNPRINTABLE, url) or not url.isascii():
         raise ValueError("an address can't hold spaces, control characters or non-ASCII ones")
+
     parts = urllib.parse.urlsplit(url)
     if parts.scheme not in schemes or not parts.hostname:
         raise ValueError("an address starts with %s:// or %s:// and a host" % schemes)
     if "@" in parts.netloc or "#" in url:
         raise ValueError("an address can't hold a user name, a password or a fragment")
+
     secure = parts.scheme == schemes[1]
-    port = parts.port or (443 if secure else 80)
-    host = parts.hostname
-    bracketed = "[%s]" % host.partition("%")[0] if ":" in host else host  # RFC 6874: a zone is never sent
-    authority = bracketed if port == (443 if secure else 80) else "%s:%d" % (bracketed, port)
-    return Address(secure, host, port, authority, (parts.path or "/") + ("?" + parts.query if parts.query else ""))
+    usual = 443 if secure else 80
+    port = parts.port or usual
+    authority = join_port(parts.hostname.partition("%")[0], port)
+    if port == usual:
+        authority = authority.rpartition(":")[0]
+    target = (parts.path or "/") + ("?" + parts.query if parts.query else "")
+    return Address(secure, parts.hostname, port, authority, target)
 
 
 @functools.lru_cache(maxsize=64)
 def base_address(url: str) -> Address:
-    """split_url for the few addresses that clusters have, which every request asks for."""
+    """split_url for the few addresses that clusters have, which every request needs."""
     return split_url(url, ("http", "https"))
 
 
-def check_headers(headers: Optional[Mapping[str, str]]) -> Dict[str, str]:
-    """A copy; ValueError for what could end a header line. Values are never repeated: they may be secret."""
+def check_headers(headers: Optional[HeaderLines]) -> Dict[str, Union[str, Sequence[str]]]:
+    """A copy; ValueError for what could end a header line. Values, perhaps secret, are not repeated."""
     if headers is None:
         return {}
-    if not isinstance(headers, Mapping):
-        raise TypeError("headers is a mapping, not %s" % type(headers).__name__)
+
+    expect(headers, Mapping, "headers")
     for name, value in headers.items():
-        if not isinstance(name, str) or not isinstance(value, str):
-            raise TypeError("header names and values are str")
-        if not re.fullmatch(_TOKEN, name) or re.search(_CONTROL, value.replace("\t", "")):
-            raise ValueError("header %r has a character that is not allowed" % name)
-        if max(value, default="") > "\xff":
-            raise ValueError("header %r is not Latin-1" % name)
+        expect(name, str, "header name")
+        values = value if isinstance(value, (list, tuple)) else (value,)
+        for line in values:
+            expect(line, str, "header %r" % name)
+            if not re.fullmatch(_TOKEN, name) or re.search(_CONTROL, line.replace("\t", "")):
+                raise ValueError("header %r has a character that is not allowed" % name)
+            if max(line, default="") > "\xff":
+                raise ValueError("header %r is not Latin-1" % name)
     return dict(headers)
 
 
 def check_protocols(protocols: Sequence[str]) -> None:
-    """ValueError unless these are names of WebSocket subprotocols (RFC 6455 4.1); one str is not several."""
-    if isinstance(protocols, str) or not all(isinstance(one, str) and re.fullmatch(_TOKEN, one) for one in protocols):
+    """ValueError unless these are WebSocket subprotocols (RFC 6455 4.1); one str is not several."""
+    if isinstance(protocols, str) or not all(
+            isinstance(name, str) and re.fullmatch(_TOKEN, name) for name in protocols):
         raise ValueError("subprotocols are a sequence of RFC 9110 tokens")
 
 
 # ------------------------------------------------------------------------------
-# 3. Frames
+# 3. YAML
+#
+# The YAML of kubeconfigs and manifests: text in, values out.
+# Right or refused: a value is the one that kubectl reads, or there is none.
+# ------------------------------------------------------------------------------
+
+_YAML_DEPTH = 100  # nodes in one another; the deepest of 8,900 public files has 41
+_YAML_ALIASED = 1_000_000  # characters that the aliases of a text may stand for
+
+# go-yaml's, without what it alone takes for a line break, and byte order marks
+_YAML_ALLOWED = (
+    "[\t\n -~\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]*"
+)
+
+# Patterns exclude a NUL, which ends a document. Pairs are for block style and flow style.
+_YAML_QUOTED = r"""'[^'\0]*(?:''[^'\0]*)*'|"[^"\\\0]*(?:\\[^\0][^"\\\0]*)*\""""
+_YAML_QUOTED_KEY = _YAML_QUOTED.replace(r"\0", r"\0\n")
+_YAML_MORE = (
+    r"(?:[^\n\0:#]*[^ \t\n\0:#]|[ \t]*:(?=[^ \t\n])|(?<=[^ \t\n])#)*",
+    r"(?:[^\n\0:#,?\[\]{}]*[^ \t\n\0:#,?\[\]{}]|[ \t]*:(?=[^ \t\n,?\[\]{}])|(?<=[^ \t\n])#)*",
+)
+_YAML_PLAIN = (
+    r"""(?:[^ \t\n\0\-?:,\[\]{}#&*!|>'"%@`]|[-?:](?=[^ \t\n]))""" + _YAML_MORE[0],
+    r"""(?:[^ \t\n\0\-?:,\[\]{}#&*!|>'"%@`]|-(?=[^ \t\n,?:\[\]{}#]))""" + _YAML_MORE[1],
+)
+_YAML_KEY = (  # a lookahead and a reference to its group: whole or not at all, no second try
+    rf"(?=({_YAML_QUOTED_KEY}|{_YAML_PLAIN[0]}))\1[ \t]*:(?=[ \t\n])",
+    rf"(?=({_YAML_QUOTED_KEY}))\1[ \t]*:|(?=({_YAML_PLAIN[1]}))\2[ \t]*:(?=[ \t\n])",
+)
+_YAML_FOLDED = r"(?m)(^[^ \t\n].*)(\n+)(?=[^ \t\n])"
+_YAML_GAP = r"[ \t\n]*(?:(?<=[ \t\n])#.*\n[ \t\n]*)*"
+_YAML_LINE_END = r"[ \t]*(?:(?<=[ \t])#.*)?\n[ \n]*(?:#.*\n[ \n]*)*"
+_YAML_DIRECTIVE = r"(?:(?<=\n)%YAML 1\.1[ \t]*\n[ \n]*(?:#.*\n[ \n]*)*(?=\0-))?"
+_YAML_DOCUMENT_END = r"\0\.\." + _YAML_LINE_END + _YAML_DIRECTIVE
+_YAML_NAME = r"[&*][0-9A-Za-z_-]+(?=[ \t\n,\]}])(?!(?:[ \t]*(?:#.*)?\n)*[ \t]*[&*])"
+
+# The inside of quotes: escapes, and blanks that line breaks fold
+_YAML_ESCAPE = {
+    "'": r"''|[ \t]+(?:\n[ \t\n]*)?|\n[ \t\n]*",
+    '"': r"\\(?:x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|\n[ \t\n]*|.)"
+    r"|[ \t]+(?:\n[ \t\n]*)?|\n[ \t\n]*",
+}
+_YAML_ESCAPED = dict(
+    zip("0abt\tnvfre \"'/\\N_LP", "\0\a\b\t\t\n\v\f\r\x1b \"'/\\\x85\xa0\u2028\u2029")
+)
+
+# Plain scalars as go-yaml 2 resolves them: YAML 1.1 without base 60; a date stays a string
+_YAML_WORDS: Dict[str, Any] = {
+    **dict.fromkeys("~ null Null NULL".split()),
+    **dict.fromkeys("true True TRUE yes Yes YES on On ON y Y".split(), True),
+    **dict.fromkeys("false False FALSE no No NO off Off OFF n N".split(), False),
+}
+_YAML_INTEGER = (
+    "[-+]?(?:0[xX][0-9a-fA-F]{1,15}|0[bB][01]{1,62}|0[oO]?[0-7]{1,20}|[1-9][0-9]{0,17}|0)"
+    "|[1-9][0-9]{18}"
+)
+_YAML_ODD = (  # near or over 64 bits, not in JSON, or read by Go's parsers and nobody else's
+    r"[-+]?(?:0[xX][0-9a-fA-F]+|0[oO]?[0-7]+|[1-9][0-9]{18,19}|\.(?:inf|Inf|INF|nan|NaN|NAN))"
+    r"|[-+]?0[bB][-+01]+|\.(?=.*_)[0-9_]+(?:[eE][-+]?[0-9_]+)?"
+    r"|[-+]?[0-9.]+[eE][-+]?[0-9]{3,}|[-+]?[0-9]{200}[0-9.eE+-]*"
+)
+_YAML_FLOAT = r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
+
+
+def read_yaml(text: Union[str, bytes]) -> List[Any]:
+    """The documents of a YAML or JSON text, as kubectl reads them; None for an empty one.
+
+    ValueError, with line and column, for what is no YAML and for what has no certain meaning:
+    a key given twice, merge keys, tags, numbers and keys that JSON cannot have.
+    """
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "surrogateescape")  # a wrong byte is no allowed character
+
+    text = "\n" + text.lstrip("\ufeff").replace("\r\n", "\n")
+    reader = _YamlReader(text + "\n" * (text[-1] != "\n"))  # kubectl ends each line
+    try:
+        return reader.documents()
+    except RecursionError:
+        reader.refuse("nested too deeply")
+
+
+class _YamlReader:
+    """Reads from `at` on. A node leaves it at the next token, in block style on another line.
+
+    `parent` is the column of the block collection round a node, -1 outside of any.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.at = 0
+
+        self._depth = 0
+        self._flow = 0  # brackets that are open
+        self._anchors: Dict[str, Tuple[Any, int]] = {}  # value, characters that it stands for
+        self._aliased = 0
+
+    @property
+    def column(self) -> int:
+        return self.at - self.text.rfind("\n", 0, self.at) - 1
+
+    def refuse(self, reason: str) -> NoReturn:
+        line = self.text.count("\n", 0, self.at)
+        raise ValueError(
+            "line %d, column %d: %s; `kubectl patch --local --type merge -p \"{}\" -o json -f FILE`"
+            " prints the file as JSON" % (line, self.column + 1, reason)
+        ) from None
+
+    def documents(self) -> List[Any]:
+        self._take(_YAML_ALLOWED)
+        if self.at < len(self.text):
+            self.refuse("a character that YAML does not allow")
+
+        # kubectl too cuts the text at markers before it looks for quotes and brackets
+        self.text = re.sub(r"\n(?:-(?=--)|\.(?=\.\.[ \t\n]))", "\n\0", self.text) + "\0"
+        self.at = 0
+        self._end()
+        self._take(_YAML_DIRECTIVE)
+        documents: List[Any] = []
+        marker = ""
+        while True:
+            first = self.text[self.at]
+            documents += [self._node(-1)] if first != "\0" else [None][: len(marker)]
+            while self.text[self.at] == first == "{":  # JSON as kubectl prints it
+                documents.append(self._node(-1))
+
+            self._take(_YAML_DOCUMENT_END)
+            marker = self._take("\0--")
+            if not marker:
+                break
+
+            self._end()
+            self._anchors = {}
+
+        if self.at < len(self.text) - 1:
+            self.refuse("neither a key nor a value may begin here")
+
+        return documents
+
+    def _take(self, pattern: str) -> str:
+        """The text that matches here, which is passed, or an empty one."""
+        match = re.compile(pattern).match(self.text, self.at)
+        text = match[0] if match else ""
+        self.at += len(text)
+        return text
+
+    def _end(self) -> None:
+        """Pass what may stand behind a node."""
+        if not self._take(_YAML_GAP if self._flow else _YAML_LINE_END) and not self._flow:
+            self.refuse("neither a comment nor the end of the line")
+
+    def _node(self, parent: int, beside: bool = False) -> Any:
+        """A node; `beside` a key or an anchor it is no block collection."""
+        self._depth += 1
+        if self._depth > _YAML_DEPTH:
+            self.refuse("nested too deeply")
+
+        sign = self.text[self.at]
+        if sign in "[{":
+            value: Any = self._collection("]" if sign == "[" else "}")
+        elif sign in "&*":
+            value = self._anchored(parent, beside)
+        elif sign in "|>" and not self._flow:
+            value = self._block_scalar(parent)
+        elif not beside and not self._flow:
+            value = self._sequence() or self._mapping() or self._scalar(parent)
+        else:
+            value = self._scalar(parent)
+
+        self._depth -= 1
+        return value
+
+    def _value(self, parent: int, beside: bool = True, indentless: bool = False) -> Any:
+        """What a dash, a key or an anchor has: beside it, below it or nothing."""
+        if self._flow or not self._take(_YAML_LINE_END):
+            self._take(_YAML_GAP)
+            return self._node(parent, beside)
+
+        if indentless and self.column == parent:
+            return self._sequence() or None
+
+        return self._node(parent) if self.column > parent else None
+
+    def _sequence(self) -> List[Any]:
+        column = self.column
+        items: List[Any] = []
+        while self.column == column and self._take(r"-(?: +(?![ \t])|(?=\n))"):
+            items.append(self._value(column, False))
+
+        return items
+
+    def _mapping(self) -> Dict[str, Any]:
+        column = self.column
+        mapping: Dict[str, Any] = {}
+        while self.column == column:
+            key = self._key(mapping)
+            if key is None:
+                break
+
+            mapping[key] = self._value(column, True, True)
+
+        return mapping
+
+    def _key(self, mapping: Dict[str, Any]) -> Optional[str]:
+        match = re.compile(_YAML_KEY[self._flow > 0]).match(self.text, self.at)
+        if not match:
+            return None
+
+        text = match[0][:-1].rstrip(" \t")
+        key: Any = self._unquote(text) if text[0] in "'\"" else self._resolve(text)
+        if isinstance(key, bool) or isinstance(key, int) and str(key) == text:
+            key = str(key).lower()
+        if not isinstance(key, str) or text == "<<":
+            self.refuse("a merge key, or one that is no string in JSON")
+        if key in mapping:
+            self.refuse("a key that the mapping has already")
+
+        self.at = match.end()
+        return key
+
+    def _collection(self, closing: str) -> Any:
+        """A collection in flow style."""
+        entries: Dict[Any, Any] = {}
+        self._flow += 1
+        self._take("." + _YAML_GAP)
+        while self.text[self.at] != closing:
+            key = self._key(entries) if closing == "}" else len(entries)
+            if key is None:
+                self.refuse("a key was expected here")
+
+            entries[key] = self._value(-1)
+            if not self._take("," + _YAML_GAP) and self.text[self.at] != closing:
+                self.refuse('neither "," nor "%s"' % closing)
+
+        self._flow -= 1
+        self.at += 1
+        self._end()
+        return entries if closing == "}" else list(entries.values())
+
+    def _anchored(self, parent: int, beside: bool) -> Any:
+        """An alias, or a node with an anchor."""
+        name = self._take(_YAML_NAME)
+        if name[:1] == "&":
+            self._anchors.pop(name, None)
+            start = self.at + self._aliased
+            value = self._value(parent, True, beside)
+            self._anchors.setdefault(name, (value, self.at + self._aliased - start))
+            return value
+
+        name = "&" + name[1:]
+        if name not in self._anchors:
+            self.refuse("an alias without an anchor before it, or an anchor of an anchor")
+
+        value, size = self._anchors[name]
+        self._aliased += size
+        if self._aliased > _YAML_ALIASED:
+            self.refuse("aliases that stand for too much")
+
+        self._end()
+        return value
+
+    def _block_scalar(self, parent: int) -> str:
+        header = self._take(r"[|>](?:[1-9]?[-+]?|[-+][1-9])(?=[ \t]*(?:(?<=[ \t])#.*)?\n)")
+        if not header:
+            self.refuse("not the header of a block scalar")
+
+        self._take(".*")
+        start = self.at
+        gap = self._take(r"[ \n]*")
+        digit = header.strip("|>+-")
+        indent = max(parent, 0) + int(digit) if digit else max(parent + 1, 1, self.column)
+        if " " * (indent + 1) + "\n" in gap or self.text[self.at] == "\t":
+            self.refuse("indented unlike the lines before it")
+
+        self.at = start
+        text = self._take(r"(?s).*?(?=\n {0,%d}[^ \n])" % (indent - 1))
+        text = (re.sub("\n {1,%d}" % indent, "\n", text) + "\n")[1:]
+        self._end()
+
+        if header[0] == ">":
+            text = re.sub(_YAML_FOLDED, lambda fold: fold[1] + _fold_yaml(fold[2]), text)
+        if "+" in header:
+            return text
+
+        content = text.rstrip("\n")
+        return content + "\n" if content and "-" not in header else content
+
+    def _scalar(self, parent: int) -> Any:
+        quoted = self._take(_YAML_QUOTED)
+        if quoted:
+            value = self._unquote(quoted)
+            self._end()
+            return value
+
+        start = self.at
+        text = more = self._take(_YAML_PLAIN[self._flow > 0])
+        if not text:
+            self.refuse("no value that this reader knows begins so")
+
+        while more:
+            end = self.at
+            self._end()
+            gap = self.text[end:self.at]
+            if "\n" not in gap or "#" in gap or self.column <= parent:
+                break
+
+            more = self._take(r"(?!\t)" + _YAML_MORE[self._flow > 0])
+            text += _fold_yaml(gap) * bool(more) + more
+
+        end, self.at = self.at, start
+        value = self._resolve(text)
+        self.at = end
+        return value
+
+    def _resolve(self, text: str) -> Any:
+        """The value of a plain scalar."""
+        if text in _YAML_WORDS:
+            return _YAML_WORDS[text]
+
+        if text[0] not in "+-.0123456789":
+            return text
+
+        digits = text if text[0] == "." else text.replace("_", "")
+        if re.fullmatch(_YAML_INTEGER, digits):
+            return int(re.sub("^([-+]?0)(?=[0-9])", r"\1o", digits), 0)
+
+        if re.fullmatch(_YAML_ODD, digits):
+            self.refuse("a number that JSON or its 64 bits cannot have")
+
+        if not re.fullmatch(_YAML_FLOAT, digits):
+            return text
+
+        number = float(digits)
+        return int(number) if number.is_integer() else number
+
+    def _unquote(self, scalar: str) -> str:
+        try:
+            text = re.sub(_YAML_ESCAPE[scalar[0]], _unescape_yaml, scalar[1:-1])
+            return text.encode("utf-16", "surrogatepass").decode("utf-16")  # pairs, as in JSON
+        except (KeyError, UnicodeDecodeError):
+            self.refuse("an escape that YAML does not have")
+
+
+def _unescape_yaml(match: Match[str]) -> str:
+    text = match[0]
+    if "\n" in text:
+        return _fold_yaml(text).strip(" " * (text[0] == "\\"))
+
+    if text[0] in " \t":
+        return text
+
+    return _YAML_ESCAPED[text[1]] if len(text) == 2 else text.encode().decode("unicode_escape")
+
+
+def _fold_yaml(gap: str) -> str:
+    return "\n" * (gap.count("\n") - 1) or " "
+
+
+# ------------------------------------------------------------------------------
+# 4. Frames
 #
 # RFC 6455 sections 4, 5 and 7, and the heads of HTTP answers. Bytes in, values
 # out: no socket, no thread, no clock. Too few bytes give None; bytes that can
 # never become legal raise.
 # ------------------------------------------------------------------------------
 
-CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
-NORMAL, GOING_AWAY, PROTOCOL_ERROR, NO_CODE, ABNORMAL, BAD_DATA, TOO_BIG, RESTART = (
-    1000, 1001, 1002, 1005, 1006, 1007, 1009, 1012)
-_FIRST_OCTETS = {0x00: CONTINUATION, 0x80: CONTINUATION, 0x01: TEXT, 0x81: TEXT, 0x02: BINARY, 0x82: BINARY,
-                 0x88: CLOSE, 0x89: PING, 0x8A: PONG}  # of frames that are legal, with 0x80 for the last of a message
-MAX_HEAD = 64 * 1024  # octets of an answer's status line and headers
-_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10  # RFC 6455 5.2
+NORMAL, GOING_AWAY, PROTOCOL_ERROR, NO_CODE, ABNORMAL = 1000, 1001, 1002, 1005, 1006  # 7.4.1
+BAD_DATA, TOO_BIG, RESTART = 1007, 1009, 1012
+
+_FIRST_BYTES = {  # of frames that are legal; 0x80 marks the last of a message
+    0x00: CONTINUATION, 0x80: CONTINUATION,
+    0x01: TEXT, 0x81: TEXT,
+    0x02: BINARY, 0x82: BINARY,
+    0x88: CLOSE, 0x89: PING, 0x8A: PONG,
+}
+MAX_CONTROL = 125  # bytes in a control frame (5.5)
+MAX_HEAD = 64 * KiB  # bytes of status line and headers; Go's servers send at most 1 MiB, mostly < 1 KiB
+SMALL_BUFFER, LARGE_BUFFER = 4 * KiB, 256 * KiB  # an idle watch keeps the small one
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # 1.3
 
 
 @functools.lru_cache(maxsize=256)
-def _mask_table(octet: int) -> bytes:
-    return bytes(value ^ octet for value in range(256))
+def _mask_table(byte: int) -> bytes:
+    return bytes(value ^ byte for value in range(256))
 
 
 def apply_mask(data: bytes, key: bytes, head: bytes = b"") -> Union[bytes, bytearray]:
-    """`head`, then `data` XOR the four octets of `key` (5.3)."""
+    """`head`, then `data` XOR the four bytes of `key` (5.3)."""
     size, start = len(data), len(head)
-    if size < 450:  # measured: one big integer is faster below 400 to 520 octets, translate above
-        return head + (int.from_bytes(data, "little") ^ int.from_bytes((key * (size // 4 + 1))[:size], "little")).to_bytes(
-            size, "little")
+    if size < 450:  # measured: one big integer is faster below 400 to 520 bytes, translate above
+        mask = (key * (size // 4 + 1))[:size]
+        masked = int.from_bytes(data, "little") ^ int.from_bytes(mask, "little")
+        return head + masked.to_bytes(size, "little")
+
     out = bytearray(head)
-    out += data  # where it is masked, too: to put 1 MB together afterwards takes as long as the masking, 1.2 ms
+    out += data  # masked where it lies: to put 1 MB together later takes as long as masking it
     for offset in range(4):
         out[start + offset::4] = out[start + offset::4].translate(_mask_table(key[offset]))
     return out
 
 
-def encode_frame(opcode: int, payload: bytes, key: bytes, fin: bool = True) -> Union[bytes, bytearray]:
+def encode_frame(
+    opcode: int, payload: bytes, key: bytes, fin: bool = True,
+) -> Union[bytes, bytearray]:
     """A client's frame, masked with `key` (5.2): an argument, so that tests are exact."""
     first, size = (0x80 if fin else 0) | opcode, len(payload)
     if size < 126:
@@ -488,20 +1058,23 @@ def _legal_close_code(code: int) -> bool:
 
 
 def encode_close(code: int, reason: str = "") -> bytes:
-    """The payload of a close frame: at most 125 octets, the reason cut at a character."""
+    """The payload of a close frame: at most 125 bytes, the reason cut at a character."""
     if not _legal_close_code(code):
         raise ValueError("close code %r can't be sent" % (code,))
-    return code.to_bytes(2, "big") + reason.encode()[:123].decode("utf-8", "ignore").encode()
+    text = reason.encode()[:MAX_CONTROL - 2].decode("utf-8", "ignore")
+    return code.to_bytes(2, "big") + text.encode()
 
 
 def parse_close(payload: bytes) -> Tuple[int, str]:
     """(code, reason) of a close frame; ProtocolError for one that is not legal."""
     if not payload:
         return NO_CODE, ""
+    if len(payload) < 2:
+        raise ProtocolError(PROTOCOL_ERROR, "close frame with one byte")
+
     code = int.from_bytes(payload[:2], "big")
-    if len(payload) < 2 or not _legal_close_code(code):
-        what = "one octet" if len(payload) < 2 else "code %d" % code
-        raise ProtocolError(PROTOCOL_ERROR, "close frame with " + what)
+    if not _legal_close_code(code):
+        raise ProtocolError(PROTOCOL_ERROR, "close frame with code %d" % code)
     try:
         return code, payload[2:].decode()
     except UnicodeDecodeError:
@@ -509,26 +1082,27 @@ def parse_close(payload: bytes) -> Tuple[int, str]:
 
 
 class MessageReader:
-    """Octets in, messages and control frames out, in order and no further than asked for.
+    """Bytes in, messages and control frames out, in order and no further than asked for.
 
-    The octets lie in one buffer, [_start:_end], which the caller receives into. Text is
+    The bytes lie in one buffer, [_start:_end], which the caller receives into. Text is
     decoded as it comes, so what is not UTF-8 is refused at once and nothing is read twice.
     """
 
     def __init__(self, max_size: int) -> None:
-        self._max_size = max_size  # octets of one message
-        self._buffer = memoryview(bytearray(4096))  # small: an idle watch keeps it; grows to 256 KiB under load
-        self._start = self._end = 0
+        self._max_size = max_size  # bytes of one message
+        self._buffer = memoryview(bytearray(SMALL_BUFFER))
+        self._start = 0
+        self._end = 0
         self._opcode = 0  # of the message that is being assembled, 0 when there is none
         self._fin = False  # the frame at hand is its last
-        self._left = -1  # octets of the frame at hand still to come, -1 between frames
-        self._size = 0  # octets of the message so far, announced ones included
+        self._left = -1  # bytes of the frame at hand still to come, -1 between frames
+        self._size = 0  # bytes of the message so far, announced ones included
         self._tail = b""  # of a character that was cut
         self._text = io.StringIO()
-        self._octets = bytearray()
+        self._bytes = bytearray()
 
     def space(self) -> memoryview:
-        """Where to receive the next octets."""
+        """Where to receive the next bytes."""
         kept = self._end - self._start
         if not kept:
             self._start = self._end = 0
@@ -538,49 +1112,57 @@ class MessageReader:
         return self._buffer[self._end:]
 
     def received(self, count: int) -> None:
-        """`count` octets now lie in `space`."""
+        """`count` bytes now lie in `space`."""
         self._end += count
-        if self._end == len(self._buffer) < 256 * 1024:
+        if self._end == len(self._buffer) < LARGE_BUFFER:
             self._buffer, old = memoryview(bytearray(4 * self._end)), self._buffer
             self._buffer[:self._end] = old
 
+    def feed(self, data: bytes) -> None:
+        """Bytes that were received elsewhere: those that came along with the 101."""
+        while data:
+            space = self.space()[:len(data)]
+            space[:], data = data[:len(space)], data[len(space):]
+            self.received(len(space))
+
     def next(self) -> Optional[Tuple[int, Union[str, bytes]]]:
-        """(TEXT, str), (BINARY, bytes) or (CLOSE | PING | PONG, bytes); None when octets are missing."""
+        """(TEXT, str), (BINARY, bytes) or (CLOSE | PING | PONG, bytes); None: bytes are missing."""
         while True:
             if self._left >= 0:
                 if not self._take():
                     return None
                 if self._fin:
                     return self._whole()
+
             buffer, start, end = self._buffer, self._start, self._end
             if end - start < 2:
                 return None
+
             first, size, body = buffer[start], buffer[start + 1], start + 2
-            opcode = _FIRST_OCTETS.get(first)
+            opcode = _FIRST_BYTES.get(first)
             if opcode is None or size > 127:
-                raise ProtocolError(PROTOCOL_ERROR, "frame with a mask" if size > 127 else
-                                    "frame with flags and opcode 0x%02x" % first)  # 5.2, 5.5: no fragmented control frame
-            if size > 125:
+                raise self._illegal(first, size)
+            if size > MAX_CONTROL:
                 if opcode >= CLOSE:
-                    raise ProtocolError(PROTOCOL_ERROR, "control frame of more than 125 octets")  # 5.5
-                width = 2 if size == 126 else 8
-                body += width
+                    raise ProtocolError(PROTOCOL_ERROR, "control frame of more than 125 bytes")  # 5.5
+                body += 2 if size == 126 else 8
                 if body > end:
                     return None
-                size = buffer[start + 2] << 8 | buffer[start + 3] if width == 2 else int.from_bytes(buffer[start + 2:body], "big")
-                if size < (126 if width == 2 else 1 << 16) or size >> 63:
-                    raise ProtocolError(PROTOCOL_ERROR, "frame length %d in %d octets" % (size, width))  # 5.2: minimal
+                size = self._length(buffer[start + 2:body])
+
             if opcode >= CLOSE:
                 if body + size > end:
                     return None
                 self._start = body + size
                 return opcode, bytes(buffer[body:self._start])
+
             if bool(opcode) == bool(self._opcode):  # 5.4
-                raise ProtocolError(PROTOCOL_ERROR, "a new message in a fragmented one" if opcode else
-                                    "continuation of nothing")
+                raise ProtocolError(PROTOCOL_ERROR, "a new message in a fragmented one" if opcode
+                                    else "continuation of nothing")
             if self._size + size > self._max_size:
-                raise ProtocolError(TOO_BIG, "message of more than %d octets" % self._max_size)
-            if first > 0x80 and body + size <= end:  # whole and alone: the usual case, decoded where it lies
+                raise ProtocolError(TOO_BIG, "message of more than %d bytes" % self._max_size)
+
+            if first > 0x80 and body + size <= end:  # whole and alone: decoded where it lies
                 self._start = body + size
                 if opcode == BINARY:
                     return opcode, bytes(buffer[body:self._start])
@@ -588,9 +1170,24 @@ class MessageReader:
                     return opcode, str(buffer[body:self._start], "utf-8")
                 except UnicodeDecodeError:
                     raise ProtocolError(BAD_DATA, "text is not UTF-8") from None
+
             self._start, self._left, self._fin = body, size, first >= 0x80
             self._size += size
             self._opcode = opcode or self._opcode
+
+    @staticmethod
+    def _illegal(first: int, size: int) -> ProtocolError:
+        if size > 127:
+            return ProtocolError(PROTOCOL_ERROR, "frame with a mask")
+        return ProtocolError(PROTOCOL_ERROR, "frame with flags and opcode 0x%02x" % first)  # 5.2, 5.5
+
+    @staticmethod
+    def _length(field: memoryview) -> int:
+        size = int.from_bytes(field, "big")
+        if size < (126 if len(field) == 2 else 1 << 16) or size >> 63:  # 5.2: minimal
+            text = "frame length %d in %d bytes" % (size, len(field))
+            raise ProtocolError(PROTOCOL_ERROR, text)
+        return size
 
     def _take(self) -> bool:
         """Move what is here of the frame at hand to its message; True when it is complete."""
@@ -599,8 +1196,9 @@ class MessageReader:
         self._start += count
         self._left -= count
         done = not self._left
+
         if self._opcode == BINARY:
-            self._octets += piece
+            self._bytes += piece
         else:
             data = self._tail + bytes(piece) if self._tail else piece
             try:
@@ -609,6 +1207,7 @@ class MessageReader:
                 raise ProtocolError(BAD_DATA, "text is not UTF-8") from None
             self._text.write(text)
             self._tail = bytes(data[used:])
+
         if done:
             self._left = -1
         return done
@@ -618,18 +1217,8 @@ class MessageReader:
         if opcode == TEXT:
             text, self._text = self._text.getvalue(), io.StringIO()
             return opcode, text
-        octets, self._octets = bytes(self._octets), bytearray()
-        return opcode, octets
-
-
-def handshake_request(address: Address, key: str, headers: Mapping[str, str], protocols: Sequence[str]) -> bytes:
-    """The upgrade request (4.1). Lower-case "websocket": Headlamp compares it exactly."""
-    lines = ["GET %s HTTP/1.1" % address.target, "Host: " + address.authority, "Upgrade: websocket",
-             "Connection: Upgrade", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: " + key]
-    if protocols:  # on one line, ", " between: Headlamp strips its own only then
-        lines.append("Sec-WebSocket-Protocol: " + ", ".join(protocols))
-    lines += ["%s: %s" % pair for pair in headers.items()]
-    return "\r\n".join(lines + ["", ""]).encode("latin-1")
+        data, self._bytes = bytes(self._bytes), bytearray()
+        return opcode, data
 
 
 class BadAnswer(OSError):
@@ -641,7 +1230,7 @@ class TooLarge(BadAnswer):
 
 
 class Headers(Mapping[str, str]):
-    """The headers of an answer: found in any case, listed in lower case; several of one name are joined by ", "."""
+    """Headers of an answer: found in any case, listed in lower case, several joined by ", "."""
 
     def __init__(self, lines: Iterable[Tuple[str, str]] = ()) -> None:
         self._values: Dict[str, List[str]] = {}
@@ -663,7 +1252,8 @@ class Headers(Mapping[str, str]):
 
     def tokens(self, name: str) -> List[str]:
         """The comma-separated elements of one header, in lower case."""
-        return [part.strip(" \t").lower() for value in self.get_all(name) for part in value.split(",")]
+        values = self.get_all(name)
+        return [part.strip(" \t").lower() for value in values for part in value.split(",")]
 
 
 class Head(NamedTuple):
@@ -674,58 +1264,216 @@ class Head(NamedTuple):
     reason: str
     headers: Headers
 
+    @property
+    def is_interim(self) -> bool:
+        """Whether another answer follows this one (RFC 9110 15.2)."""
+        return self.status < 200 and self.status != 101
 
-_HEAD = (r"HTTP/1\.([01]) ([1-5]\d\d)(?: ([^\x00-\x08\x0a-\x1f]*))?\r\n"
-         r"((?:" + _TOKEN + r":[^\x00-\x08\x0a-\x1f]*\r\n)*)\r\n")
+
+_TEXT = r"[^\x00-\x08\x0a-\x1f]*"  # of a reason or a value: no control character but the tab
+_HEAD = r"HTTP/1\.([01]) ([1-9]\d\d)(?: (%s))?\r\n((?:%s:%s\r\n)*)\r\n" % (_TEXT, _TOKEN, _TEXT)
 _LINE = r"([^:]+):([^\r]*)\r\n"
+_FOLD = r"\r\n[ \t]+"
 
 
 def parse_head(data: bytes) -> Head:
-    """The Head of `data`, which ends with the empty line; BadAnswer for what HTTP/1.1 does not allow (folded lines too)."""
-    found = re.fullmatch(_HEAD, data.decode("latin-1"))
-    if not found:
-        raise BadAnswer("the answer is not HTTP/1.1")
-    minor, status, reason, lines = found.groups()
+    """The Head of `data`, which ends with the empty line; BadAnswer for what HTTP/1.1 does not allow."""
+    text = data.decode("latin-1")
+    head = re.fullmatch(_HEAD, text)
+    if not head and re.search(r"(?s)\r\n.*" + _FOLD, text):  # RFC 9112 5.2: folding is a space
+        head = re.fullmatch(_HEAD, re.sub(_FOLD, " ", text))
+    if not head:
+        raise BadAnswer("that is TLS: is the address https://?" if text[:2] == "\x15\x03" else
+                        "the answer is not HTTP/1.1")
+
+    minor, status, reason, lines = head.groups()
     return Head(int(minor), int(status), reason or "", Headers(re.findall(_LINE, lines)))
+
+
+def content_length(head: Head) -> Optional[int]:
+    """What Content-Length says, None without one; BadAnswer for several or for what is no number."""
+    values = head.headers.tokens("Content-Length")
+    if not values:
+        return None
+    if len(set(values)) > 1 or not re.fullmatch("[0-9]{1,99}", values[0]):
+        raise BadAnswer("an answer with a Content-Length that is not one")
+    return int(values[0])
+
+
+def encode_head(first: str, headers: HeaderLines) -> bytes:
+    """The head of a request: its first line and its headers, some of which may have several lines."""
+    rows = [first]
+    for name, value in headers.items():
+        values = (value,) if isinstance(value, str) else value
+        rows += ["%s: %s" % (name, line) for line in values]
+    return "\r\n".join(rows + ["", ""]).encode("latin-1")
+
+
+def handshake_request(
+    address: Address, key: str, headers: HeaderLines, protocols: Sequence[str],
+) -> bytes:
+    """The upgrade request (4.1). Lower-case "websocket": Headlamp compares it exactly."""
+    lines: Dict[str, Any] = {
+        "Host": address.authority,
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": key,
+    }
+    if protocols:  # on one line, ", " between: Headlamp strips its own only then
+        lines["Sec-WebSocket-Protocol"] = ", ".join(protocols)
+    return encode_head("GET %s HTTP/1.1" % address.target, {**lines, **headers})
+
+
+def _sha1(data: bytes) -> bytes:
+    if sys.version_info < (3, 9):
+        return hashlib.sha1(data).digest()
+    return hashlib.sha1(data, usedforsecurity=False).digest()  # FIPS mode refuses it otherwise
 
 
 def check_handshake(head: Head, key: str, protocols: Sequence[str]) -> str:
     """The subprotocol that a 101 chose, or ""; HandshakeError for what 4.1 tells a client to refuse."""
-    accept = base64.b64encode(hashlib.sha1(key.encode() + _GUID).digest()).decode()
+    accept = base64.b64encode(_sha1(key.encode() + _GUID)).decode()
     headers = head.headers
     chosen = headers.get_all("Sec-WebSocket-Protocol")
-    for wrong, ok in (
+    for header, is_right in (
         ("HTTP version", head.minor == 1),
         ("Upgrade", headers.tokens("Upgrade") == ["websocket"]),
         ("Connection", "upgrade" in headers.tokens("Connection")),
         ("Sec-WebSocket-Accept", headers.get_all("Sec-WebSocket-Accept") == [accept]),
-        ("Sec-WebSocket-Extensions", not any(headers.tokens("Sec-WebSocket-Extensions"))),  # we offer none
-        ("Sec-WebSocket-Protocol", not chosen or (len(chosen) == 1 and chosen[0] in protocols)),
+        ("Sec-WebSocket-Extensions", not any(headers.tokens("Sec-WebSocket-Extensions"))),
+        ("Sec-WebSocket-Protocol", not chosen or len(chosen) == 1 and chosen[0] in protocols),
     ):
-        if not ok:
-            raise HandshakeError(head.status, "the answer has a wrong %s" % wrong, phrase="Handshake failed")
+        if not is_right:
+            text = "the answer has a wrong %s" % header
+            raise HandshakeError(head.status, text, phrase="Handshake failed")
     return chosen[0] if chosen else ""
 
 
 # ------------------------------------------------------------------------------
-# 4. Connections
+# 5. Connections
 #
-# TCP, TLS and CONNECT under one deadline. Any thread may end a wait by closing
-# what is waited on; nothing here sleeps, and no lock is held while waiting.
+# TCP, TLS and CONNECT within one Scope. Any thread may end a wait by closing
+# what is waited on; no lock is held while waiting. Locks are reentrant: a signal
+# handler that cancels may interrupt the thread that holds one.
 # ------------------------------------------------------------------------------
 
 FOREVER = 2e6  # seconds, 23 days: the system's calls take no more
+RACE_DELAY = 0.25  # seconds before the next address is tried beside the last (RFC 8305 5)
+CHUNK = 64 * KiB  # bytes that are received at once
+SEAL = 256 * KiB  # bytes that are sealed at once: sealing all of a big message would double it
+_SLICE = None if sys.platform == "linux" else 0.5  # elsewhere shutdown() may not wake a wait
+# (cpython#91913, #154224)
 
 
-class Deadline:
-    """One time budget across several steps; `idle` also bounds each single wait."""
+class Fresh:
+    """What begins anew in a child after os.fork(), each by its method `forked`.
 
-    def __init__(self, seconds: Optional[float] = None, idle: Optional[float] = None) -> None:
+    A child has settings, endpoints and credentials. Connections are the parent's: our copies of
+    their descriptors are closed, without shutdown(). So are streams: none runs here, and cancel()
+    of one returns at once. Locks are new; the collector is as it was before we let it rest.
+    """
+
+    everything: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    @classmethod
+    def after_fork(cls) -> None:
+        """What the system calls in the child."""
+        for thing in list(cls.everything):
+            thing.forked()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    os.register_at_fork(after_in_child=Fresh.after_fork)
+
+
+class Cancel:
+    """A flag that, when set, also closes what its thread may be blocked on.
+
+    `_lock` promises: whatever is held when, or after, the flag is set gets closed.
+    `_latch` is held until the flag is set: waiting for it needs no lock of Python's own, which a
+    signal handler could meet held by the code that it interrupts (threading.Event has one).
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._held: Any = None  # something with close(); guarded by _lock
+        self._latch = threading.Lock()
+        self._latch.acquire()
+        self._unset = [True]
+
+    def is_set(self) -> bool:
+        """Whether it has been set."""
+        return not self._unset
+
+    def set(self) -> None:
+        """From now on: wake whoever waits, close what is held."""
+        try:
+            self._unset.pop()  # atomic: one alone releases the latch
+        except IndexError:
+            return
+        self._latch.release()
+        with self._lock:  # closing too: once let go of, a connection may be another call's
+            if self._held is not None:
+                self._held.close()
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep; True, at once, when it is set."""
+        if self._latch.acquire(timeout=max(0.0, min(seconds, FOREVER))):
+            self._latch.release()
+        return self.is_set()
+
+    def hold(self, held: Any) -> None:
+        """From now on `held` is what `set` closes."""
+        with self._lock:
+            self._held = held
+            if held is not None and self.is_set():
+                held.close()
+
+
+class Scope:
+    """One time budget and one way to be cancelled, handed down whole.
+
+    seconds  until TimeoutError, None for no limit
+    idle     bounds each single wait as well
+    """
+
+    def __init__(
+        self, seconds: Optional[float] = None, idle: Optional[float] = None,
+        cancel: Optional[Cancel] = None,
+    ) -> None:
         self._end = None if seconds is None else time.monotonic() + min(seconds, FOREVER)
         self._idle = idle
+        self._cancel = cancel or Cancel()
+
+    def within(self, seconds: Optional[float] = None, idle: Optional[float] = None) -> Scope:
+        """A part of this one: cancelled with it, over no later."""
+        part = Scope(seconds, idle, self._cancel)
+        ends = [end for end in (self._end, part._end) if end is not None]
+        part._end = min(ends, default=None)
+        return part
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether somebody has cancelled it."""
+        return self._cancel.is_set()
+
+    def cancel(self) -> None:
+        """End all that goes on in it: from any thread, from signal handlers, any number of times."""
+        self._cancel.set()
+
+    def hold(self, held: Any) -> None:
+        """What cancel closes from now on; None for nothing."""
+        self._cancel.hold(held)
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep; True, at once, when cancelled."""
+        return self._cancel.wait(seconds)
 
     def left(self) -> Optional[float]:
-        """Seconds for the next wait, None for no limit; TimeoutError when there are none."""
+        """Seconds for the next wait, None for no limit; TimeoutError, or "cancelled", at the end."""
+        if self._cancel.is_set():
+            raise ConnectionAbortedError("cancelled")
         if self._end is None:
             return self._idle
         left = self._end - time.monotonic()
@@ -733,82 +1481,85 @@ class Deadline:
             raise TimeoutError("no time left")
         return left if self._idle is None else min(left, self._idle)
 
+    def check(self) -> None:
+        """The errors of `left`."""
+        self.left()
 
-class Cancel(threading.Event):
-    """A flag that, when set, also closes what its thread may be blocked on.
+    def acquire(self, lock: Any) -> None:
+        """Take a lock that somebody may hold for long; its errors are those of `left`."""
+        while not lock.acquire(timeout=min(self.left() or 0.1, 0.1)):  # looks at cancel now and then
+            pass
 
-    `_lock` promises: whatever is held when, or after, the flag is set gets closed.
+
+class Aside:
+    """A call in a thread of its own, left behind where it can't be interrupted.
+
+    For the system's name look-up, and for functions of users that give a token.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._lock = threading.Lock()
-        self._held: Any = None  # something with close(); guarded by _lock
+    def __init__(self, name: str, function: Callable[[], Any]) -> None:
+        self._function = function
+        self._done = Cancel()
+        self._result: Any = None
+        self._error: Optional[BaseException] = ConnectionAbortedError("cancelled")
+        self._thread = threading.Thread(target=self._run, name="apiproxy-" + name, daemon=True)
 
-    def set(self) -> None:
-        """From now on: wake whoever waits, close what is held."""
-        with self._lock:  # closing too: once let go of, a connection may be another call's
-            super().set()
-            if self._held is not None:
-                self._held.close()
-
-    def hold(self, held: Any) -> None:
-        """From now on `held` is what `set` closes."""
-        with self._lock:
-            self._held = held
-            late = self.is_set()
-        if late and held is not None:
-            held.close()
-
-
-class _Uncancelled(Cancel):
-    """For calls that nobody can cancel: one for all of them, and it holds nothing."""
-
-    def hold(self, held: Any) -> None:
-        """Nothing to do."""
-
-
-UNCANCELLED = _Uncancelled()
-
-
-class _LookUp:
-    """A name look-up in a thread of its own: the system's can't be interrupted, so it is left behind."""
-
-    def __init__(self, host: str, port: int) -> None:
-        self._done = threading.Event()
-        self._found: Any = ConnectionAbortedError("cancelled")
-
-        def run() -> None:
-            """What the thread does."""
-            try:
-                self._found = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
-            except (OSError, UnicodeError) as error:
-                self._found = error
-            self._done.set()
-
-        threading.Thread(target=run, name="apiproxy-lookup", daemon=True).start()
+    def _run(self) -> None:
+        try:
+            self._result, self._error = self._function(), None
+        except BaseException as error:
+            self._error = error
+        self._done.set()
 
     def close(self) -> None:
         """Wait no longer."""
         self._done.set()
 
-    def wait(self, deadline: Deadline) -> Any:
-        """What getaddrinfo gave, or what it raised."""
-        if not self._done.wait(deadline.left()):
-            raise TimeoutError("name look-up")
-        if isinstance(self._found, UnicodeError):
-            raise OSError("not a host name") from self._found
-        if isinstance(self._found, OSError):
-            raise self._found
-        return self._found
+    def result(self, scope: Scope) -> Any:
+        """What the call gave, or what it raised."""
+        try:
+            self._thread.start()
+        except RuntimeError:  # subinterpreters have no daemon threads, and there may be no more threads
+            self._run()
+        scope.hold(self)
+        try:
+            seconds = scope.left()
+            if not self._done.wait(FOREVER if seconds is None else seconds):
+                raise TimeoutError("no time left")
+            scope.check()
+        finally:
+            scope.hold(None)
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+
+def look_up(host: str, port: int, scope: Scope) -> List[Any]:
+    """What getaddrinfo says of an address; an IP address needs no thread."""
+    try:
+        return socket.getaddrinfo(
+            host, port, 0, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
+    except (socket.gaierror, UnicodeError):
+        pass
+
+    def ask() -> List[Any]:
+        return socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
+
+    try:
+        return cast(List[Any], Aside("lookup", ask).result(scope))
+    except UnicodeError as error:
+        raise OSError("not a host name") from error
 
 
 @functools.lru_cache(maxsize=1)
 def default_context() -> ssl.SSLContext:
-    """The TLS settings where none are given: one for all, for each costs 23 ms and 0.9 MB (measured)."""
+    """The TLS settings where none are given: one for all, each costs 23 ms and 0.9 MB (measured)."""
     context = ssl.create_default_context()
     context.set_alpn_protocols(["http/1.1"])  # over h2 there would be no upgrade
     return context
+
+
+# -- proxies ---------------------------------------------------------------------
 
 
 class Proxy(NamedTuple):
@@ -820,41 +1571,113 @@ class Proxy(NamedTuple):
 
 
 def find_proxy(address: Address, setting: Optional[str] = None) -> Optional[Proxy]:
-    """The proxy for an address: `setting`, else http_proxy, https_proxy and no_proxy as urllib reads them."""
+    """The proxy for an address: `setting` ("" for none), else what the environment says.
+
+    As Go's programs have it (golang.org/x/net/http/httpproxy): HTTP_PROXY or HTTPS_PROXY and NO_PROXY,
+    in lower case too; loopback is reached directly.
+    """
     url = setting
     if url is None:
-        url = urllib.request.getproxies().get("https" if address.secure else "http")
-        if not url or urllib.request.proxy_bypass("%s:%d" % (address.host, address.port)):
+        url = _environment("HTTPS_PROXY" if address.secure else "HTTP_PROXY")
+        if url and bypasses_proxy(address, _environment("NO_PROXY")):
             return None
-    if not url:
-        return None
+    return parse_proxy(url) if url else None
+
+
+def _environment(name: str) -> str:
+    if name == "HTTP_PROXY" and os.environ.get("REQUEST_METHOD"):
+        return ""  # in a CGI script a client's header Proxy: sets it (CVE-2016-5385)
+    return os.environ.get(name) or os.environ.get(name.lower()) or ""
+
+
+def parse_proxy(url: str) -> Proxy:
+    """The Proxy at http://[user:password@]host[:port]; ConnectionError for another kind."""
     try:
         parts = urllib.parse.urlsplit(url if "://" in url else "http://" + url)
         port = parts.port or 80
     except ValueError:
-        parts, port = urllib.parse.urlsplit(""), 0
+        raise ConnectionError("the proxy's address is not http://host:port") from None
     if parts.scheme != "http" or not parts.hostname:
-        raise ConnectionError("the proxy's address is not http://host:port")
-    headers = {}
-    if parts.username is not None:
-        pair = "%s:%s" % (urllib.parse.unquote(parts.username), urllib.parse.unquote(parts.password or ""))
-        headers["Proxy-Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
-    return Proxy(parts.hostname, port, headers)
+        raise ConnectionError("a proxy of the kind %s:// is not supported, only http://host:port"
+                              % parts.scheme)
+    if parts.username is None:
+        return Proxy(parts.hostname, port, {})
+
+    pair = "%s:%s" % (parts.username, parts.password or "")
+    secret = base64.b64encode(urllib.parse.unquote_to_bytes(pair)).decode()
+    return Proxy(parts.hostname, port, {"Proxy-Authorization": "Basic " + secret})
 
 
-_SLICE = None if sys.platform == "linux" else 0.5  # elsewhere shutdown() may not wake a wait (cpython#91913, #154224)
+def bypasses_proxy(address: Address, no_proxy: str) -> bool:
+    """Whether NO_PROXY's list says to reach `address` directly: `*`, names, IPs, CIDR ranges, ports."""
+    import ipaddress  # only where there is a proxy
+
+    host = address.host.partition("%")[0].rstrip(".").lower()
+    try:
+        ip: Any = ipaddress.ip_address(host)
+        ip = getattr(ip, "ipv4_mapped", None) or ip
+    except ValueError:
+        ip = None
+    if host == "localhost" or ip and ip.is_loopback:
+        return True
+
+    for entry in no_proxy.lower().split(","):
+        entry = entry.strip()
+        if entry == "*":
+            return True
+        if "/" in entry:
+            try:
+                if ip and ip in ipaddress.ip_network(entry, strict=False):
+                    return True
+            except ValueError:
+                pass  # not a range: Go ignores it
+            continue
+
+        name, port = split_port(entry)
+        if not name or port not in ("", str(address.port)):
+            continue
+        try:
+            if ipaddress.ip_address(name) == ip:
+                return True
+        except ValueError:
+            name = name[1:] if name.startswith("*.") else name
+            if host.endswith(name if name[:1] == "." else "." + name) or host == name:
+                return True
+    return False
 
 
-def _ready(fd: int, reading: bool, writing: bool, seconds: Optional[float]) -> bool:
-    if hasattr(select, "poll"):  # select.select fails for descriptors of 1024 and more
-        poll = select.poll()
-        poll.register(fd, (select.POLLIN if reading else 0) | (select.POLLOUT if writing else 0))
-        return bool(poll.poll(None if seconds is None else max(0, int(seconds * 1000) + 1)))
-    ready = select.select([fd] if reading else [], [fd] if writing else [], [fd], seconds)
-    return any(ready)
+def split_port(text: str) -> Tuple[str, str]:
+    """("host", "8080") of host:8080, ("::1", "") of [::1] or ::1."""
+    bracketed = re.fullmatch(r"\[([^\]]*)\](?::(.*))?", text)
+    if bracketed:
+        return bracketed.group(1), bracketed.group(2) or ""
+    if text.count(":") == 1:
+        host, _, port = text.partition(":")
+        return host, port
+    return text, ""
 
 
-class _Socket(socket.socket):
+# -- sockets ----------------------------------------------------------------------
+
+
+def poll(
+    reading: Sequence[int], writing: Sequence[int], seconds: Optional[float],
+) -> List[int]:
+    """Of these descriptors those that may be read, or written, or have failed."""
+    seconds = None if seconds is None else max(0.0, min(seconds, FOREVER))
+    if not hasattr(select, "poll"):  # Windows, where select takes any descriptor
+        readable, writable, failed = select.select(reading, writing, writing, seconds)
+        return readable + writable + failed
+
+    poller = select.poll()
+    for fd in {*reading, *writing}:
+        poller.register(fd, (select.POLLIN if fd in reading else 0)
+                        | (select.POLLOUT if fd in writing else 0))
+    events = poller.poll(None if seconds is None else int(seconds * 1000) + 1)
+    return [fd for fd, _ in events]
+
+
+class Socket(socket.socket):
     """A socket that a forgotten client's connections may leave behind without a ResourceWarning."""
 
     def __del__(self) -> None:
@@ -864,12 +1687,116 @@ class _Socket(socket.socket):
             pass  # it was never made
 
 
-def _shut(sock: socket.socket, how: int = socket.SHUT_RDWR) -> None:
+def shut(sock: socket.socket, how: int = socket.SHUT_RDWR) -> None:
     """End it and wake whoever waits: shutdown() wakes a poll(), close() alone does not (measured)."""
     try:
         sock.shutdown(how)
     except OSError:
         pass  # it has ended
+
+
+class Race:
+    """Connecting to one of several addresses, as RFC 8305 5 has it: the first that answers wins.
+
+    Its thread alone opens and closes sockets; `close`, from any thread, wakes it.
+    """
+
+    winners: Dict[Tuple[str, int], Any] = {}  # by host and port: the address to try first next time
+
+    def __init__(self, addresses: Sequence[Any]) -> None:
+        self._addresses = list(addresses)
+        self._sockets: Dict[int, Tuple[Socket, Any]] = {}  # that are connecting, by descriptor
+        self._failure: OSError = OSError("no address for this host")
+        self._closed = False
+        Fresh.everything.add(self)
+
+    def close(self) -> None:
+        """Give up."""
+        self._closed = True
+        for sock, _ in list(self._sockets.values()):
+            shut(sock)
+
+    def forked(self) -> None:
+        """Free our copies of what the parent is connecting."""
+        for sock, _ in self._sockets.values():
+            sock.close()
+
+    def run(self, scope: Scope) -> Tuple[Socket, Any]:
+        """(connected socket, its address); what the last one failed with when all have."""
+        next_at = 0.0
+        try:
+            while True:
+                now = time.monotonic()
+                if self._addresses and (now >= next_at or not self._sockets):
+                    self._begin(self._addresses.pop(0))
+                    next_at = now + RACE_DELAY
+                if not self._sockets:
+                    if not self._addresses:
+                        raise self._failure
+                    continue
+
+                waits = [scope.left(), _SLICE]
+                if self._addresses:
+                    waits.append(next_at - now)
+                winner = self._wait(min((wait for wait in waits if wait is not None), default=None))
+                if winner:
+                    return winner
+        finally:
+            for sock, _ in self._sockets.values():
+                sock.close()
+
+    def _begin(self, found: Any) -> None:
+        family, kind, protocol, _, address = found
+        try:
+            sock = Socket(family, kind or socket.SOCK_STREAM, protocol)
+        except OSError as error:
+            self._failure = error
+            return
+        sock.setblocking(False)
+        error_number = sock.connect_ex(address)
+        if error_number in (0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR):
+            self._sockets[sock.fileno()] = sock, found
+        else:
+            self._fail(sock, error_number)
+
+    def _fail(self, sock: Socket, error_number: int) -> None:
+        sock.close()
+        names = getattr(socket, "errorTab", {})  # Windows, whose strerror() does not know them
+        text = names.get(error_number) or os.strerror(error_number)
+        self._failure = OSError(error_number, text)
+
+    def _wait(self, seconds: Optional[float]) -> Optional[Tuple[Socket, Any]]:
+        ready = poll([], list(self._sockets), seconds)
+        if self._closed:
+            raise ConnectionAbortedError("cancelled")
+        for fd in ready:
+            if fd not in self._sockets:
+                continue  # select reports a failed one twice
+            sock, address = self._sockets.pop(fd)
+            error_number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if not error_number:
+                return sock, address
+            self._fail(sock, error_number)
+        return None
+
+
+def connect(host: str, port: int, scope: Scope) -> Socket:
+    """A connected TCP socket that does not block."""
+    addresses = look_up(host, port, scope)
+    last = Race.winners.get((host, port))
+    if last in addresses:
+        addresses = [last] + [address for address in addresses if address != last]
+
+    race = Race(addresses)
+    scope.hold(race)
+    sock, winner = race.run(scope)
+    if len(addresses) > 1:
+        if len(Race.winners) > 1000:  # bounded: a program may meet any number of hosts
+            Race.winners.clear()
+        Race.winners[host, port] = winner
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    return sock
 
 
 class Wire:
@@ -880,115 +1807,85 @@ class Wire:
     nobody touches a descriptor after it was freed. It is never held while waiting.
     """
 
-    def __init__(self, family: int) -> None:
-        self._sock = _Socket(family, socket.SOCK_STREAM)
-        self._sock.setblocking(False)
-        self._lock = threading.Lock()
+    def __init__(self, sock: Socket) -> None:
+        self._sock = sock
+        self._lock = threading.RLock()
         self._closed = False  # guarded by _lock, as all below
         self._waiting = 0  # threads inside poll(); the last one out frees the descriptor
-        self._out = bytearray()  # sealed octets that the kernel would not take yet
+        self._out = bytearray()  # sealed bytes that the kernel would not take yet
         self._tls: Optional[ssl.SSLObject] = None
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
         self._cut = False  # the TCP connection has ended
         self._tls_end: Optional[ssl.SSLError] = None  # how TLS has ended
         self.taken = 0.0  # monotonic: when the peer last made room for a sender that waited
+        Fresh.everything.add(self)
 
     @classmethod
-    def open(cls, address: Address, deadline: Deadline, cancel: Cancel, context: Optional[ssl.SSLContext] = None,
-             proxy: Optional[Proxy] = None, tunnel: bool = False) -> Wire:
-        """Connect, through `proxy` if there is one (with CONNECT for TLS or when `tunnel`), with TLS if `context`."""
-        host, port = (proxy.host, proxy.port) if proxy else (address.host, address.port)
-        try:
-            wire = cls._connect(host, port, deadline, cancel)
-        except OSError as error:
-            if not proxy or isinstance(error, TimeoutError):
-                raise
-            raise ConnectionError("proxy %s:%d: %s" % (host, port, error)) from error
+    def open(
+        cls, address: Address, scope: Scope, context: Optional[ssl.SSLContext] = None,
+        proxy: Optional[Proxy] = None, tunnel: bool = False,
+    ) -> Wire:
+        """Connect, perhaps through a proxy (by CONNECT for TLS or a `tunnel`), with TLS if `context`."""
+        if proxy is None:
+            wire = cls(connect(address.host, address.port, scope))
+        else:
+            wire = cls._open_proxy(proxy, scope)
+
+        scope.hold(wire)
         try:
             if proxy and (tunnel or context):
-                wire._connect_through(proxy, address, deadline)
+                wire._connect_through(proxy, address, scope)
             if context:
-                wire._start_tls(context, address.host.partition("%")[0], deadline)
+                wire._start_tls(context, address.name, scope)
         except BaseException:
             wire.close()
             raise
         return wire
 
     @classmethod
-    def _connect(cls, host: str, port: int, deadline: Deadline, cancel: Cancel) -> Wire:
+    def _open_proxy(cls, proxy: Proxy, scope: Scope) -> Wire:
         try:
-            found = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
-        except (socket.gaierror, UnicodeError):
-            look_up = _LookUp(host, port)
-            cancel.hold(look_up)
-            found = look_up.wait(deadline)
-        failure: Exception = OSError("no address for this host")
-        for index, (family, _, _, _, address) in enumerate(found):
-            left = deadline.left()
-            share = None if left is None else left / (len(found) - index)  # a black hole must not use up the others' time
-            wire = None
-            try:
-                wire = cls(family)
-                cancel.hold(wire)
-                wire._connect_to(address, Deadline(share))
-                return wire
-            except OSError as error:
-                if wire:
-                    wire.close()
-                if cancel.is_set():
-                    raise ConnectionAbortedError("cancelled") from None
-                failure = error
-        raise failure
+            return cls(connect(proxy.host, proxy.port, scope))
+        except OSError as error:
+            if isinstance(error, (TimeoutError, ConnectionAbortedError)):
+                raise
+            place = join_port(proxy.host, proxy.port)
+            raise ConnectionError("proxy %s: %s" % (place, error)) from error
 
-    def _connect_to(self, address: Any, deadline: Deadline) -> None:
-        with self._lock:
-            self._check_open()
-            error = self._sock.connect_ex(address)
-        if error in (errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR):
-            self._wait(deadline, write=True)
-            with self._lock:
-                self._check_open()
-                error = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if error:
-            raise OSError(error, os.strerror(error))
-        with self._lock:
-            self._check_open()
-            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-
-    def _connect_through(self, proxy: Proxy, address: Address, deadline: Deadline) -> None:
-        host = address.host.partition("%")[0]
-        target = "%s:%d" % ("[%s]" % host if ":" in host else host, address.port)
-        lines = ["CONNECT %s HTTP/1.1" % target, "Host: " + target] + ["%s: %s" % pair for pair in proxy.headers.items()]
+    def _connect_through(self, proxy: Proxy, address: Address, scope: Scope) -> None:
+        headers = {"Host": address.place, **proxy.headers}
+        request = encode_head("CONNECT %s HTTP/1.1" % address.place, headers)
         try:
-            self.send("\r\n".join(lines + ["", ""]).encode(), deadline)
-            data, _ = self.read_head(deadline, 1)  # one octet at a time: what follows belongs to the tunnel
-            found = re.match(rb"HTTP/1\.[01] (\d\d\d)(?: ([^\r\n]*))?\r\n", data)
-            if not found or found.group(1)[:1] != b"2":
-                raise ConnectionError(found.group(0).decode("latin-1").strip() if found else "that is no HTTP")
-        except TimeoutError:
+            self.send(request, scope)
+            head = Receiver(self, 1).head(scope)  # byte by byte: what follows is the tunnel's
+            if head.status // 100 != 2:
+                raise ConnectionError("it answers %d %s" % (head.status, head.reason))
+        except (TimeoutError, ConnectionAbortedError):
             raise
         except OSError as error:
-            raise ConnectionError("proxy %s:%d made no tunnel: %s" % (proxy.host, proxy.port, error)) from error
+            place = join_port(proxy.host, proxy.port)
+            raise ConnectionError("proxy %s made no tunnel: %s" % (place, error)) from error
 
-    def _start_tls(self, context: ssl.SSLContext, name: str, deadline: Deadline) -> None:
+    def _start_tls(self, context: ssl.SSLContext, name: str, scope: Scope) -> None:
         try:
             self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name)
         except ValueError as error:
             raise OSError("not a host name for TLS") from error
+
         while True:
             try:
                 self._tls.do_handshake()
-                self.send(b"", deadline)
+                self.send(b"", scope)
                 return
             except ssl.SSLWantReadError:
-                self.send(b"", deadline)
-                self._wait(deadline)
+                self.send(b"", scope)
+                self._wait(scope)
                 with self._lock:
                     self._pull()
             except ssl.SSLError:
                 try:
-                    self.send(b"", deadline)  # the alert that says why we refuse
+                    self.send(b"", scope)  # the alert that says why we refuse
                 except OSError:
                     pass
                 raise
@@ -997,9 +1894,10 @@ class Wire:
         """Move what came to the TLS side, or its end; False when nothing did. Needs the lock."""
         self._check_open()
         try:
-            data = self._sock.recv(64 * 1024)
+            data = self._sock.recv(CHUNK)
         except BlockingIOError:
             return False
+
         if data:
             self._incoming.write(data)
         else:
@@ -1014,89 +1912,82 @@ class Wire:
     # -- used by one reading and any number of writing threads -------------------
 
     def read(self, space: memoryview) -> Optional[int]:
-        """Octets received into `space`, 0 at the end, None when there are none yet; never waits."""
+        """Bytes received into `space`, 0 at the end, None when there are none yet; never waits."""
         with self._lock:
             self._check_open()
             if self._out:
                 try:
                     self._seal(b"")
                 except OSError:
-                    self._out.clear()  # nobody takes them any more; what came before that can still be read
-            if self._tls is None:
-                try:
-                    return self._sock.recv_into(space)
-                except BlockingIOError:
-                    return None
-            count = 0
-            while True:
-                try:
-                    if self._tls_end:
-                        raise self._tls_end
-                    if not (self._cut or self._incoming.pending or self._tls.pending()):
-                        raise ssl.SSLWantReadError  # as it would after some work
-                    got = cast(int, self._tls.read(len(space) - count, cast(bytearray, space[count:])))
-                    if not got:  # 3.8 with OpenSSL 3 takes any end for a clean one
-                        raise ssl.SSLEOFError if self._cut else ssl.SSLZeroReturnError
-                    count += got
-                    if count == len(space) or not self._incoming.pending:
-                        self._seal(b"")  # TLS 1.3 answers key updates inside a read
-                        return count
-                    # else on to the next record: an API server sends one for each event
-                except ssl.SSLError as error:
-                    if not isinstance(error, ssl.SSLWantReadError):
-                        self._tls_end = error
-                    if count:
-                        return count  # what came whole comes first
-                    if isinstance(error, ssl.SSLZeroReturnError):
-                        return 0
-                    if isinstance(error, ssl.SSLEOFError):
-                        raise ConnectionResetError("TLS ended without close_notify") from None
-                    if not isinstance(error, ssl.SSLWantReadError):
-                        raise
-                    self._seal(b"")
-                    if not self._pull():
-                        return None
+                    self._out.clear()  # nobody takes them any more; what came before can be read
+            if self._tls is not None:
+                return self._read_tls(self._tls, space)
+            try:
+                return self._sock.recv_into(space)
+            except BlockingIOError:
+                return None
 
-    def receive(self, space: memoryview, deadline: Deadline) -> int:
-        """As `read`, but waits; the deadline counts although octets come all the time."""
+    def _read_tls(self, tls: ssl.SSLObject, space: memoryview) -> Optional[int]:
+        """As `read`: records until `space` is full, since an API server sends one for each event."""
+        count = 0
+        while count < len(space):
+            try:
+                count += self._read_record(tls, space[count:])
+                continue
+            except ssl.SSLError as error:
+                if isinstance(error, ssl.SSLWantReadError):
+                    if count or not self._pull():
+                        break
+                    continue
+                self._tls_end = error
+            if count:
+                break  # what came whole comes first
+            if isinstance(self._tls_end, ssl.SSLZeroReturnError):
+                return 0
+            if isinstance(self._tls_end, ssl.SSLEOFError):
+                raise ConnectionResetError("TLS ended without close_notify")
+            raise self._tls_end
+        self._seal(b"")  # TLS 1.3 answers key updates inside a read
+        return count or None
+
+    def _read_record(self, tls: ssl.SSLObject, space: memoryview) -> int:
+        if self._tls_end:
+            raise self._tls_end
+        if not (self._cut or self._incoming.pending or tls.pending()):
+            raise ssl.SSLWantReadError  # as it would after some work
+
+        count = cast(int, tls.read(len(space), cast(bytearray, space)))
+        if not count:  # 3.8 with OpenSSL 3 takes any end for a clean one
+            raise ssl.SSLEOFError if self._cut else ssl.SSLZeroReturnError
+        return count
+
+    def receive(self, space: memoryview, scope: Scope) -> int:
+        """As `read`, but waits; the deadline counts although bytes come all the time."""
         while True:
-            deadline.left()
+            scope.left()
             count = self.read(space)
             if count is not None:
                 return count
-            self._wait(deadline)
+            self._wait(scope)
 
-    def read_head(self, deadline: Deadline, step: int = 4096, data: bytes = b"") -> Tuple[bytes, bytes]:
-        """An HTTP answer's head, with its empty line, and what came along after it; `data` was read before."""
-        space, head, fresh = memoryview(bytearray(step)), bytearray(data), 0
-        while True:
-            end = head.find(b"\r\n\r\n", max(0, fresh - 3))
-            if end >= 0:
-                return bytes(head[:end + 4]), bytes(head[end + 4:])
-            if len(head) > MAX_HEAD:
-                raise OSError("an answer's head of more than %d octets" % MAX_HEAD)  # it answered: no reason to ask again
-            count, fresh = self.receive(space, deadline), len(head)
-            if not count:
-                raise ConnectionResetError("closed inside an answer's head" if head else "closed before an answer")
-            head += space[:count]
-
-    def write(self, data: Union[bytes, bytearray, memoryview]) -> bool:
+    def write(self, data: Bytes) -> bool:
         """Seal and send what goes without waiting, keep the rest; True when nothing is kept."""
         with self._lock:
             self._check_open()
             self._seal(data)
             return not self._out
 
-    def send(self, data: Union[bytes, bytearray], deadline: Deadline) -> None:
-        """All of `data`, in pieces: sealing all of a big one at once would double it."""
+    def send(self, data: Union[bytes, bytearray], scope: Scope) -> None:
+        """All of `data`."""
         view = memoryview(data)
-        for start in range(0, max(1, len(data)), 256 * 1024):
-            done = self.write(view[start:start + 256 * 1024])
+        for start in range(0, max(1, len(data)), SEAL):
+            done = self.write(view[start:start + SEAL])
             while not done:
-                self._wait(deadline, write=True)
-                done, self.taken = self.write(b""), time.monotonic()
+                self._wait(scope, write=True)
+                done = self.write(b"")
+                self.taken = time.monotonic()
 
-    def _seal(self, data: Union[bytes, bytearray, memoryview]) -> None:
+    def _seal(self, data: Bytes) -> None:
         if self._tls is not None:
             if data:
                 self._tls.write(data)
@@ -1113,15 +2004,16 @@ class Wire:
 
     def wait(self, seconds: Optional[float], write: bool = False) -> bool:
         """Wait until a read, or a write, may get on; False when the time is over first."""
-        seconds = None if seconds is None else min(seconds, FOREVER)
-        step = seconds if _SLICE is None else _SLICE if seconds is None else min(seconds, _SLICE)
+        step = seconds
+        if _SLICE is not None:
+            step = _SLICE if seconds is None else min(seconds, _SLICE)
         with self._lock:
             self._check_open()
             self._waiting += 1
+            fd = [self._sock.fileno()]
             writing = write or bool(self._out)
-            fd = self._sock.fileno()
         try:
-            return _ready(fd, not write, writing, step) or step != seconds
+            return bool(poll([] if write else fd, fd if writing else [], step)) or step != seconds
         finally:
             with self._lock:
                 self._waiting -= 1
@@ -1129,14 +2021,14 @@ class Wire:
                     self._sock.close()
             self._check_open()
 
-    def _wait(self, deadline: Deadline, write: bool = False) -> None:
-        if not self.wait(deadline.left(), write):
+    def _wait(self, scope: Scope, write: bool = False) -> None:
+        if not self.wait(scope.left(), write):
             raise TimeoutError("no answer in time")
 
     def end_writing(self) -> None:
-        """Tell the peer that no more octets come."""
+        """Tell the peer that no more bytes come."""
         with self._lock:
-            _shut(self._sock, socket.SHUT_WR)
+            shut(self._sock, socket.SHUT_WR)
 
     def close(self) -> None:
         """End it now and wake whoever waits."""
@@ -1144,32 +2036,141 @@ class Wire:
             if self._closed:
                 return
             self._closed = True
-            _shut(self._sock)
+            shut(self._sock)
             if not self._waiting:
                 self._sock.close()
 
+    def forked(self) -> None:
+        """Free our copy of a connection that is the parent's: shutdown() would end that one too."""
+        self._lock = threading.RLock()
+        self._closed = True
+        self._sock.close()
+
+
+class Receiver:
+    """The bytes that came on a Wire ahead of their use: of heads, bodies, and what follows a 101."""
+
+    def __init__(self, wire: Wire, step: int = 4 * KiB) -> None:
+        self._wire = wire
+        self._step = step  # bytes asked for at once, while a head is read
+        self._data = b""
+        self._at = 0  # where in `_data` the unused begins
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing lies here unused."""
+        return self._at == len(self._data)
+
+    def some(self, scope: Scope, most: int = CHUNK) -> bytes:
+        """At most so many bytes, of those that are here or come next; b"" at the end."""
+        if self.is_empty:
+            self._more(scope, CHUNK)
+        piece = self._data[self._at:self._at + most]
+        self._at += len(piece)
+        return piece
+
+    def until(self, mark: bytes, limit: int, scope: Scope) -> bytes:
+        """The bytes up to and with `mark`; BadAnswer for more than `limit`, ConnectionError at the end."""
+        looked = self._at
+        while True:
+            end = self._data.find(mark, looked)
+            if end >= 0:
+                piece = self._data[self._at:end + len(mark)]
+                self._at = end + len(mark)
+                return piece
+
+            here = len(self._data) - self._at
+            if here > limit:
+                raise BadAnswer("a head or a line of more than %d bytes" % limit)
+            if not self._more(scope, self._step):
+                raise ConnectionResetError("the connection ended before an answer" if not here
+                                           else "the connection ended inside an answer")
+            looked = self._at + max(0, here + 1 - len(mark))
+
+    def exactly(self, count: int, scope: Scope) -> Iterator[bytes]:
+        """The next `count` bytes, in pieces; ConnectionError when they end before."""
+        while count:
+            piece = self.some(scope, count)
+            if not piece:
+                raise ConnectionResetError("the body ended %d bytes too soon" % count)
+            count -= len(piece)
+            yield piece
+
+    def _more(self, scope: Scope, size: int) -> int:
+        space = memoryview(bytearray(size))
+        count = self._wire.receive(space, scope)
+        self._data, self._at = self._data[self._at:] + space[:count], 0
+        return count
+
+    def head(self, scope: Scope) -> Head:
+        """The head of the next answer; interim ones (100, 103) are passed over."""
+        left = MAX_HEAD
+        while True:
+            data = self.until(b"\r\n\r\n", left, scope)
+            head = parse_head(data)
+            if not head.is_interim:
+                return head
+            left -= len(data)
+            if left < 0:
+                raise BadAnswer("nothing but interim answers")
+
 
 # ------------------------------------------------------------------------------
-# 5. HTTP
+# 6. HTTP
 #
 # urllib.request with a handler of ours, which reads answers itself: http.client's
 # parser took a third of a small GET. Connections are kept, redirects are not
-# followed, one deadline bounds the whole call. 408 and 502 are made here.
+# followed, one Scope bounds the whole call. 408 and 502 are made here.
 # ------------------------------------------------------------------------------
+
+IDEMPOTENT = ("GET", "HEAD", "OPTIONS", "PUT", "DELETE")  # RFC 9110 9.2.2
+MAX_IDLE = 32  # connections kept for one server: more than that are a burst, not a habit
+MAX_LINE = 4 * KiB  # of a chunk's size or a trailer; servers send some tens of bytes
+MAX_TRAILERS = 100
+LARGE = 100 * 1000  # bytes of JSON from which the cyclic collector costs more than pausing it
+
 
 def encode_json(value: Any) -> bytes:
     """`value` as the body of a request; ValueError for NaN, which is not JSON."""
     return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
 
 
-class _Collector:
-    """The cyclic collector, which rests while anybody parses something large. `lock` guards what follows it."""
+class Collector:
+    """The cyclic collector, which rests while anybody parses something large.
 
-    lock = threading.Lock()
-    parsing: Set[object] = set()  # those who are at it
-    was_on = False  # and has to be again after the last of them
+    It would find nothing in what is built, but look through all of it again and again: 3,000 Pods
+    take a third of the time without it (measured). `_lock` guards what follows it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._parsing: Set[object] = set()  # those who are at it
+        self._was_on = False  # and has to be again after the last of them
+        Fresh.everything.add(self)
+
+    def rest(self, parser: object) -> None:
+        """`parser` begins."""
+        with self._lock:
+            self._parsing.add(parser)
+            self._was_on = self._was_on or gc.isenabled()
+            gc.disable()
+
+    def work(self, parser: object) -> None:
+        """`parser` is done."""
+        with self._lock:
+            self._parsing.discard(parser)
+            if self._was_on and not self._parsing:
+                self._was_on = False
+                gc.enable()
+
+    def forked(self) -> None:
+        """Nobody parses in a child but its only thread, which does not."""
+        self._lock = threading.RLock()
+        self._parsing.clear()
+        self.work(self)
 
 
+_collector = Collector()
 _decode = json.JSONDecoder().raw_decode
 
 
@@ -1186,38 +2187,30 @@ def _loads(data: Union[str, bytes]) -> Json:
 
 
 def parse_json(data: Union[str, bytes]) -> Json:
-    """json.loads; the cyclic collector is at rest meanwhile if `data` is large.
-
-    It would find nothing in what is built, but look through all of it again and again: 3,000 Pods take a
-    third of the time without it (measured).
-    """
-    if len(data) < 100 * 1000:
+    """json.loads, with the cyclic collector at rest meanwhile if `data` is large."""
+    if len(data) < LARGE:
         return _loads(data)
     me = object()
     try:
-        with _Collector.lock:
-            _Collector.parsing.add(me)
-            _Collector.was_on |= gc.isenabled()
-            gc.disable()
+        _collector.rest(me)
         return _loads(data)
     finally:
-        with _Collector.lock:
-            _Collector.parsing.discard(me)
-            if _Collector.was_on and not _Collector.parsing:
-                _Collector.was_on = False
-                gc.enable()
-
-
-IDEMPOTENT = ("GET", "HEAD", "OPTIONS", "PUT", "DELETE")  # RFC 9110 9.2.2
+        _collector.work(me)
 
 
 class Response:
     """An answer, read whole: status, reason, headers (any case), body (bytes)."""
 
-    def __init__(self, status: int, reason: str, headers: Mapping[str, str], body: bytes, method: str = "",
-                 url: str = "") -> None:
-        self.status, self.reason, self.headers, self.body = status, reason, headers, body
-        self._method, self._url = method, url
+    def __init__(
+        self, status: int, reason: str, headers: Mapping[str, str], body: bytes,
+        method: str = "", url: str = "",
+    ) -> None:
+        self.status = status
+        self.reason = reason
+        self.headers = headers
+        self.body = body
+        self._method = method
+        self._url = url
 
     def __repr__(self) -> str:
         return "<Response %d %s, %d bytes>" % (self.status, self.reason, len(self.body))
@@ -1226,6 +2219,16 @@ class Response:
     def ok(self) -> bool:
         """Whether the status is 2xx."""
         return 200 <= self.status < 300
+
+    @property
+    def where(self) -> str:
+        """The method and the address that it answers."""
+        return "%s %s" % (self._method, self._url)
+
+    @property
+    def is_page(self) -> bool:
+        """Whether the body is a web page."""
+        return self.body.lstrip()[:1] == b"<"
 
     def text(self) -> str:
         """The body as UTF-8; what is not becomes U+FFFD."""
@@ -1238,166 +2241,171 @@ class Response:
         try:
             return parse_json(self.body)
         except (ValueError, RecursionError):
-            page = self.body.lstrip()[:1] == b"<"
-            raise self.error("the server sent a web page instead of JSON: this route is not enabled on it" if page else
-                             "the server sent %s instead of JSON: %.80r" % (
-                                 self.headers.get("Content-Type", "something"), self.text())) from None
+            pass
+        except MemoryError:
+            raise self.error("no memory to parse %d bytes" % len(self.body)) from None
+        if self.is_page:
+            raise self.error("the server sent a web page instead of JSON: "
+                             "this route is not enabled on it")
+        kind = self.headers.get("Content-Type", "something")
+        raise self.error("the server sent %s instead of JSON: %.80r" % (kind, self.text()))
+
+    def object(self) -> Dict[str, Any]:
+        """The body, which is a JSON object; ApiError that says what came instead."""
+        value = self.json()
+        if not isinstance(value, dict):
+            raise self.error("the server sent %s instead of an object: %.80r"
+                             % (type(value).__name__, self.text()))
+        return value
+
+    def items(self) -> List[Dict[str, Any]]:
+        """`items` of the list in the body, [] for null; ApiError unless they are objects."""
+        return items_of(self, self.object())
 
     def error(self, message: str = "", kind: Callable[..., ApiError] = ApiError) -> ApiError:
-        """The ApiError, or another `kind` of it, that this answer is: in the server's own words or in `message`."""
+        """The ApiError, or other `kind`, that this answer is: in the server's words or in `message`."""
         status: Json = None
         if not message:
             try:
                 status = json.loads(self.body)
             except (ValueError, RecursionError):
                 message = self.text().strip()[:1000]
-        status = status if isinstance(status, dict) else {}
-        details = status["details"] if isinstance(status.get("details"), dict) else {}
+            if not isinstance(status, dict):
+                status = None
+
+        details = dig(status, "details", kind=dict)
+        after = self.headers.get("Retry-After") or details.get("retryAfterSeconds")
         return kind(
-            self.status, message or str(status.get("message") or ""), phrase=self.reason,
-            reason=str(status.get("reason") or ""), details=details, body=self.body[:MiB],
-            method=self._method, url=self._url,
-            retry_after=_retry_after(self.headers.get("Retry-After") or details.get("retryAfterSeconds")))
+            self.status, message or str((status or {}).get("message") or ""), phrase=self.reason,
+            reason=str((status or {}).get("reason") or ""), details=details,
+            body=self.body[:MiB], method=self._method, url=self._url,
+            retry_after=parse_retry_after(after))
 
 
-def _retry_after(value: Any) -> Optional[float]:
+def items_of(response: Response, page: Dict[str, Any]) -> List[Dict[str, Any]]:
+    """`items` of a list that `response` brought."""
+    items = page.get("items") or []
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise response.error("the server sent a list of something else: %.80r" % response.text())
+    return items
+
+
+def parse_retry_after(value: Any) -> Optional[float]:
     """Seconds of a Retry-After: a number or a date (RFC 9110 10.2.3); None for anything else."""
+    if value is None:
+        return None
     try:
         return max(0.0, float(int(value)))
     except (TypeError, ValueError, OverflowError):
         pass
-    try:
-        import email.utils  # http.client has it already
 
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    import email.utils  # rarely needed
+
+    try:
+        date = email.utils.parsedate_to_datetime(value)
+        return max(0.0, date.timestamp() - time.time())
     except (TypeError, ValueError, IndexError, AttributeError, OverflowError):
         return None
 
 
-class _HttpConnection:
-    """A Wire that answers come from, and what was received ahead of its use."""
+class HttpConnection:
+    """A Wire that answers come from."""
 
     def __init__(self, wire: Wire, proxy: Optional[Proxy] = None) -> None:
         self.wire = wire
+        self.receiver = Receiver(wire)
         self.proxy = proxy  # the one that plain HTTP goes through
         self.used = 0.0  # when it was last of use, monotonic
-        self.whole = False  # the last answer came to its end, and another may follow
-        self.ahead = b""
-        self._at = 0  # where in `ahead` the unused begins
+        self.is_whole = False  # the last answer came to its end, and another may follow
 
     def is_quiet(self) -> bool:
         """Nothing came after the last answer, not even the end: fit for another request."""
         try:
-            return self._at == len(self.ahead) and self.wire.read(memoryview(bytearray(1))) is None
+            space = memoryview(bytearray(1))
+            return self.receiver.is_empty and self.wire.read(space) is None
         except OSError:
             return False
 
-    def head(self, deadline: Deadline) -> Head:
-        """The head of the next answer; interim ones (100, 103) are passed over."""
-        rest = self.ahead[self._at:]
-        for _ in range(8):
-            data, rest = self.wire.read_head(deadline, data=rest)
-            head = parse_head(data)
-            if head.status >= 200 or head.status == 101:
-                self.ahead, self._at = rest, 0
-                return head
-        raise BadAnswer("nothing but interim answers")
-
-    def body(self, head: Head, method: str, deadline: Deadline, limit: int) -> Iterator[bytes]:
-        """The pieces of an answer's body (RFC 9112 6.3); BadAnswer or ConnectionError when it is not whole.
+    def body(self, head: Head, method: str, scope: Scope, limit: int) -> Iterator[bytes]:
+        """The pieces of an answer's body (RFC 9112 6.3); BadAnswer or ConnectionError if not whole.
 
         TooLarge beyond the limit, at once when that is announced and the answer is no error.
         """
-        keep = head.minor == 1 and head.status != 101 and "close" not in head.headers.tokens("Connection")
-        codings, length = head.headers.tokens("Transfer-Encoding"), content_length(head)
+        keep = head.minor == 1 and "close" not in head.headers.tokens("Connection")
+        codings = head.headers.tokens("Transfer-Encoding")
+        length = content_length(head)
         if method == "HEAD" or head.status in (101, 204, 304):
             pieces: Iterator[bytes] = iter(())
+            keep = keep and head.status != 101
         elif codings:
             if codings != ["chunked"]:
                 raise BadAnswer("a transfer coding that was not asked for")
             keep = keep and length is None  # 6.1: somebody may have meant it to be read in two ways
-            pieces = self._chunks(deadline)
+            pieces = self._chunks(scope)
         elif length is not None:
             if length > limit and head.status < 400:
                 raise TooLarge
-            pieces = self._octets(length, deadline)
+            pieces = self.receiver.exactly(length, scope)
         else:
-            keep, pieces = False, self._rest(deadline)
+            keep = False
+            pieces = iter(lambda: self.receiver.some(scope), b"")
+
         size = 0
         for piece in pieces:
             size += len(piece)
             yield piece
             if size > limit:
                 raise TooLarge
-        self.whole = keep
+        self.is_whole = keep
 
-    def _chunks(self, deadline: Deadline) -> Iterator[bytes]:
+    def _chunks(self, scope: Scope) -> Iterator[bytes]:
         while True:
-            size = re.fullmatch(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?", self._line(deadline))
+            size = re.fullmatch(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?", self._line(scope))
             if not size:
                 raise BadAnswer("a chunk without a size")
-            if not int(size.group(1), 16):
+            count = int(size.group(1), 16)
+            if not count:
                 break
-            yield from self._octets(int(size.group(1), 16), deadline)
-            if self._line(deadline):
+            yield from self.receiver.exactly(count, scope)
+            if self._line(scope):
                 raise BadAnswer("a chunk that is longer than it says")
-        for _ in range(100):  # trailers
-            if not self._line(deadline):
+
+        for _ in range(MAX_TRAILERS):
+            if not self._line(scope):
                 return
         raise BadAnswer("endless trailers")
 
-    def _rest(self, deadline: Deadline) -> Iterator[bytes]:
-        while self._at < len(self.ahead) or self._more(deadline):
-            piece, self._at = self.ahead[self._at:], len(self.ahead)
-            yield piece
-
-    def _octets(self, count: int, deadline: Deadline) -> Iterator[bytes]:
-        while count:
-            if self._at == len(self.ahead) and not self._more(deadline):
-                raise ConnectionResetError("the body ended %d octets too soon" % count)
-            piece = self.ahead[self._at:self._at + count]
-            self._at += len(piece)
-            count -= len(piece)
-            yield piece
-
-    def _line(self, deadline: Deadline) -> bytes:
-        while True:
-            end = self.ahead.find(b"\r\n", self._at, self._at + 4096)
-            if end >= 0:
-                line, self._at = self.ahead[self._at:end], end + 2
-                return line
-            if len(self.ahead) - self._at >= 4096:
-                raise BadAnswer("a chunk's size, or a trailer, of more than 4096 octets")
-            if not self._more(deadline):
-                raise ConnectionResetError("the body ended between chunks")
-
-    def _more(self, deadline: Deadline) -> int:
-        space = memoryview(bytearray(64 * 1024))
-        count = self.wire.receive(space, deadline)
-        self.ahead, self._at = self.ahead[self._at:] + space[:count], 0
-        return count
+    def _line(self, scope: Scope) -> bytes:
+        line = self.receiver.until(b"\r\n", MAX_LINE, scope)
+        if len(line) > MAX_LINE + 2:
+            raise BadAnswer("a line of more than %d bytes" % MAX_LINE)
+        return line[:-2]
 
 
-def content_length(head: Head) -> Optional[int]:
-    """What Content-Length says, None without one; BadAnswer for several or for what is no number."""
-    values = head.headers.tokens("Content-Length")
-    if not values:
-        return None
-    if len(set(values)) > 1 or not re.fullmatch("[0-9]{1,99}", values[0]):
-        raise BadAnswer("an answer with a Content-Length that is not one")
-    return int(values[0])
+class HttpRequest:
+    """What urllib's opener and our handler need; urllib's own would take the address apart again.
 
+    idle  seconds of silence once the answer has begun, None for no limit but the scope's
+    """
 
-class _HttpRequest:
-    """What urllib's opener and our handler need of a request; urllib's own would take the address apart again."""
-
-    timeout: Any = None  # set by the opener, not used: there is a deadline
+    timeout: Any = None  # set by the opener, not used: there is a scope
     headers: Mapping[str, str] = {}  # what audit hooks are shown
 
-    def __init__(self, method: str, url: str, target: str, lines: Dict[str, str], body: Optional[bytes], deadline: Deadline,
-                 cancel: Cancel, address: Address, context: Optional[ssl.SSLContext], proxy: Optional[str]) -> None:
-        self.method, self.full_url, self.target, self.lines, self.data = method, url, target, lines, body
-        self.deadline, self.cancel, self.address, self.context, self.proxy = deadline, cancel, address, context, proxy
+    def __init__(
+        self, method: str, url: str, target: str, lines: Dict[str, Any], body: Optional[bytes],
+        scope: Scope, address: Address, context: Optional[ssl.SSLContext], proxy: Optional[str],
+        idle: Optional[float] = None,
+    ) -> None:
+        self.method = method
+        self.full_url = url
+        self.target = target
+        self.lines = lines
+        self.data = body
+        self.scope = scope
+        self.address = address
+        self.context = context
+        self.proxy = proxy
+        self.idle = idle
         self.type = "https" if address.secure else "http"
 
     def get_method(self) -> str:
@@ -1406,7 +2414,7 @@ class _HttpRequest:
 
 
 class HttpHandler(urllib.request.BaseHandler):
-    """The urllib handler that keeps connections. `_lock` guards `_idle`, which holds none that is in use.
+    """The urllib handler that keeps connections. `_lock` guards `_idle`, which holds none in use.
 
     A POST or PATCH gets a connection of its own: the server may close a kept one while the request
     is on its way, and nothing tells then whether it was carried out. Others are sent once more.
@@ -1414,115 +2422,166 @@ class HttpHandler(urllib.request.BaseHandler):
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._lock = threading.Lock()
-        self._idle: Dict[Any, List[_HttpConnection]] = {}
+        self._lock = threading.RLock()
+        self._idle: Dict[Any, List[HttpConnection]] = {}
+        self._swept = 0.0  # monotonic
+        Fresh.everything.add(self)
 
-    def close(self) -> None:
-        """Close the connections that nobody is using."""
+    def close(self, address: Optional[Address] = None) -> None:
+        """Close the connections that nobody is using: to one address, or all."""
         with self._lock:
-            idle, self._idle = self._idle, {}
-        for kept in sum(idle.values(), []):
-            kept.wire.close()
+            keys = [key for key in self._idle if not address or key[:3] == address[:3]]
+            idle = [conn for key in keys for conn in self._idle.pop(key)]
+        for conn in idle:
+            conn.wire.close()
 
-    def http_open(self, request: _HttpRequest) -> Response:
+    def forked(self) -> None:
+        """The connections were the parent's."""
+        self._lock = threading.RLock()
+        self._idle = {}
+
+    def http_open(self, request: HttpRequest) -> Response:
         """What urllib calls for a request."""
-        key = (request.type, request.address.authority, request.context, request.proxy)  # the context itself: an id comes again
-        kept = self._kept(key) if request.method in IDEMPOTENT else None
-        if kept:
+        address = request.address
+        key = (*address[:3], request.context, request.proxy)  # the context itself: an id comes again
+        conn = self._take(key) if request.method in IDEMPOTENT else None
+        if conn:
             try:
-                return self._exchange(kept, key, request)
+                return self._exchange(conn, key, request)
             except _Stale:
                 log.debug("the connection was closed meanwhile: %s", request.full_url)
-        proxy = find_proxy(request.address, request.proxy)
-        wire = Wire.open(request.address, request.deadline, request.cancel, request.context, proxy)
+
+        proxy = find_proxy(address, request.proxy)
+        wire = Wire.open(address, request.scope, request.context, proxy)
+        conn = HttpConnection(wire, None if request.context else proxy)
         try:
-            return self._exchange(_HttpConnection(wire, None if request.context else proxy), key, request)
+            return self._exchange(conn, key, request)
         except _Stale as stale:
             raise cast(OSError, stale.__cause__) from None
 
     https_open = http_open
 
-    def _kept(self, key: Any) -> Optional[_HttpConnection]:
+    def _take(self, key: Any) -> Optional[HttpConnection]:
         while True:
             with self._lock:
                 idle = self._idle.get(key)
                 if not idle:
                     return None
-                kept = idle.pop()  # the one used last
-            if time.monotonic() - kept.used < self._settings.keep_alive and kept.is_quiet():
-                return kept
-            kept.wire.close()
+                conn = idle.pop()  # the one used last
+            is_fresh = time.monotonic() - conn.used < self._settings.keep_alive
+            if is_fresh and conn.is_quiet():
+                return conn
+            conn.wire.close()
 
-    def _exchange(self, conn: _HttpConnection, key: Any, request: _HttpRequest) -> Response:
-        request.cancel.hold(conn.wire)
+    def _give(self, key: Any, conn: HttpConnection, keep: bool) -> None:
+        """Take a connection back, and close those that were too long idle."""
+        now = conn.used = time.monotonic()
+        late: List[HttpConnection] = []
+        with self._lock:
+            if now - self._swept > self._settings.keep_alive:
+                self._swept = now
+                for other in list(self._idle):
+                    late += self._sweep(other, now)
+            idle = self._idle.setdefault(key, [])
+            if keep and len(idle) < MAX_IDLE:
+                idle.append(conn)
+            else:
+                late.append(conn)
+        for old in late:
+            old.wire.close()
+
+    def _sweep(self, key: Any, now: float) -> List[HttpConnection]:
+        oldest = now - self._settings.keep_alive
+        idle = self._idle.pop(key)
+        self._idle[key] = [conn for conn in idle if conn.used > oldest]
+        if not self._idle[key]:
+            del self._idle[key]  # with the TLS settings that nobody else may have any more
+        return [conn for conn in idle if conn.used <= oldest]
+
+    def _exchange(self, conn: HttpConnection, key: Any, request: HttpRequest) -> Response:
+        request.scope.hold(conn.wire)
         try:
             head = self._ask(conn, request)
             body = self._decoded(head, self._body(conn, head, request))
-            return Response(head.status, head.reason, head.headers, body, request.method, request.full_url)
+            return Response(head.status, head.reason, head.headers, body,
+                            request.method, request.full_url)
         finally:
-            request.cancel.hold(None)
-            conn.used = time.monotonic()
-            with self._lock:
-                idle = self._idle.setdefault(key, [])
-                keep = conn.whole and len(idle) < 32 and not request.cancel.is_set()
-                if keep:
-                    idle.append(conn)
-            if not keep:
-                conn.wire.close()
+            request.scope.hold(None)
+            self._give(key, conn, conn.is_whole and not request.scope.cancelled)
 
-    def _ask(self, conn: _HttpConnection, request: _HttpRequest) -> Head:
+    def _ask(self, conn: HttpConnection, request: HttpRequest) -> Head:
         lines, target, body = request.lines, request.target, request.data
-        conn.whole = False
+        conn.is_whole = False
         if conn.proxy:  # plain HTTP through a proxy: the whole address in the request line
             lines, target = {**lines, **conn.proxy.headers}, request.full_url
         if body is not None or request.method in ("POST", "PUT", "PATCH"):
             lines = {**lines, "Content-Length": str(len(body or b""))}
-        head = "\r\n".join(["%s %s HTTP/1.1" % (request.method, target)] + ["%s: %s" % pair for pair in lines.items()] + ["", ""])
+
+        head = encode_head("%s %s HTTP/1.1" % (request.method, target), lines)
         failure = None
         try:
-            conn.wire.send(head.encode("latin-1") + (body or b""), request.deadline)
+            conn.wire.send(head + (body or b""), request.scope)
         except ConnectionError as error:
-            failure = error  # a server that had enough of a body may have answered before it hung up
+            failure = error  # a server that had enough of a body may have answered first
         try:
-            return conn.head(request.deadline)
+            return conn.receiver.head(request.scope)
         except ConnectionError as error:  # nothing, or no whole head, was answered
             raise _Stale() from failure or error
 
     def _limit(self, head: Head) -> int:
-        return self._settings.max_body if head.status < 400 else MiB  # of an error the first MiB will do
+        return self._settings.max_body if head.status < 400 else MiB  # of an error that will do
 
     def _too_large(self, head: Head) -> ApiError:
-        return ApiError(head.status, "the body is larger than the limit of %d bytes" % self._settings.max_body,
-                        phrase=head.reason)
+        text = "the body is larger than the limit of %d bytes" % self._settings.max_body
+        return BodyError(head.status, text, phrase=head.reason)
 
-    def _body(self, conn: _HttpConnection, head: Head, request: _HttpRequest) -> bytes:
-        limit, body = self._limit(head), io.BytesIO()  # not a list: a server may send two octets at a time
+    def _body(self, conn: HttpConnection, head: Head, request: HttpRequest) -> bytes:
+        limit = self._limit(head)
+        scope = request.scope if request.idle is None else request.scope.within(None, request.idle)
+        body = io.BytesIO()  # not a list: a server may send two bytes at a time
         try:
-            for piece in conn.body(head, request.method, request.deadline, limit):
+            for piece in conn.body(head, request.method, scope, limit):
                 body.write(piece)
         except TooLarge:
             if head.status < 400:
                 raise self._too_large(head)
-        except (ConnectionError, BadAnswer):
-            if head.status < 400:
+        except (OSError, BadAnswer) as error:
+            if request.scope.cancelled:
                 raise
+            if head.status < 400:
+                late = isinstance(error, TimeoutError)
+                raise BodyError(408 if late else 502, "the body is not whole: %s" % error,
+                                phrase="Request timed-out" if late else "Unreachable") from error
             body = io.BytesIO()  # the status says enough
         return body.getvalue()[:limit]
 
     def _decoded(self, head: Head, body: bytes) -> bytes:
-        if not body or head.headers.get("Content-Encoding", "").lower() not in ("gzip", "x-gzip"):
+        coding = head.headers.get("Content-Encoding", "").lower()
+        if not body or coding not in ("gzip", "x-gzip"):
             return body
-        limit, unzip = self._limit(head), zlib.decompressobj(31)
+
+        limit = self._limit(head)
+        text, is_whole = io.BytesIO(), False
         try:
-            body = unzip.decompress(body, limit + 1)
-            whole = unzip.eof and not unzip.unused_data
+            while body:  # a body may have several members (RFC 1952 2.2)
+                unzip = zlib.decompressobj(31)
+                text.write(unzip.decompress(body, limit + 1 - text.tell()))
+                is_whole = unzip.eof
+                body = unzip.unused_data
+                if text.tell() > limit or not is_whole:
+                    break
         except zlib.error:
-            body, whole = b"", False
-        if head.status < 400 and len(body) > limit:
+            is_whole = False
+
+        if head.status < 400 and text.tell() > limit:
             raise self._too_large(head)
-        if head.status < 400 and not whole:
+        if head.status < 400 and not is_whole:
             raise BadAnswer("the body is not whole, or not gzip")
-        return body[:limit]
+        return text.getvalue()[:limit]
+
+
+class BodyError(ApiError):
+    """The answer began well, and its body can't be had: in one piece, that is."""
 
 
 class _Stale(Exception):
@@ -1531,20 +2590,47 @@ class _Stale(Exception):
 
 FAILURES = (ApiError, OSError, MemoryError, RuntimeError)  # the last: no more threads
 
+_CERTIFICATE = {  # by OpenSSL's verify code
+    9: "is not valid yet", 10: "has expired", 62: "is for another name", 64: "is for another name",
+    18: "is signed by itself: is it the right certificate authority?",
+    19: "is of an authority that is not trusted: is it the right certificate authority?",
+    20: "is of an authority that is not trusted: is it the right certificate authority?",
+    21: "is of an authority that is not trusted: is it the right certificate authority?",
+}
 
-def unanswered(error: Exception, method: str, url: str) -> ApiError:
-    """The ApiError for a request that got no answer: 408 when time ran out, else 502; `error` is its cause, or itself it."""
+
+def explain(error: BaseException) -> str:
+    """What went wrong on the way, and what to try."""
+    text = str(error)[:1000] or type(error).__name__
+    if isinstance(error, ConnectionRefusedError):
+        return text + ": is the server, kubectl proxy or Headlamp running there?"
+    if isinstance(error, socket.gaierror):
+        return text + ": the name can't be looked up"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        why = _CERTIFICATE.get(error.verify_code, "can't be verified")
+        return "the server's certificate %s (%s)" % (why, error.verify_message)
+    if isinstance(error, ssl.SSLError) and error.reason in (
+            "WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "UNKNOWN_PROTOCOL"):
+        return "what answers there is not TLS: is the address http://? (%s)" % error.reason
+    return text
+
+
+def unanswered(error: BaseException, method: str, url: str) -> ApiError:
+    """The ApiError for a request without an answer: 408 when time ran out, else 502; with its cause."""
     if isinstance(error, ApiError):
         error.method, error.url = method, url
         return error
+
     late = isinstance(error, TimeoutError)
-    failure = ApiError(408 if late else 502, str(error)[:1000] or type(error).__name__, method=method, url=url,
-                       phrase="Request timed-out" if late else "Unreachable")
+    place = "" if not url.startswith(("http", "ws")) else urllib.parse.urlsplit(url).netloc + ": "
+    failure = ApiError(
+        408 if late else 502, place + explain(error), method=method, url=url,
+        phrase="Request timed-out" if late else "Unreachable")
     failure.__cause__ = error
     return failure
 
 
-def exchange(opener: urllib.request.OpenerDirector, request: _HttpRequest) -> Response:
+def exchange(opener: urllib.request.OpenerDirector, request: HttpRequest) -> Response:
     """Send `request`, give the whole answer whatever its status; ApiError when there is none."""
     method, url = request.method, request.full_url
     log.debug("> %s %s", method, url)
@@ -1557,7 +2643,7 @@ def exchange(opener: urllib.request.OpenerDirector, request: _HttpRequest) -> Re
 
 
 # ------------------------------------------------------------------------------
-# 6. WebSocket
+# 7. WebSocket
 #
 # A blocking RFC 6455 client. One thread reads at a time, any may send, close or
 # abort. The reader never waits to write: answers to pings go when there is room.
@@ -1569,76 +2655,99 @@ class WebSocket:
 
     `_recv_lock`  one reader at a time
     `_send_lock`  frames leave whole, and none after a close frame; held by a sender that waits
-                  for room, so the reader only tries it
+                  for room, so the reader only tries it. Neither is reentrant: a frame must not
+                  begin inside another, though a signal handler asks for it
     A peer that is gone is noticed while a thread is in `recv`, which is what sends the pings.
     """
 
-    def __init__(self, wire: Wire, protocol: str, rest: bytes, max_message_size: int, ping_interval: Optional[float],
-                 ping_timeout: float, close_timeout: float) -> None:
+    def __init__(
+        self, wire: Wire, protocol: str, rest: bytes, max_message_size: int,
+        ping_interval: Optional[float], ping_timeout: float, close_timeout: float,
+    ) -> None:
         self.protocol = protocol  # the subprotocol that the server chose, or ""
         self._wire = wire
-        self._ping_interval, self._ping_timeout, self._close_timeout = ping_interval, ping_timeout, close_timeout
+        self._ping_interval = ping_interval
+        self._ping_timeout = ping_timeout
+        self._close_timeout = close_timeout
+
         self._recv_lock = threading.Lock()
-        self._send_lock = threading.Lock()
-        self._reader = MessageReader(max_message_size)  # guarded by _recv_lock
-        while rest:  # frames that came with the 101
-            space = self._reader.space()[:len(rest)]
-            space[:], rest = rest[:len(space)], rest[len(space):]
-            self._reader.received(len(space))
-        self._silence = 0.0  # seconds of listening since anything was heard; guarded by _recv_lock, as the next
+        self._reader = MessageReader(max_message_size)  # guarded by _recv_lock, as the next two
+        self._reader.feed(rest)
+        self._silence = 0.0  # seconds of listening since anything was heard
         self._pinged = False  # in this silence
-        self._pending: Deque[Union[bytes, bytearray]] = collections.deque(maxlen=1)  # the latest control frame that had no room
+        # the latest control frame that had no room
+        self._pending: Deque[Union[bytes, bytearray]] = collections.deque(maxlen=1)
+
+        self._send_lock = threading.Lock()
         self._close_sent = False  # guarded by _send_lock, as the next
-        self._torn: Optional[OSError] = None  # why nothing can be sent any more
-        self._end_lock = threading.Lock()
+        self._torn: Optional[BaseException] = None  # why nothing can be sent any more
+        self._end_lock = threading.RLock()
         self._ended: Optional[ConnectionClosed] = None  # set once; written under _end_lock
 
     @classmethod
-    def connect(cls, url: str, *, protocols: Sequence[str] = (), headers: Optional[Mapping[str, str]] = None,
-                timeout: Optional[float] = 10.0, ssl_context: Optional[ssl.SSLContext] = None,
-                max_message_size: int = 64 * MiB, ping_interval: Optional[float] = 10.0, ping_timeout: float = 20.0,
-                close_timeout: float = 1.0, proxy: Optional[str] = None, cancel: Optional[Cancel] = None) -> WebSocket:
+    def connect(
+        cls, url: str, *, protocols: Sequence[str] = (),
+        headers: Optional[HeaderLines] = None, timeout: Optional[float] = 10.0,
+        ssl_context: Optional[ssl.SSLContext] = None, max_message_size: int = 64 * MiB,
+        ping_interval: Optional[float] = 10.0, ping_timeout: float = 20.0,
+        close_timeout: float = 1.0, proxy: Optional[str] = None, host: str = "",
+        scope: Optional[Scope] = None, notice: Optional[Callable[[Head], None]] = None,
+    ) -> WebSocket:
         """Connect to a ws:// or wss:// `url` within `timeout` seconds, look-up, proxy and TLS included.
 
         headers          more request headers; Origin is the address itself unless given
         proxy            its address, "" for none, None for what the environment says
+        host             the Host header, where it is to be another than the address's
         ping_interval    seconds of silence before a ping, None for no pings
         ping_timeout     seconds of silence after it until the connection counts as lost
+        scope            what can cancel it
+        notice           notice(head) is told the answer's status line and headers
 
         HandshakeError when the server refuses, with its status and body; ApiError 408 when time runs
         out, 502 when nothing answers; ValueError for an argument that can't be sent.
         """
         address = split_url(url, ("ws", "wss"))
+        address = address._replace(authority=host or address.authority)
         check_protocols(protocols)
         lines = check_headers(headers)
-        if any(re.fullmatch("(?i)host|upgrade|connection|sec-websocket-.*", name) for name in lines):
-            raise ValueError("Host, Upgrade, Connection and Sec-WebSocket-* are the handshake's own headers")
-        if not any(name.lower() == "origin" for name in lines):  # the API server refuses a watch without it
-            lines["Origin"] = "%s://%s" % ("https" if address.secure else "http", address.authority)
+        for name in lines:
+            if re.fullmatch("(?i)host|upgrade|connection|sec-websocket-.*", name):
+                raise ValueError("Host, Upgrade, Connection and Sec-WebSocket-* are the handshake's own")
+        if not any(name.lower() == "origin" for name in lines):  # the API server refuses a watch without
+            scheme = "https" if address.secure else "http"
+            lines["Origin"] = "%s://%s" % (scheme, address.authority)
+
         key = base64.b64encode(os.urandom(16)).decode()
         request = handshake_request(address, key, lines, protocols)
-        context = (ssl_context or default_context()) if address.secure else None
-        cancel = cancel or Cancel()
-        deadline = Deadline(timeout)
+        scope = (scope or Scope()).within(timeout)
         wire = None
         log.debug("> %s", url)
         try:
-            wire = Wire.open(address, deadline, cancel, context, find_proxy(address, proxy), tunnel=True)
-            wire.send(request, deadline)
-            conn = _HttpConnection(wire)
-            head = conn.head(deadline)
+            context = (ssl_context or default_context()) if address.secure else None
+            wire = Wire.open(address, scope, context, find_proxy(address, proxy), tunnel=True)
+            wire.send(request, scope)
+            conn = HttpConnection(wire)
+            head = conn.receiver.head(scope)
+            if notice:
+                notice(head)
             if head.status != 101:
-                raise _refusal(conn, head, deadline)
+                raise _refusal(conn, head, scope)
             protocol = check_handshake(head, key, protocols)
-        except FAILURES as error:
-            cancel.hold(None)
+            rest = b"" if conn.receiver.is_empty else conn.receiver.some(scope)
+        except BaseException as error:
+            scope.hold(None)
             if wire is not None:
                 wire.close()
+            if not isinstance(error, FAILURES):
+                raise
             if isinstance(error, BadAnswer):
-                raise unanswered(HandshakeError(0, str(error), phrase="Handshake failed"), "GET", url) from error
+                refused = HandshakeError(0, str(error), phrase="Handshake failed")
+                raise unanswered(refused, "GET", url) from error
             raise unanswered(error, "GET", url)
+
         log.debug("= open %s %s", url, protocol)
-        return cls(wire, protocol, conn.ahead, max_message_size, ping_interval, ping_timeout, close_timeout)
+        return cls(wire, protocol, rest, max_message_size, ping_interval, ping_timeout,
+                   close_timeout)
 
     @property
     def closed(self) -> bool:
@@ -1661,49 +2770,53 @@ class WebSocket:
         TimeoutError after `timeout` seconds; the next call goes on, in mid-frame too. ConnectionClosed
         (code, reason) at the end, ProtocolError (code) when the peer broke the protocol.
         """
-        if not self._recv_lock.acquire(False) and not self._recv_lock.acquire(
-                timeout=-1 if timeout is None else max(0.0, min(timeout, FOREVER))):
+        limit = -1 if timeout is None else max(0.0, min(timeout, FOREVER))
+        if not self._recv_lock.acquire(False) and not self._recv_lock.acquire(timeout=limit):
             raise TimeoutError("another thread is reading")
-        end: Optional[float] = None
-        late = False
         try:
-            while True:
-                if self._ended:
-                    raise ConnectionClosed(self._ended.code, self._ended.reason) from self._ended.__cause__
-                found = self._reader.next()
-                if found is not None:
-                    if found[0] < CLOSE:
-                        return found[1]
-                    self._control(found[0], cast(bytes, found[1]))
-                elif late:
-                    raise TimeoutError("no message in time")
-                else:
-                    if end is None and timeout is not None:
-                        end = time.monotonic() + min(timeout, FOREVER)
-                    late = self._receive(end)
+            return self._next(timeout)
         except ProtocolError as error:
             self._finish(error.code, str(error), encode_close(error.code, error.message))
             raise
         except OSError as error:
-            if isinstance(error, TimeoutError) and error.errno is None:  # ours, not the system's ETIMEDOUT
+            if isinstance(error, TimeoutError) and error.errno is None:  # ours, not ETIMEDOUT
                 raise
             raise self._end(ABNORMAL, str(error)) from error
         finally:
             self._recv_lock.release()
 
+    def _next(self, timeout: Optional[float]) -> Union[str, bytes]:
+        end: Optional[float] = None
+        late = False
+        while True:
+            if self._ended:
+                ended = self._ended
+                raise ConnectionClosed(ended.code, ended.reason) from ended.__cause__
+            message = self._reader.next()
+            if message is not None:
+                opcode, payload = message
+                if opcode < CLOSE:
+                    return payload
+                self._control(opcode, cast(bytes, payload))
+            elif late:
+                raise TimeoutError("no message in time")
+            else:
+                if end is None and timeout is not None:
+                    end = time.monotonic() + min(timeout, FOREVER)
+                late = self._receive(end)
+
     def send(self, message: Union[str, bytes, bytearray, memoryview]) -> None:
         """Send one message, text for a str; returns when the system has taken all of it."""
         if isinstance(message, str):
             self._send(TEXT, message.encode())  # a lone surrogate raises before anything leaves
-        elif isinstance(message, (bytes, bytearray, memoryview)):
-            self._send(BINARY, bytes(message))
-        else:
-            raise TypeError("a message is str or bytes, not %s" % type(message).__name__)
+            return
+        expect(message, (bytes, bytearray, memoryview), "message")
+        self._send(BINARY, bytes(message))
 
     def ping(self, payload: bytes = b"") -> None:
-        """Send a ping of at most 125 octets; the answer counts as a sign of life."""
-        if len(payload) > 125:
-            raise ValueError("a ping carries at most 125 octets")
+        """Send a ping of at most 125 bytes; the answer counts as a sign of life."""
+        if len(payload) > MAX_CONTROL:
+            raise ValueError("a ping carries at most 125 bytes")
         self._send(PING, payload)
 
     def close(self, code: int = NORMAL, reason: str = "") -> None:
@@ -1718,7 +2831,7 @@ class WebSocket:
     # -- the reading thread, with _recv_lock -------------------------------------
 
     def _receive(self, end: Optional[float]) -> bool:
-        """Wait for octets until `end`, ping when it is silent; whether the time is over by now."""
+        """Wait for bytes until `end`, ping when it is silent; whether the time is over by now."""
         heard = time.monotonic() - self._silence  # silence counts while somebody listens
         while True:
             count = self._wire.read(self._reader.space())
@@ -1732,24 +2845,27 @@ class WebSocket:
             if end is not None and now >= end:
                 self._silence = now - heard
                 raise TimeoutError("no message in time")
-            if self._wire.taken > heard:  # a ping waits behind a big message: that it is taken shows life too
+            if self._wire.taken > heard:  # a ping waits behind a big message: taking it is life too
                 heard, self._pinged = self._wire.taken, False
+
             limit = None
             if self._ping_interval is not None:
                 limit = heard + self._ping_interval + (self._ping_timeout if self._pinged else 0)
                 if now >= limit and self._pinged:
-                    raise self._end(ABNORMAL, "the peer did not answer a ping") from TimeoutError("silence")
-                if now >= limit:
-                    self._pinged, heard = True, now - self._ping_interval  # ping_timeout from now, though we were suspended
+                    cause = TimeoutError("silence")
+                    raise self._end(ABNORMAL, "the peer did not answer a ping") from cause
+                if now >= limit:  # ping_timeout counts from now, though we were suspended
+                    self._pinged, heard = True, now - self._ping_interval
                     self._control_frame(PING, b"")
                     continue
+
             self._write_pending()  # before waiting: the read above may have made room for it
             waits = [at - now for at in (end, limit) if at is not None]
-            self._wire.wait(min(waits) if waits else None)
+            self._wire.wait(min(waits, default=None))
 
     def _control(self, opcode: int, payload: bytes) -> None:
         if opcode == PING:
-            self._control_frame(PONG, payload)  # 5.5.2; only the latest when there is no room (5.5.3)
+            self._control_frame(PONG, payload)  # 5.5.2; only the latest without room (5.5.3)
         elif opcode == CLOSE:
             code, reason = parse_close(payload)
             self._finish(code, reason, payload[:2])
@@ -1760,7 +2876,7 @@ class WebSocket:
         self._write_pending()
 
     def _write_pending(self) -> None:
-        # A sender that holds the lock comes here itself after releasing it, so nothing is left lying.
+        # A sender that holds the lock comes here itself after releasing it: nothing is left lying.
         while self._pending and self._send_lock.acquire(blocking=False):
             try:
                 if self._close_sent or self._torn:
@@ -1780,16 +2896,24 @@ class WebSocket:
         frame = encode_frame(opcode, payload, os.urandom(4))
         with self._send_lock:
             if self._close_sent or self._ended or self._torn:
-                ended = self._ended or (ConnectionClosed(ABNORMAL, str(self._torn)) if self._torn else
-                                        ConnectionClosed(NORMAL, "closed here"))
-                raise ConnectionClosed(ended.code, ended.reason) from self._torn
+                raise self._unsent() from self._torn
             try:
-                self._wire.send(frame, Deadline())
-            except OSError as error:  # the frame may be torn: nothing can follow it, but a reader goes on to the end
+                self._wire.send(frame, Scope())
+            except OSError as error:  # the frame may be torn; a reader goes on to the end
                 self._torn = error
-                ended = self._ended or ConnectionClosed(ABNORMAL, str(error))
-                raise ConnectionClosed(ended.code, ended.reason) from error
+                raise self._unsent() from error
+            except BaseException as error:  # so may it be when a signal's handler raises
+                self._torn = error
+                self.abort()
+                raise
         self._write_pending()
+
+    def _unsent(self) -> ConnectionClosed:
+        if self._ended:
+            return ConnectionClosed(self._ended.code, self._ended.reason)
+        if self._torn:
+            return ConnectionClosed(ABNORMAL, str(self._torn))
+        return ConnectionClosed(NORMAL, "closed here")
 
     def _end(self, code: int, reason: str) -> ConnectionClosed:
         """Settle how it ended, once; free the connection unless a close handshake still needs it."""
@@ -1803,67 +2927,1491 @@ class WebSocket:
     def _finish(self, code: int, reason: str, payload: bytes, reading: bool = True) -> None:
         """Send our close frame, read to the end, close: all within `close_timeout`.
 
-        Closing with octets unread would send RST, which may eat our close frame on its way.
+        Closing with bytes unread would send RST, which may eat our close frame on its way.
         """
-        deadline = Deadline(self._close_timeout)
+        scope = Scope(self._close_timeout)
         try:
             if self._send_lock.acquire(timeout=self._close_timeout):
                 try:
                     if not self._close_sent:
                         self._close_sent = True
-                        self._wire.send(encode_frame(CLOSE, payload, os.urandom(4)), deadline)
+                        frame = encode_frame(CLOSE, payload, os.urandom(4))
+                        self._wire.send(frame, scope)
                 finally:
                     self._send_lock.release()
                 self._wire.end_writing()
-                # another reader meets the end itself; we only wait for it
-                if reading or self._recv_lock.acquire(timeout=deadline.left() or 0):
-                    try:
-                        space = memoryview(bytearray(64 * 1024))
-                        while self._ended is None and self._wire.receive(space, deadline):
-                            pass
-                    finally:
-                        if not reading:
-                            self._recv_lock.release()
+                self._drain(scope, reading)
         except OSError:
             pass  # late or torn: closing is all that is left to do
         finally:
             self._end(code, reason)
             self._wire.close()
 
+    def _drain(self, scope: Scope, reading: bool) -> None:
+        """Read to the end; where another thread reads it meets the end itself, and we wait for it."""
+        if not reading and not self._recv_lock.acquire(timeout=scope.left() or 0):
+            return
+        try:
+            space = memoryview(bytearray(CHUNK))
+            while self._ended is None and self._wire.receive(space, scope):
+                pass
+        finally:
+            if not reading:
+                self._recv_lock.release()
 
-def _refusal(conn: _HttpConnection, head: Head, deadline: Deadline) -> ApiError:
-    """The HandshakeError for an answer that is not 101: with or without a length, kept open or closed."""
+
+def _refusal(conn: HttpConnection, head: Head, scope: Scope) -> ApiError:
+    """The HandshakeError for an answer that is not 101, whatever its body is like."""
     body = bytearray()
     try:
-        for piece in conn.body(head, "GET", deadline, MAX_HEAD):
+        for piece in conn.body(head, "GET", scope, MAX_HEAD):
             body += piece
     except OSError:
         pass  # what came in time has to do
-    wordless = not body and head.status in (400, 403)  # so the API server refuses these two (measured)
-    return Response(head.status, head.reason, head.headers, bytes(body[:MAX_HEAD])).error(
-        "without a word: perhaps the Origin, or the subprotocols" if wordless else "", HandshakeError)
+
+    answer = Response(head.status, head.reason, head.headers, bytes(body[:MAX_HEAD]))
+    message = ""
+    if not body and head.status in (400, 403):  # so the API server refuses these (measured)
+        message = ("without a word: perhaps the Origin or the subprotocols, or for exec and "
+                   "port forward the --reject-paths of kubectl proxy")
+    elif answer.ok or answer.is_page:
+        kind = "a web page" if answer.is_page else "a plain answer"
+        message = "HTTP %d, %s instead of an upgrade to a WebSocket: %.200r" % (
+            head.status, kind, answer.text())
+    return answer.error(message, HandshakeError)
 
 
 # ------------------------------------------------------------------------------
-# 7. Streams
+# 8. Endpoints
+#
+# API servers reached without Headlamp: where they are, whom we trust to be them,
+# and who we are there. Files are read again as they rotate, plugins run when they
+# are needed. A kubeconfig's field is honoured or its context refused.
+# ------------------------------------------------------------------------------
+
+IN_CLUSTER = "/var/run/secrets/kubernetes.io/serviceaccount"
+
+TlsSettings = Union[ssl.SSLContext, Callable[[], Optional[ssl.SSLContext]], None]
+Pem = Union[str, bytes]  # the path of a PEM file, or what would be in it; b"" for none
+Pems = Tuple[Pem, Pem, Pem]  # authority, client certificate, its key
+TlsState = Tuple[List[Any], List[bytes], Optional[ssl.SSLContext]]  # stamps, contents, settings
+
+
+@contextlib.contextmanager
+def naming(what: str) -> Iterator[None]:
+    """What goes wrong inside is a ValueError that begins with `what`."""
+    try:
+        yield
+    except (ApiError, OSError, ValueError) as error:
+        # Not `from error`: JSON's and Unicode's errors carry the whole text, secrets and all.
+        raise ValueError("%s: %s" % (what, error)) from None
+
+
+class Endpoint:
+    """An API server reached without Headlamp.
+
+    server       its address, with a path if it has one
+    ssl_context  TLS settings, see `tls_context`, or a function that gives them and is called for
+                 each request; None: the client's
+    token        a str, or a function that returns one and is called for each request
+    basic        "user:password", for servers that want that
+    namespace    the default one, for `apply`
+    proxy        its address, "" for none, None for what the environment says
+    impersonate  pairs of a header and its value, each a line of its own: who to be instead
+    compress     False where answers should come uncompressed
+    """
+
+    def __init__(
+        self, server: str, *, ssl_context: TlsSettings = None,
+        token: Union[Token, ExecPlugin] = None, basic: str = "", namespace: str = "",
+        proxy: Optional[str] = None, impersonate: Sequence[Tuple[str, str]] = (),
+        compress: bool = True,
+    ) -> None:
+        with naming("server"):
+            if "?" in check_path(split_url(server, ("http", "https")).target):
+                raise ValueError("an address can't have a query here")
+        if proxy:
+            with naming("proxy-url"):
+                parse_proxy(proxy)
+        for name, value in impersonate:
+            check_headers({name: value})
+
+        scheme, _, place = server.partition("://")
+        self.server = scheme.lower() + "://" + place
+        self.ssl_context = ssl_context
+        self.token = token
+        self.basic = basic
+        self.namespace = namespace
+        self.proxy = proxy
+        self.impersonate = impersonate
+        self.compress = compress
+
+    def __repr__(self) -> str:
+        return "<Endpoint %s>" % self.server
+
+    def context(self) -> Optional[ssl.SSLContext]:
+        """The TLS settings of now: the same object until they change. None: the client's."""
+        return self.ssl_context() if callable(self.ssl_context) else self.ssl_context
+
+
+# -- TLS settings ----------------------------------------------------------------
+
+_CERTIFICATE_BLOCK = b"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----"
+_PARTIAL_CHAIN = 0x80000  # ssl.VERIFY_X509_PARTIAL_CHAIN, which has a name since Python 3.10
+
+
+class _NamedContext(ssl.SSLContext):
+    """TLS settings that may expect another name than the address has (tls-server-name)."""
+
+    server_name = ""
+
+    def wrap_bio(self, *args: Any, **options: Any) -> ssl.SSLObject:
+        """As SSLContext.wrap_bio, with the name to expect."""
+        if self.server_name:
+            options["server_hostname"] = self.server_name
+        return super().wrap_bio(*args, **options)
+
+
+def tls_context(
+    ca_file: Optional[str] = None, ca_data: Optional[bytes] = None, server_name: str = "",
+    insecure: bool = False,
+) -> ssl.SSLContext:
+    """TLS settings for one server.
+
+    ca_file, ca_data  its authority as PEM, in a file or as bytes; None: the system's. Text around
+                      certificates is passed over; an intermediate authority is trusted by itself
+    server_name       the name to expect, where it is not the address's
+    insecure          True: no certificate is checked
+
+    ValueError, or OSError (ssl.SSLError is one), for what can't be used.
+    """
+    if not isinstance(insecure, bool):  # "false" would be true
+        raise ValueError("whether certificates are checked is True or False: %r" % (insecure,))
+    if ca_file:
+        ca_data = read_file(ca_file)
+
+    context = _NamedContext(ssl.PROTOCOL_TLS_CLIENT)  # checks certificates and names
+    context.set_alpn_protocols(["http/1.1"])
+    context.server_name = server_name
+    with naming("tls-server-name"):  # here rather than when it is used
+        context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="localhost")
+
+    if ca_data is not None:
+        if insecure:  # client-go refuses it too (transport/transport.go, TLSConfigFor)
+            raise ValueError("insecure-skip-tls-verify excludes an authority")
+        blocks = re.findall(_CERTIFICATE_BLOCK, ca_data, re.DOTALL)
+        if not blocks:
+            raise ValueError("no certificate is in it")
+        context.load_verify_locations(cadata=b"\n".join(blocks).decode("ascii"))
+        context.verify_flags |= _PARTIAL_CHAIN
+    elif insecure:
+        log.warning("certificates are not checked: insecure-skip-tls-verify")
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    else:
+        context.load_default_certs()
+    return context
+
+
+def read_file(path: str) -> bytes:
+    """The bytes of a file."""
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def with_file(pem: Pem, use: Callable[[str], R]) -> R:
+    """What use(path) gives: bytes are in a file (0600) for that moment, as OpenSSL reads files."""
+    if isinstance(pem, str):
+        return use(pem)
+
+    import tempfile  # only here: it is slow to import
+
+    handle, path = tempfile.mkstemp()
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(pem)
+        return use(path)
+    finally:
+        os.unlink(path)
+
+
+def load_certificate(context: ssl.SSLContext, certificate: Pem, key: Pem) -> None:
+    """Show a client certificate. OpenSSL must not ask for a passphrase on the terminal."""
+    with_file(certificate, lambda path: with_file(
+        key, lambda key_path: context.load_cert_chain(path, key_path, password=lambda: b"")))
+
+
+class TlsFiles:
+    """TLS settings from files that rotate: called, it gives the settings of this moment.
+
+    They are another object once the content of a file is another, so that connections kept under
+    the old ones are not used; None where nothing is set. Without a lock: threads that meet a change
+    together may make one object each, the last of which stays.
+    """
+
+    def __init__(
+        self, authority: Pem = b"", certificate: Pem = b"", key: Pem = b"", server_name: str = "",
+        insecure: bool = False,
+    ) -> None:
+        self._server_name = server_name
+        self._insecure = insecure
+        self._pems = authority, certificate, key
+        self._state: TlsState = [], [], None
+        self._state = self._load(self._pems)
+
+    def __call__(self) -> Optional[ssl.SSLContext]:
+        try:
+            self._state = self._load(self._pems)
+        except ValueError as error:  # half written, or gone for a moment: the next call looks again
+            log.warning("the TLS settings of before are kept: %s", error)
+        return self._state[2]
+
+    @property
+    def authority(self) -> bytes:
+        """The server's authority as PEM, b"" for the system's."""
+        return self._state[1][0]
+
+    def show(self, certificate: bytes, key: bytes) -> None:
+        """Show this client certificate from now on; b"" for none."""
+        pems = self._pems[0], certificate, key
+        state = self._load(pems)
+        self._pems = pems
+        self._state = state
+
+    def _load(self, pems: Pems) -> TlsState:
+        """The state for these files: the settings of before if the contents are those of before."""
+        stamps, contents, context = self._state
+        present = _each(_stamp, pems)
+
+        if present != stamps:
+            read = _each(_content, pems)
+            if read != contents:
+                context = self._build(read[0], pems)
+            contents = read
+        return present, contents, context
+
+    def _build(self, authority: bytes, pems: Pems) -> Optional[ssl.SSLContext]:
+        if not (any(pems) or self._server_name or self._insecure):
+            return None
+
+        with naming("certificate-authority"):
+            trusted = authority if pems[0] else None
+            context = tls_context(None, trusted, self._server_name, self._insecure)
+        if pems[1]:
+            with naming("client-certificate with its client-key"):
+                load_certificate(context, *pems[1:])
+        return context
+
+
+def _each(look: Callable[[Pem], Any], pems: Pems) -> List[Any]:
+    """What `look` gives for the files of a TlsFiles; ValueError that names the field."""
+    seen: List[Any] = []
+    fields = "certificate-authority", "client-certificate", "client-key"
+    try:
+        for pem in pems:
+            seen.append(look(pem))
+    except OSError as error:
+        raise ValueError("%s: %s" % (fields[len(seen)], error)) from None
+    return seen
+
+
+def _stamp(pem: Pem) -> Any:
+    """What changes with a file; one of this second may change again without a trace."""
+    if isinstance(pem, bytes):
+        return pem
+    info = os.stat(pem)
+    recent = time.time() - info.st_mtime < 1.0
+    return info.st_mtime_ns, info.st_size, info.st_ino, time.monotonic() if recent else 0.0
+
+
+def _content(pem: Pem) -> bytes:
+    return pem if isinstance(pem, bytes) else read_file(pem)
+
+
+# -- tokens ----------------------------------------------------------------------
+
+EXEC_VERSIONS = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")
+EXEC_EXTENSION = "client.authentication.k8s.io/exec"  # what a cluster's entry has for its plugin
+EXEC_CLUSTER = (  # what a plugin is told of the cluster, beside the authority
+    "server", "tls-server-name", "insecure-skip-tls-verify", "proxy-url", "disable-compression",
+)
+EXEC_MARGIN = 10.0  # seconds before its end that a credential is fetched again
+EXEC_TAIL = 300  # bytes of a plugin's stderr that an error repeats
+
+_RFC3339 = r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?(Z|[+-]\d\d:\d\d)"
+
+
+def read_token(path: str) -> str:
+    """The token in a file, read for each request: it rotates. ApiError without one."""
+    try:
+        token = read_file(path).strip().decode("ascii")
+    except (OSError, ValueError) as error:
+        raise ApiError(0, "the token file %s can't be read: %s" % (path, error)) from None
+    if not token:
+        raise ApiError(0, "the token file %s is empty" % path)
+    return token
+
+
+def parse_time(text: str) -> float:
+    """Seconds since 1970 of an RFC 3339 time."""
+    import datetime
+
+    match = re.fullmatch(_RFC3339, text)
+    if not match:
+        raise ValueError("a time is not as in RFC 3339")
+    offset = match.group(2).replace("Z", "+00:00")
+    return datetime.datetime.fromisoformat(match.group(1) + offset).timestamp()
+
+
+def _printable(text: str) -> str:
+    """Somebody else's text on one line, without commands for terminals."""
+    return "".join(filter(str.isprintable, " ".join(text.split())))
+
+
+class _Program:
+    """A process, for a scope to hold."""
+
+    def __init__(self, process: Any, group: bool) -> None:
+        self._process = process
+        self._group = group  # whether it leads one, which ends with it
+
+    def close(self) -> None:
+        """Kill it."""
+        try:
+            if self._group:
+                os.killpg(self._process.pid, 9)
+            else:
+                self._process.kill()
+        except OSError:
+            pass  # it has ended
+
+
+def _pass_on(errors: IO[bytes], said: bytearray) -> None:
+    """What the thread of a program's stderr does."""
+    with errors:
+        for chunk in iter(lambda: os.read(errors.fileno(), 4096), b""):
+            said += chunk
+            del said[:-EXEC_TAIL]
+            try:
+                os.write(2, chunk)
+            except OSError:
+                pass  # we have none
+
+
+def run_program(
+    command: List[str], env: Mapping[str, str], interactive: bool, scope: Scope,
+) -> Tuple[int, bytes, str]:
+    """Run a program to its end: exit code, stdout, and the last that it said on stderr.
+
+    stderr goes to ours as it comes: that is where a login says what to do. An interactive program
+    has our terminal, stderr too. Where `scope` ends it is killed, with what it started.
+    """
+    import subprocess
+
+    group = os.name == "posix" and not interactive  # in another one it can't read the terminal
+    process = subprocess.Popen(
+        command,
+        env=env,
+        stdin=None if interactive else subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=None if interactive else subprocess.PIPE,
+        start_new_session=group,
+    )
+    program, said = _Program(process, group), bytearray()
+    errors, process.stderr = process.stderr, None  # or communicate() keeps it to the end
+    reader = threading.Thread(
+        target=_pass_on, args=(errors, said), name="apiproxy-exec", daemon=True)
+
+    with process:
+        try:
+            scope.hold(program)
+            if errors:
+                reader.start()
+            stdout, _ = process.communicate(timeout=scope.left())
+        except subprocess.TimeoutExpired:
+            raise TimeoutError("%s has not ended in time" % command[0]) from None
+        finally:
+            scope.hold(None)
+            if process.poll() is None:
+                program.close()
+
+    scope.left()  # raises where it was killed
+    if errors and process.returncode:
+        reader.join(0.5)  # what it left behind may keep stderr open
+    return process.returncode, stdout, _printable(said.decode("utf-8", "replace"))
+
+
+class ExecPlugin:
+    """A kubeconfig's exec plugin: called, it gives the token, "" beside a certificate.
+
+    client.authentication.k8s.io, v1 and v1beta1. `_lock` promises: it runs once at a time.
+    """
+
+    def __init__(self, spec: Fields, cluster: Fields, tls: TlsFiles) -> None:
+        self._version = spec.get("apiVersion")
+        if self._version not in EXEC_VERSIONS:
+            raise spec.error("apiVersion", "is not supported: %r" % self._version)
+
+        self._mode = spec.get("interactiveMode") or "IfAvailable"
+        if self._mode not in ("Never", "IfAvailable", "Always"):
+            raise spec.error("interactiveMode", "is not known: %r" % self._mode)
+
+        self._command = spec.need("command")
+        if os.sep in self._command:
+            self._command = spec.path("command")
+
+        pairs = [Fields(pair, spec.place + ": env") for pair in spec.get("env", list)]
+        self._env = {pair.need("name"): pair.get("value") for pair in pairs}
+        self._args = spec.strings("args")
+        self._hint = spec.get("installHint")
+        self._cluster = cluster if spec.get("provideClusterInfo", bool) else None
+        self._tls = tls
+        self._token: Optional[str] = None  # guarded by _lock, as the next; None: run it
+        self._end = 0.0
+        self.forked()
+        Fresh.everything.add(self)
+
+    def forked(self) -> None:
+        """In a child it does not run."""
+        self._lock = threading.RLock()
+
+    def __call__(self, scope: Scope) -> str:
+        """The token. ApiError, or what `scope` raises; a login may be silent for longer than it."""
+        scope = scope.within()
+        scope.acquire(self._lock)
+        try:
+            token = self._token  # once: `forget` does not wait for the lock
+            if token is None or self._end <= time.time() + EXEC_MARGIN:
+                self._token = token = self._renew(scope)
+            return token
+        except (ConnectionAbortedError, TimeoutError):
+            raise
+        except (OSError, ValueError, RecursionError) as error:
+            why = "the exec plugin %s failed: %s" % (self._command, error)
+            raise ApiError(0, why) from None
+        finally:
+            self._lock.release()
+
+    def forget(self, token: Optional[str] = None) -> None:
+        """The server refused what it gave, `token`: run it again next time."""
+        if token in (None, self._token):
+            self._token = None
+
+    def _renew(self, scope: Scope) -> str:
+        stdout = self._run(scope)
+        with naming("its answer"):
+            values = json.loads(stdout)
+        answer = Fields(values, "its answer")
+        kind, version = answer.get("kind"), answer.get("apiVersion")
+        if kind not in ("", "ExecCredential") or version not in ("", self._version):
+            raise answer.error("kind", "or apiVersion is another than was asked for")
+
+        status = answer.child("status")
+        token = status.get("token")
+        certificate = status.get("clientCertificateData")
+        key = status.get("clientKeyData")
+        end = status.get("expirationTimestamp")
+
+        if bool(certificate) != bool(key):
+            raise status.error("clientCertificateData", "is there without its key, or a key alone")
+        if not (token or certificate):
+            raise status.error("token", "is missing, and so is a certificate")
+
+        ends = parse_time(end) if end else float("inf")
+        self._tls.show(certificate.encode(), key.encode())
+        self._end = ends
+        return str(token)
+
+    def _run(self, scope: Scope) -> bytes:
+        """What the plugin writes to stdout."""
+        import shutil  # only here: it is slow to import
+
+        interactive = self._mode != "Never" and os.isatty(0)
+        if self._mode == "Always" and not interactive:
+            raise ValueError("it wants a terminal as standard input")
+
+        path = shutil.which(self._command)
+        if not path:
+            raise ValueError("there is no such program here. " + _printable(self._hint))
+
+        env = {**os.environ, **self._env, "KUBERNETES_EXEC_INFO": self._info(interactive)}
+        code, stdout, said = run_program([path, *self._args], env, interactive, scope)
+        if code:
+            raise ValueError("exit code %d. %s" % (code, said))
+        return stdout
+
+    def _info(self, interactive: bool) -> str:
+        """What the plugin is told."""
+        spec: Dict[str, Any] = {"interactive": interactive}
+        if self._cluster:
+            info = {name: self._cluster.values.get(name) for name in EXEC_CLUSTER}
+            info["certificate-authority-data"] = base64.b64encode(self._tls.authority).decode()
+            for extension in self._cluster.get("extensions", list):
+                if dig(extension, "name") == EXEC_EXTENSION:
+                    info["config"] = extension.get("extension")
+            spec["cluster"] = {name: value for name, value in info.items() if value}
+        return json.dumps({"kind": "ExecCredential", "apiVersion": self._version, "spec": spec})
+
+
+# -- kubeconfigs -----------------------------------------------------------------
+
+
+class Fields:
+    """A mapping of a kubeconfig, and its place, which every error names."""
+
+    KINDS = {str: "a string", bool: "true or false", list: "a list", dict: "a mapping"}
+
+    def __init__(self, values: Json, place: str, folder: str = "") -> None:
+        if not isinstance(values, (dict, type(None))):
+            raise ValueError("%s is not a mapping" % place)
+        self.values = values or {}
+        self.place = place
+        self._folder = folder  # that its relative paths start from
+
+    def error(self, key: str, problem: str) -> ValueError:
+        """What to raise for a field; values, perhaps secret, are not repeated."""
+        return ValueError("%s: %s %s" % (self.place, key, problem))
+
+    def get(self, key: str, kind: Any = str) -> Any:
+        """A field, an empty `kind` without it; ValueError for one of another kind."""
+        value = self.values.get(key)
+        if value is None:
+            return kind()
+        if type(value) is not kind:
+            raise self.error(key, "is not %s" % self.KINDS[kind])
+        return value
+
+    def need(self, key: str) -> str:
+        """A field that is a string and not empty."""
+        value: str = self.get(key)
+        if not value:
+            raise self.error(key, "is missing")
+        return value
+
+    def child(self, key: str) -> Fields:
+        """A field that is a mapping."""
+        return Fields(self.values.get(key), "%s: %s" % (self.place, key), self._folder)
+
+    def strings(self, key: str) -> List[str]:
+        """A field that is a list of strings."""
+        values: List[str] = self.get(key, list)
+        if not all(isinstance(value, str) for value in values):
+            raise self.error(key, "is not a list of strings")
+        return values
+
+    def path(self, key: str) -> str:
+        """A field that is a path, "" without it."""
+        path: str = self.get(key)
+        return path and os.path.join(self._folder, path)
+
+    def pem(self, key: str) -> Pem:
+        """A field that is a file, or what is in it as <key>-data, which is preferred."""
+        path = self.path(key)
+        data = re.sub("[\r\n]", "", self.get(key + "-data"))  # as Go does
+        try:
+            content = base64.b64decode(data, validate=True)
+        except ValueError:
+            raise self.error(key + "-data", "is not base64") from None
+        return content or path or b""
+
+
+class Kubeconfig:
+    """What one or several kubeconfigs say. The first to name a thing wins, as kubectl has it.
+
+    current   the name of the current context, "" without one
+    left_out  by name, why contexts can't be used
+    """
+
+    def __init__(self) -> None:
+        self.current = ""
+        self.left_out: Dict[str, str] = {}
+        self._sources: List[str] = []
+        # By name: the entry, its place and its folder.
+        self._entries: Dict[str, Dict[str, Tuple[Json, str, str]]] = {
+            "cluster": {}, "user": {}, "context": {}}
+
+    def add(self, text: bytes, source: str) -> None:
+        """Read a file's text; `source` is its path. ValueError for what is not a kubeconfig."""
+        self._sources.append(source)
+        folder = os.path.dirname(os.path.abspath(source))
+        with naming(source):
+            documents = read_yaml(text) or [None]
+            document = Fields(documents[0], "the kubeconfig")  # kubectl reads no other
+            kind, version = document.get("kind"), document.get("apiVersion")
+            if (kind or "Config", version or "v1") != ("Config", "v1"):
+                raise document.error("kind", "and apiVersion are not Config and v1")
+
+            self.current = self.current or document.get("current-context")
+            for kind, entries in self._entries.items():
+                for item in document.get(kind + "s", list):
+                    name = dig(item, "name")
+                    if not name:
+                        log.warning("%s: a %s without a name is left out", source, kind)
+                        continue
+                    place = "%s: %s %s" % (source, kind, name)
+                    entries.setdefault(name, (item.get(kind), place, folder))
+
+    def endpoints(self, current: str = "") -> Dict[str, Endpoint]:
+        """The Endpoint of every context that can be used; ValueError if `current` can't be."""
+        contexts = self._entries["context"]
+        if current and current not in contexts:
+            files = ", ".join(self._sources)
+            raise ValueError("%s: there is no context %s" % (files, current))
+
+        endpoints = {}
+        for name in contexts:
+            try:
+                endpoints[name] = self._endpoint(name)
+            except ValueError as error:
+                if name == current:
+                    raise
+                self.left_out[name] = str(error)
+                log.warning("left out: %s", error)
+        return endpoints
+
+    def _endpoint(self, name: str) -> Endpoint:
+        context = Fields(*self._entries["context"][name])
+        with naming(context.place):
+            cluster = self._entry(context, "cluster")
+            user = self._entry(context, "user")
+
+            authority = cluster.pem("certificate-authority")
+            insecure = cluster.get("insecure-skip-tls-verify", bool)
+            certificate = user.pem("client-certificate")
+            key = user.pem("client-key")
+            if bool(certificate) != bool(key):
+                raise user.error("client-certificate", "and client-key belong together")
+
+            proxy = cluster.get("proxy-url")
+            if proxy and "://" not in proxy:
+                raise cluster.error("proxy-url", "is not http://host:port")
+
+            name = cluster.get("tls-server-name")
+            tls = TlsFiles(authority, certificate, key, name, insecure)
+            token, basic = _identity(user, cluster, tls, bool(certificate))
+
+            return Endpoint(
+                _server(cluster, bool(authority or certificate or insecure)),
+                ssl_context=tls,
+                token=token,
+                basic=basic,
+                namespace=context.get("namespace"),
+                proxy=proxy or None,
+                impersonate=_impersonation(user),
+                compress=not cluster.get("disable-compression", bool),
+            )
+
+    def _entry(self, context: Fields, kind: str) -> Fields:
+        """The cluster or the user that a context names; it may name no user."""
+        name = context.get(kind)
+        if not name and kind == "user":
+            return Fields({}, "no user")
+        if name not in self._entries[kind]:
+            raise context.error(kind, "is %r, which is nowhere" % name)
+        return Fields(*self._entries[kind][name])
+
+
+def _server(cluster: Fields, secure: bool) -> str:
+    """The address; without a scheme https if there are TLS settings (client-go rest/url_utils)."""
+    server = re.split("[?#]", cluster.need("server"))[0]
+    if "://" not in server:
+        if "/" in server[:-1]:
+            raise cluster.error("server", "without a scheme is a host and a port")
+        server = ("https://" if secure else "http://") + server
+    return server
+
+
+def _identity(
+    user: Fields, cluster: Fields, tls: TlsFiles, certified: bool,
+) -> Tuple[Union[Token, ExecPlugin], str]:
+    """(token, "user:password") of a user, in client-go's order: a plugin is the last resort."""
+    if user.values.get("auth-provider") is not None:
+        raise user.error("auth-provider", "is not supported: use an exec plugin")
+
+    plugin = None
+    if user.values.get("exec") is not None:
+        plugin = ExecPlugin(user.child("exec"), cluster, tls)
+
+    token = user.get("token")
+    path = user.path("tokenFile")
+    name = user.get("username")
+    password = user.get("password")
+
+    if name and (token or path):
+        raise user.error("username", "and a token exclude each other")
+    if password and not name:
+        raise user.error("username", "is missing beside the password")
+    if re.search("[^\x21-\x7e]", token):
+        raise user.error("token", "has a character that a header can't carry")
+
+    if name:
+        return None, "%s:%s" % (name, password)
+    if token or not path:
+        return token or (None if certified else plugin), ""
+    with naming(user.place + ": tokenFile"):
+        read_token(path)
+    return functools.partial(read_token, path), ""
+
+
+def _impersonation(user: Fields) -> List[Tuple[str, str]]:
+    """Who to be instead, as headers (client-go transport/round_trippers.go)."""
+    headers = [("User", user.get("as")), ("Uid", user.get("as-uid"))]
+    headers = [header for header in headers if header[1]]
+    headers += [("Group", group) for group in user.strings("as-groups")]
+
+    extra = user.child("as-user-extra")
+    for key in extra.values:
+        name = "Extra-" + urllib.parse.quote(str(key), safe="!#$&'*+-.^_`|~")
+        headers += [(name, value) for value in extra.strings(key)]
+
+    if headers and headers[0][0] != "User":
+        raise user.error("as", "is missing beside as-uid, as-groups or as-user-extra")
+    return [("Impersonate-" + name, value.encode().decode("latin-1")) for name, value in headers]
+
+
+def read_kubeconfig(path: Union[str, os.PathLike[str], None] = None) -> Kubeconfig:
+    """The kubeconfig at `path`; else the files in KUBECONFIG, else ~/.kube/config.
+
+    Files that are not there are passed over, as kubectl does. ValueError when there is none, or for
+    one that can't be read.
+    """
+    paths = [os.path.join("~", ".kube", "config")]
+    if path:
+        paths = [os.fsdecode(path)]
+    elif os.environ.get("KUBECONFIG"):
+        paths = os.environ["KUBECONFIG"].split(os.pathsep)
+
+    config = Kubeconfig()
+    paths = [os.path.expanduser(name) for name in paths]
+    present = [name for name in paths if os.path.exists(name)]
+    if not present:
+        raise ValueError("there is no kubeconfig at %s" % os.pathsep.join(paths))
+
+    for name in present:
+        with naming("the kubeconfig can't be read"):
+            text = read_file(name)
+        config.add(text, name)
+    return config
+
+
+def in_cluster_endpoint(folder: str = IN_CLUSTER) -> Endpoint:
+    """The API server of the cluster around this pod, as its service account, or a ValueError."""
+    host = os.environ.get("KUBERNETES_SERVICE_HOST")
+    port = os.environ.get("KUBERNETES_SERVICE_PORT")
+    if not host or not port:
+        raise ValueError("not inside a cluster: KUBERNETES_SERVICE_HOST and _PORT are not set")
+
+    token = functools.partial(read_token, os.path.join(folder, "token"))
+    with naming("not inside a cluster"):
+        token()
+        tls = TlsFiles(os.path.join(folder, "ca.crt"))
+    try:
+        namespace = read_file(os.path.join(folder, "namespace")).decode().strip()
+    except (OSError, ValueError):
+        namespace = ""  # a projected volume may have none
+
+    server = "https://%s:%s" % ("[%s]" % host if ":" in host else host, port)
+    return Endpoint(server, ssl_context=tls, token=token, namespace=namespace)
+
+
+# ------------------------------------------------------------------------------
+# 9. Transport
+#
+# Where a request goes and with whose credentials, looked up once: a Route. All
+# requests and WebSockets of the parts below pass `send` and `connect`; what an
+# answer says of our credentials is noticed here.
+# ------------------------------------------------------------------------------
+
+COOKIE_PIECE = 3800  # bytes of a token in one of Headlamp's cookies (its pkg/auth/cookies.go)
+HEADLAMP_ROUTES = frozenset(("me", "set-token", "serviceproxy", "helm", "portforward"))
+TOKEN_WAYS = ("header", "subprotocol", "cookie")
+SUSPECT_AGAIN = 60.0  # seconds between guesses that a server which hangs up has a broken cache
+WARNINGS = 1000  # distinct warnings remembered, so that each is logged once
+_NO_TOKEN = "[^\x21-\x7e]"
+_BEARER_PROTOCOL = "base64url.bearer.authorization.k8s.io."
+_USER_PROTOCOL = "base64url.headlamp.authorization.k8s.io."
+
+
+def check_token(token: Any) -> str:
+    """`token`, "" for None; ValueError, which does not repeat it, for what a header can't carry."""
+    if token is None:
+        return ""
+    if not isinstance(token, str):
+        raise TypeError("a token is a str or a function that returns one")
+    if re.search(_NO_TOKEN, token):
+        raise ValueError("a token can't hold spaces, line ends or non-ASCII characters")
+    return token
+
+
+class Claims(NamedTuple):
+    """What a JWT says: when it ends (UNIX time), and (namespace, name) of a service account."""
+
+    expiry: float = float("inf")
+    account: Tuple[str, str] = ("", "")
+
+    @classmethod
+    def of(cls, token: str) -> Claims:
+        """Of an opaque token: nothing."""
+        try:
+            payload = token.split(".")[1]
+            text = base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))
+            claims = json.loads(text)
+            about = dig(claims, "kubernetes.io", kind=dict)
+            account = dig(about, "namespace"), dig(about, "serviceaccount", "name")
+            return cls(float(claims["exp"]), account if all(account) else ("", ""))
+        except (IndexError, KeyError, TypeError, ValueError, RecursionError):
+            return cls()
+
+
+class Credential:
+    """Who we are to one destination. Nothing else touches a token.
+
+    `_lock` promises: a token is replaced only while it is the one that was sent.
+    `_renewing` is held by the one request that renews it, or makes Headlamp renew it.
+    """
+
+    def __init__(self, token: Any, destination: Any, is_fixed: bool = False) -> None:
+        self._token: Any = token if callable(token) else check_token(token)
+        self._claims = Claims.of(self._token) if isinstance(self._token, str) else Claims()
+        self.destination = destination  # an Endpoint or Headlamp's address; nobody else gets it
+        self._is_fixed = is_fixed  # it stands in a kubeconfig: a 401 does not make it forgotten
+        self._retry_at = 0.0  # monotonic: after a renewal failed
+        self.forked()
+        Fresh.everything.add(self)
+
+    def forked(self) -> None:
+        """Locks begin anew."""
+        self._lock = threading.RLock()
+        self._renewing = threading.RLock()
+
+    def read(self, scope: Scope) -> str:
+        """The token of this moment; ApiError when the file, function or plugin has none."""
+        token = self._token
+        if isinstance(token, str):
+            return token
+        try:
+            if isinstance(token, ExecPlugin):
+                return check_token(token(scope))
+            if getattr(token, "func", None) is read_token:  # ours: it needs no thread
+                return check_token(token())
+            return check_token(Aside("token", token).result(scope))
+        except (ApiError, TimeoutError, ConnectionAbortedError):
+            raise
+        except Exception as error:
+            text = "the function that gives the token failed: %s" % type(error).__name__
+            raise ApiError(0, text) from error
+
+    def begin_renewal(self, scope: Scope, window: float) -> bool:
+        """Whether the caller is to renew a token that ends soon; it then has to call `end_renewal`."""
+        if not self._ends_soon(window):
+            return False
+        scope.acquire(self._renewing)
+        if self._ends_soon(window):
+            return True
+        self._renewing.release()
+        return False
+
+    def _ends_soon(self, window: float) -> bool:
+        is_ours = self._claims.account[0] or isinstance(self.destination, str)
+        soon = is_ours and self._claims.expiry - time.time() <= window
+        return bool(soon) and time.monotonic() >= self._retry_at
+
+    def end_renewal(self, window: float) -> None:
+        """It is done, or has to wait."""
+        self._retry_at = time.monotonic() + window
+        self._renewing.release()
+
+    @property
+    def account(self) -> Tuple[str, str]:
+        """(namespace, name) of the service account that it is, else ("", "")."""
+        return self._claims.account
+
+    def replace(self, sent: str, fresh: Any) -> bool:
+        """Take a token that a server gave for the one that was sent; whether it was still that."""
+        try:
+            fresh = check_token(fresh)
+        except (TypeError, ValueError):
+            return False
+        with self._lock:
+            if not fresh or callable(self._token) or self._token != sent:
+                return False
+            self._token, self._claims, self._retry_at = fresh, Claims.of(fresh), 0.0
+            return True
+
+    def refused(self, sent: str) -> bool:
+        """The server answered 401; whether the token is to be forgotten."""
+        if isinstance(self._token, ExecPlugin):
+            self._token.forget(sent)
+        with self._lock:
+            return not self._is_fixed and not callable(self._token) and self._token == sent
+
+    def is_current(self, sent: str) -> bool:
+        """Whether a refusal of `sent` is one of this credential."""
+        return callable(self._token) or self._token == sent
+
+
+def token_protocol(token: str) -> str:
+    """The subprotocol that carries a token (KEP: apiserver's bearer token over WebSockets)."""
+    return _BEARER_PROTOCOL + base64.urlsafe_b64encode(token.encode()).decode().rstrip("=")
+
+
+def cookie_name(cluster: str) -> str:
+    """The name that Headlamp's cookies of a cluster begin with, sanitised as the server does it."""
+    return "headlamp-auth-%s." % re.sub("[^a-zA-Z0-9_-]", "", cluster)[:50]
+
+
+def token_cookies(cluster: str, token: str) -> str:
+    """Headlamp's cookies for a token, in pieces; "" for what it would not take as one."""
+    name = cookie_name(cluster)
+    if name == "headlamp-auth-." or re.search(r'[";\\]', token):
+        return ""
+    starts = range(0, len(token), COOKIE_PIECE)
+    return "; ".join("%s%d=%s" % (name, index, token[start:start + COOKIE_PIECE])
+                     for index, start in enumerate(starts))
+
+
+def fresh_token(headers: Headers, cluster: str) -> str:
+    """The token that Headlamp sends for the one it got, as cookies or in X-Authorization; else ""."""
+    pieces: Dict[int, str] = {}
+    name = cookie_name(cluster)
+    for line in headers.get_all("Set-Cookie"):
+        pair, *attributes = [part.strip() for part in line.split(";")]
+        key, _, value = pair.partition("=")
+        number = key[len(name):]
+        if key.startswith(name) and number.isdecimal() and len(number) < 4:
+            is_gone = any(attribute.lower() == "max-age=0" for attribute in attributes)
+            pieces[int(number)] = "" if is_gone else value.strip('"')
+
+    token = ""
+    for index in range(len(pieces)):
+        if not pieces.get(index):
+            break
+        token += pieces[index]
+    return token or headers.get("X-Authorization", "")
+
+
+class Credentials:
+    """Endpoints and credentials, by cluster. `_lock` promises: the two of a cluster change together."""
+
+    def __init__(self) -> None:
+        self.endpoints: Dict[str, Endpoint] = {}  # clusters that are reached without Headlamp
+        self.left_out: Dict[str, str] = {}  # contexts of a kubeconfig that can't be used, and why
+        self._credentials: Dict[str, Credential] = {}
+        self._kubeconfigs: Dict[str, str] = {}  # base64, by cluster
+        self.forked()
+        Fresh.everything.add(self)
+
+    def forked(self) -> None:
+        """A lock of its own."""
+        self._lock = threading.RLock()
+
+    def add_endpoint(self, cluster: str, endpoint: Endpoint) -> Optional[Endpoint]:
+        """Reach `cluster` there from now on; the endpoint that it replaces."""
+        credential = Credential(endpoint.token, endpoint, is_fixed=True)  # or a ValueError first
+        with self._lock:
+            old = self.endpoints.get(cluster)
+            self.endpoints[cluster] = endpoint
+            self._credentials[cluster] = credential
+            self.left_out.pop(cluster, None)
+            return old
+
+    def remove(self, cluster: str) -> Tuple[Optional[Endpoint], bool]:
+        """Forget all of a cluster; (its endpoint, whether a kubeconfig was stored for it)."""
+        with self._lock:
+            self._credentials.pop(cluster, None)
+            stored = self._kubeconfigs.pop(cluster, None)
+            return self.endpoints.pop(cluster, None), stored is not None
+
+    def set_token(self, cluster: str, token: Token, base: str) -> None:
+        """Use `token` for `cluster` at the endpoint that it has now, else at `base`."""
+        with self._lock:
+            destination = self.endpoints.get(cluster, base)
+            credential = Credential(token, destination)
+            if token:
+                self._credentials[cluster] = credential
+            else:
+                self._credentials.pop(cluster, None)
+
+    def get_token(self, cluster: str) -> Optional[str]:
+        """The token as the next request would send it; None without one."""
+        credential = self._credentials.get(cluster)
+        return credential.read(Scope()) or None if credential else None
+
+    def forget(self, cluster: str, credential: Credential) -> None:
+        """Forget a token that was refused, unless there is another meanwhile."""
+        with self._lock:
+            if self._credentials.get(cluster) is credential:
+                del self._credentials[cluster]
+
+    def is_current(self, cluster: str, credential: Credential) -> bool:
+        """Whether it is still the one of its cluster."""
+        return self._credentials.get(cluster) is credential
+
+    def store_kubeconfigs(self, kubeconfigs: Mapping[str, str]) -> None:
+        """Kubeconfigs (base64) that go along with each request, by cluster."""
+        with self._lock:
+            self._kubeconfigs.update(kubeconfigs)
+
+    def kubeconfig(self, cluster: str) -> str:
+        """The one of a cluster, or ""."""
+        return self._kubeconfigs.get(cluster, "")
+
+    def of(self, cluster: str, base: str) -> Tuple[Optional[Endpoint], Optional[Credential]]:
+        """A cluster's endpoint, and the credential that was given for just that, or for `base`."""
+        with self._lock:
+            endpoint = self.endpoints.get(cluster)
+            credential = self._credentials.get(cluster)
+        destination: Any = base if endpoint is None else endpoint
+        if credential is not None and credential.destination != destination:
+            credential = None
+        return endpoint, credential
+
+    def adopt(self, other: Credentials) -> None:
+        """Take over tokens and stored kubeconfigs."""
+        with other._lock:
+            self._credentials = dict(other._credentials)
+            self._kubeconfigs = dict(other._kubeconfigs)
+
+
+class Route:
+    """What one request needs of its destination, looked up once, so that it belongs together."""
+
+    def __init__(
+        self, cluster: str, base: str, endpoint: Optional[Endpoint],
+        credential: Optional[Credential], authority: str,
+    ) -> None:
+        self.cluster = cluster  # whose credentials go along
+        self.base = base
+        self.endpoint = endpoint  # None: the Headlamp server, or kubectl proxy
+        self.credential = credential
+        address = base_address(base)
+        self.address = address._replace(authority=authority or address.authority)
+        self.context: Optional[ssl.SSLContext] = None
+        self.proxy = endpoint.proxy if endpoint else None
+        self.token = ""  # that is sent
+
+    def identify(self, scope: Scope) -> None:
+        """Learn the token; a plugin may give a certificate with it, so TLS settings come after it."""
+        if self.credential is not None:
+            self.token = self.credential.read(scope)
+        if self.endpoint is not None:
+            self.context = self.endpoint.context()
+
+    def authorization(self) -> Dict[str, Any]:
+        """The Authorization header, and whom to impersonate."""
+        endpoint = self.endpoint
+        lines: Dict[str, Any] = {}
+        for name, value in endpoint.impersonate if endpoint else ():
+            lines.setdefault(name, []).append(value)
+        if self.token:
+            lines["Authorization"] = "Bearer " + self.token
+        elif endpoint and endpoint.basic:
+            pair = base64.b64encode(endpoint.basic.encode()).decode()
+            lines["Authorization"] = "Basic " + pair
+        return lines
+
+
+class Transport:
+    """The way to every cluster of one client: its routes, credentials and connections.
+
+    settings   times and limits
+    tasks      streams that run
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.tasks: Dict[Any, None] = {}
+        self.credentials = Credentials()
+        self.handler = HttpHandler(settings)
+        self._opener = urllib.request.OpenerDirector()
+        self._opener.add_handler(self.handler)
+        self._caching: Set[str] = set()  # servers that answer from a cache unless asked not to
+        self._suspect_at: Dict[str, float] = {}  # monotonic: when to suspect that of one again
+        self._warned: Set[str] = set()
+        Fresh.everything.add(self)
+
+    def forked(self) -> None:
+        """The streams are the parent's."""
+        self.tasks.clear()
+
+    @property
+    def endpoints(self) -> Dict[str, Endpoint]:
+        """Clusters that are reached without Headlamp."""
+        return self.credentials.endpoints
+
+    def add_endpoint(self, cluster: str, endpoint: Endpoint) -> None:
+        """Reach `cluster` there from now on; connections to where it was are closed."""
+        old = self.credentials.add_endpoint(cluster, endpoint)
+        if old is not None:
+            self.handler.close(base_address(old.server))
+
+    def remove(self, cluster: str) -> Tuple[bool, bool]:
+        """Forget a cluster; whether it (had an endpoint, had a stored kubeconfig)."""
+        endpoint, stored = self.credentials.remove(cluster)
+        if endpoint is not None:
+            self.handler.close(base_address(endpoint.server))
+        return endpoint is not None, stored
+
+    def set_token(self, cluster: str, token: Token) -> None:
+        """Use `token` for `cluster`, None to forget it."""
+        if cluster not in self.endpoints:
+            segment(cluster, "cluster")
+        self.credentials.set_token(cluster, token, self.settings.base_url)
+
+    def cluster(self, name: Optional[str]) -> str:
+        """`name`, or the current cluster; ValueError when there is no way to it."""
+        name = name or self.settings.cluster
+        self.route(name)
+        return name
+
+    def namespace(self, cluster: str) -> str:
+        """Where `apply` puts what names no namespace."""
+        endpoint = self.endpoints.get(cluster)
+        default = endpoint.namespace if endpoint else ""
+        return self.settings.default_namespaces.get(cluster) or default or "default"
+
+    def route(self, cluster: str, on_behalf: str = "") -> Route:
+        """The way to a cluster; to the server itself for "", with the credentials of `on_behalf`."""
+        base = self.settings.base_url
+        endpoint, credential = self.credentials.of(on_behalf or cluster, base)
+        if endpoint is not None and cluster:
+            return Route(cluster, endpoint.server, endpoint, credential, "")
+
+        if not base:
+            why = self.credentials.left_out.get(cluster)
+            if why:
+                raise ValueError(why)
+            if cluster:
+                raise ValueError("no cluster %r here, and no Headlamp server to ask" % cluster)
+            raise ValueError("this needs a Headlamp server, or the name of a cluster")
+        address = base
+        if cluster:
+            address = combine_path(base, "/clusters/" + segment(cluster, "cluster"))
+        return Route(on_behalf or cluster, address, None, credential, self.settings.host)
+
+    # -- requests --------------------------------------------------------------------
+
+    def send(
+        self, method: str, path: str, cluster: str = "", *, body: Any = None,
+        params: Params = None, headers: Optional[HeaderLines] = None,
+        scope: Optional[Scope] = None, auto_logout: bool = True, on_behalf: str = "",
+        cookie: bool = False, idle: Optional[float] = None,
+    ) -> Response:
+        """One request and its answer; ApiError unless that is 2xx: redirects are never followed.
+
+        body       bytes as they are, anything else as JSON, None for none
+        scope      what bounds and cancels it, else `request_timeout` does
+        on_behalf  for routes of Headlamp itself: the cluster whose credentials go along
+        cookie     for routes of Headlamp that read a token from its cookies only
+        idle       seconds of silence within the answer
+        """
+        caller_headers = self._checked(headers)
+        if body is not None and not isinstance(body, bytes):
+            body = encode_json(body)
+        path = with_query(check_path(path), params)
+        scope = scope or Scope(self.settings.request_timeout)
+
+        for _ in range(2):
+            route = self.route(cluster, on_behalf)
+            logout = auto_logout and self._is_api(cluster, path)
+            response, is_fresh = self._once(
+                route, method, path, body, caller_headers, scope, cookie, idle, logout)
+            if response.status != 401 or not is_fresh:
+                break  # else the token was refused for its age: nothing was done, and here is another
+        if not response.ok:
+            raise response.error()
+        return response
+
+    def _once(
+        self, route: Route, method: str, path: str, body: Optional[bytes],
+        caller_headers: HeaderLines, scope: Scope, cookie: bool, idle: Optional[float],
+        logout: bool,
+    ) -> Tuple[Response, bool]:
+        """One exchange; whether its answer brought a fresh token."""
+        url = combine_path(route.base, path)
+        is_renewing = False
+        try:
+            is_renewing = self._renew(route, scope)
+            route.identify(scope)
+            lines = self._lines(route, body is not None, cookie)
+
+            names = {name.lower() for name in caller_headers}
+            lines = {name: value for name, value in lines.items() if name.lower() not in names}
+            lines.update(caller_headers)
+            if method == "GET" and not route.endpoint and self.settings.base_url in self._caching:
+                lines["Connection"] = "keep-alive, Upgrade"
+
+            response = self._exchange(self._request(
+                route, method, path, lines, body, scope, idle), route)
+            return response, self._notice(response, route, logout and _says_who(lines))
+        except (TimeoutError, ConnectionAbortedError) as error:
+            raise unanswered(error, method, url)
+        finally:
+            if is_renewing and route.credential:
+                route.credential.end_renewal(self.settings.token_window)
+
+    def _request(
+        self, route: Route, method: str, path: str, lines: Dict[str, Any],
+        body: Optional[bytes], scope: Scope, idle: Optional[float] = None,
+    ) -> HttpRequest:
+        target = combine_path(route.address.target, path)
+        return HttpRequest(method, combine_path(route.base, path), target, lines, body, scope,
+                           route.address, self._context(route), route.proxy, idle)
+
+    def _checked(self, headers: Optional[HeaderLines]) -> HeaderLines:
+        caller_headers = check_headers(headers)
+        for name in caller_headers:
+            if name.lower() in ("content-length", "transfer-encoding"):
+                raise ValueError("the length of a body is not the caller's to say")
+        return caller_headers
+
+    def _context(self, route: Route) -> Optional[ssl.SSLContext]:
+        if not route.address.secure:
+            return None
+        return route.context or self.settings.ssl_context or default_context()
+
+    def _exchange(self, request: HttpRequest, route: Route) -> Response:
+        """Its answer, which is its own: a Headlamp's cache may give another request's instead."""
+        base = self.settings.base_url
+        may_cache = request.method == "GET" and not route.endpoint and bool(route.cluster)
+        failure = ApiError(502, "the server answers from a cache of other requests' answers",
+                           method=request.method, url=request.full_url, phrase="Unreachable")
+        try:
+            response = exchange(self._opener, request)
+            if not may_cache or "X-HEADLAMP-CACHE" not in response.headers:
+                return response
+        except ApiError as error:
+            # An entry of a compressed answer has that one's length: the server hangs up on it.
+            cut = isinstance(error.__cause__, ConnectionResetError) and not isinstance(error, BodyError)
+            if not may_cache or not cut or time.monotonic() < self._suspect_at.get(base, 0.0):
+                raise
+            self._suspect_at[base] = time.monotonic() + SUSPECT_AGAIN
+            failure = error
+
+        # Its key lacks the query, for one object the resource too (pkg/k8cache). A request that
+        # looks like an upgrade passes it by; kubectl proxy refuses those, so not before it is seen.
+        request.lines["Connection"] = "keep-alive, Upgrade"
+        response = exchange(self._opener, request)
+        if response.status >= 500 or "X-HEADLAMP-CACHE" in response.headers:
+            raise failure
+        self._caching.add(base)
+        return response
+
+    def _lines(self, route: Route, has_body: bool, cookie: bool = False) -> Dict[str, Any]:
+        """The headers of a request, made afresh for each."""
+        compress = self.settings.gzip and (not route.endpoint or route.endpoint.compress)
+        lines = {
+            "Host": route.address.authority,
+            "Accept": "application/json",
+            "User-Agent": "apiproxy/" + __version__,
+            "Accept-Encoding": "gzip" if compress else "identity",
+        }
+        if has_body:
+            lines["Content-Type"] = "application/json"
+        lines.update(self._identity(route, cookie))
+        return lines
+
+    def _identity(self, route: Route, cookie: bool = False) -> Dict[str, Any]:
+        """The headers that say who we are."""
+        lines = route.authorization()
+        if route.endpoint:
+            return lines
+
+        settings = self.settings
+        if settings.token_as not in TOKEN_WAYS:
+            raise ValueError("token_as is one of %s" % ", ".join(TOKEN_WAYS))
+        if route.token and (cookie or settings.token_as == "cookie"):
+            cookies = token_cookies(route.cluster, route.token)
+            if cookies:
+                lines["Cookie"] = cookies
+            elif settings.token_as == "cookie":
+                raise ValueError("this token, or this cluster's name, does not go into a cookie")
+            if settings.token_as == "cookie":
+                del lines["Authorization"]
+        if settings.backend_token:
+            lines["X-HEADLAMP_BACKEND-TOKEN"] = check_token(settings.backend_token)
+        kubeconfig = self.credentials.kubeconfig(route.cluster)
+        if kubeconfig:
+            lines.update({"KUBECONFIG": kubeconfig, "X-HEADLAMP-USER-ID": self._user()})
+        return lines
+
+    def _user(self) -> str:
+        settings = self.settings
+        settings.user_id = settings.user_id or os.urandom(8).hex()
+        if not re.fullmatch("[a-zA-Z0-9_-]+", settings.user_id):  # what the server reads of it
+            raise ValueError("a user_id is made of letters, digits, - and _")
+        return settings.user_id
+
+    def _is_api(self, cluster: str, path: str) -> bool:
+        """Whether a 401 speaks of the cluster's token: not that of a route of Headlamp's own."""
+        first = path.lstrip("/").partition("?")[0].partition("/")[0]
+        return bool(cluster) and (cluster in self.endpoints or first not in HEADLAMP_ROUTES)
+
+    def _renew(self, route: Route, scope: Scope) -> bool:
+        """Renew a token that ends soon; True when the request at hand is what makes Headlamp do it."""
+        credential, window = route.credential, self.settings.token_window
+        if credential is None or not credential.begin_renewal(scope, window):
+            return False
+        if not credential.account[0]:
+            return True
+        try:
+            self._request_token(route, credential, scope)
+        finally:
+            credential.end_renewal(window)
+        return False
+
+    def _request_token(self, route: Route, credential: Credential, scope: Scope) -> None:
+        """Ask for another token of a service account, along the route that the old one is for."""
+        namespace, name = credential.account
+        path = "/api/v1/namespaces/%s/serviceaccounts/%s/token"
+        review = {
+            "kind": "TokenRequest",
+            "apiVersion": "authentication.k8s.io/v1",
+            "metadata": {"creationTimestamp": None},
+            "spec": {"expirationSeconds": 86400},
+        }
+        try:
+            route.identify(scope)
+            path = path % (segment(namespace), segment(name))
+            response = exchange(self._opener, self._request(
+                route, "POST", path, self._lines(route, True), encode_json(review), scope))
+            if not response.ok:
+                raise response.error()
+            if not credential.replace(route.token, dig(response.json(), "status", "token")):
+                raise ValueError("no token in the answer")
+        except (ApiError, ValueError) as error:
+            log.warning("the token of cluster %s was not renewed: %s", route.cluster, error)
+
+    def _notice(self, response: Response, route: Route, logout: bool) -> bool:
+        """What an answer says beside its body; whether there is a fresh token."""
+        headers = cast(Headers, response.headers)
+        self._warn(response, headers)
+        is_fresh = self._take_fresh(headers, route)
+        if response.status == 401 and not is_fresh:
+            credential = route.credential
+            if credential is None:
+                current = True  # the caller's own header
+            else:
+                current = (self.credentials.is_current(route.cluster, credential)
+                           and credential.is_current(route.token))
+                if credential.refused(route.token) and logout:
+                    self.credentials.forget(route.cluster, credential)
+            if logout and current:
+                self.call_hook(self.settings.on_logout, route.cluster)
+        if "reload" in headers.get("X-Reload", ""):
+            self.call_hook(self.settings.on_reload)
+        return is_fresh
+
+    def _take_fresh(self, headers: Headers, route: Route) -> bool:
+        if route.endpoint or not route.cluster or not route.credential:
+            return False
+        return route.credential.replace(route.token, fresh_token(headers, route.cluster))
+
+    def _warn(self, response: Response, headers: Headers) -> None:
+        """Log the API server's warnings (RFC 7234 5.5: 299), each once."""
+        for value in headers.get_all("Warning"):
+            for text in re.findall(r'299 \S+ "((?:[^"\\]|\\.)*)"', value):
+                if text not in self._warned and len(self._warned) < WARNINGS:
+                    self._warned.add(text)
+                    log.warning("%s: %s", response.where, text)
+
+    def call_hook(self, hook: Optional[Callable[..., None]], *args: Any) -> None:
+        """Tell the user's program something; what it raises is logged."""
+        if hook is not None:
+            try:
+                hook(*args)
+            except Exception:
+                log.exception("a hook failed")
+
+    # -- WebSockets ------------------------------------------------------------------
+
+    def connect(
+        self, cluster: str, path: str, params: Params, scope: Scope, protocols: Sequence[str] = (),
+        ping_timeout: Optional[float] = None,
+    ) -> WebSocket:
+        """The WebSocket of a stream, with the token of this moment; all that fails is an ApiError.
+
+        ping_timeout  where it is to be another than the setting
+        """
+        url = path
+        settings = self.settings
+        limited = scope.within(settings.connect_timeout)
+        is_renewing = False
+        route: Optional[Route] = None
+        try:
+            route = self.route(cluster)
+            url = "ws" + with_query(combine_path(route.base, check_path(path)), params)[4:]
+            is_renewing = self._renew(route, limited)
+            route.identify(limited)
+            lines = self._identity(route)
+            offered = self._protocols(route, lines, protocols)
+            lines["Accept"] = "application/json, */*"  # a kubelet answers 406 to anything narrower
+            lines["User-Agent"] = "apiproxy/" + __version__
+            return WebSocket.connect(
+                url, protocols=offered, headers=lines, timeout=limited.left(),
+                ssl_context=route.context or settings.ssl_context, proxy=route.proxy,
+                host=route.address.authority, max_message_size=settings.max_message,
+                ping_interval=settings.ping_interval,
+                ping_timeout=settings.ping_timeout if ping_timeout is None else ping_timeout,
+                close_timeout=settings.close_timeout, scope=scope,
+                notice=functools.partial(self._notice_handshake, route))
+        except (TimeoutError, ConnectionAbortedError) as error:
+            raise unanswered(error, "GET", url)
+        except ValueError as error:  # the cluster was taken away meanwhile, or a setting can't be sent
+            raise ApiError(0, str(error), method="GET", url=url) from error
+        finally:
+            if is_renewing and route and route.credential:
+                route.credential.end_renewal(settings.token_window)
+
+    def _notice_handshake(self, route: Route, head: Head) -> None:
+        self._take_fresh(head.headers, route)
+
+    def _protocols(
+        self, route: Route, lines: Dict[str, Any], protocols: Sequence[str],
+    ) -> List[str]:
+        """The subprotocols to offer; a token goes as one, or as a header: both are refused."""
+        offered = list(dict.fromkeys(["base64.binary.k8s.io", *protocols]))
+        way = "subprotocol" if self.settings.token_protocol else self.settings.token_as
+        if route.token and way == "subprotocol":
+            lines.pop("Authorization", None)
+            offered.append(token_protocol(route.token))
+        if "KUBECONFIG" in lines:
+            offered.append(_USER_PROTOCOL + self._user())
+        return offered
+
+
+def _says_who(lines: Iterable[str]) -> bool:
+    """Whether a request carried a credential that a 401 can be about."""
+    names = {name.lower() for name in lines}
+    return "authorization" in names or "cookie" in names
+
+
+# ------------------------------------------------------------------------------
+# 10. Streams
 #
 # One thread each, which alone works and calls back. What cancel promises is
 # kept here, once, for every kind of stream.
 # ------------------------------------------------------------------------------
+
+CANCEL_WAIT = 0.9  # seconds that cancel waits for a callback: it promises to return within 1
+REFUSALS = frozenset((400, 401, 403, 404, 405, 406, 422))  # asking again would not make it better
 
 
 class Backoff:
     """How long to wait before each retry: next to nothing, then doubling, with jitter."""
 
     def __init__(self, base: float, cap: float) -> None:
-        self._base, self._cap, self._count = base, cap, 0
+        self._base = base
+        self._cap = cap
+        self._count = 0
 
     def next(self) -> float:
         """Seconds to wait before the next try."""
         self._count += 1
         if self._count == 1:
             return random.random() * self._base / 8
-        return min(self._cap, self._base * 2.0 ** min(self._count - 2, 60)) * random.uniform(0.5, 1)
+        wait = self._base * 2.0 ** min(self._count - 2, 60)
+        return min(self._cap, wait) * random.uniform(0.5, 1)
 
     def reset(self) -> None:
         """It works again."""
@@ -1873,9 +4421,14 @@ class Backoff:
 class Rate:
     """A token bucket; `take` tells how long to wait for one."""
 
-    def __init__(self, burst: int, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._burst, self._rate, self._clock = burst, rate, clock
-        self._tokens, self._at = float(burst), clock()
+    def __init__(
+        self, burst: int, rate: float, clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._burst = burst
+        self._rate = rate
+        self._clock = clock
+        self._tokens = float(burst)
+        self._at = clock()
 
     def take(self) -> float:
         """Take a token; seconds to wait until it is there."""
@@ -1888,23 +4441,27 @@ class Rate:
 class Task:
     """A thread that works and calls back until it is done or cancelled.
 
-    `_gate` promises: a callback runs only while it is held, and starts only if the cancelled flag
-    was not set. So whoever has set the flag and then had the gate knows that none will run.
+    `_gate` promises: a callback runs only while it is held, and starts only if the scope was not
+    cancelled. So whoever has cancelled and then had the gate knows that none will run.
     """
 
-    def __init__(self, name: str, tasks: Dict[Task, None]) -> None:
-        self._cancel = Cancel()
+    def __init__(self, name: str, transport: Transport) -> None:
+        self.scope = Scope()  # what it works in; cancelling it ends the task
+        self._transport = transport
+        self._settings = transport.settings
         self._gate = threading.Lock()
-        self._tasks = tasks  # the client's; this one is in it while its thread lives
+        self._process = os.getpid()
         self._thread = threading.Thread(target=self._main, name="apiproxy-" + name, daemon=True)
 
     def start(self: T) -> T:
         """Begin; not done by the constructor, so that the thread meets a finished object."""
-        self._tasks[self] = None
+        self._transport.tasks[self] = None
         try:
             self._thread.start()
-        except RuntimeError:  # no more threads
-            self._tasks.pop(self, None)
+        except BaseException:  # no more threads, or a signal's handler raised
+            self.scope.cancel()
+            if not self._thread.is_alive():
+                self._transport.tasks.pop(self, None)
             raise
         return self
 
@@ -1912,10 +4469,12 @@ class Task:
         """Stop for good: from any thread, any number of times, also inside a callback.
 
         No callback starts after it has returned. One that is running is waited for, up to a second,
-        unless this is called from inside it.
+        unless this is called from inside it. In a forked child it does nothing: the stream is the
+        parent's.
         """
-        self._cancel.set()
-        self.join(time.monotonic() + 0.9)
+        if os.getpid() == self._process:
+            self.scope.cancel()
+            self.join(time.monotonic() + CANCEL_WAIT)
 
     def join(self, end: float) -> None:
         """Once cancelled: wait for a running callback and for the thread, until `end` (monotonic)."""
@@ -1923,30 +4482,59 @@ class Task:
             return
         if self._gate.acquire(timeout=max(0.0, end - time.monotonic())):
             self._gate.release()
-            if self._thread.is_alive():  # else it has ended, or is being started and will find itself cancelled
+            if self._thread.is_alive():  # else it has ended, or will find itself cancelled
                 self._thread.join(max(0.0, end - time.monotonic()))
 
-    # -- the stream's thread ------------------------------------------------------
+    @property
+    def is_alive(self) -> bool:
+        """Whether its thread runs."""
+        return self._thread.is_alive()
+
+    # -- the task's thread --------------------------------------------------------
 
     def _main(self) -> None:
         try:
             self._run()
+        except Exception as error:
+            log.exception("%s ended: this should not happen", self._thread.name)
+            self._failed(error)
         finally:
-            self._tasks.pop(self, None)
+            self._transport.tasks.pop(self, None)
 
     def _run(self) -> None:
         raise NotImplementedError
+
+    def _failed(self, error: Exception) -> None:
+        """What to do when `_run` raised what nobody expected: tell whoever waits."""
 
     def _call(self, callback: Optional[Callable[..., Any]], *args: Any) -> None:
         """The one door into the user's code."""
         if callback is None:
             return
         with self._gate:
-            if not self._cancel.is_set():
+            if not self.scope.cancelled:
                 try:
                     callback(*args)
-                except BaseException:  # SystemExit too: it would end the stream without a word
+                except BaseException:  # SystemExit too: it would end the stream silently
                     log.exception("a callback failed; the stream goes on")
+
+
+def unexpected(error: Exception) -> ApiError:
+    """The ApiError for a fault of this module, or of a setting that it was given."""
+    failure = ApiError(0, "%s: %s" % (type(error).__name__, error), phrase="Unexpected error")
+    failure.__cause__ = error
+    return failure
+
+
+def takes_argument(callback: Callable[..., Any]) -> bool:
+    """Whether a callback that is documented without arguments may be given one."""
+    import inspect  # slow to import, and needed for failCb only
+
+    try:
+        inspect.signature(callback).bind(None)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 class Stream(Task):
@@ -1955,165 +4543,243 @@ class Stream(Task):
     error   the ApiError of the last failed attempt or unexpected end, None before there was one
     """
 
-    def __init__(self, connect: Callable[[Cancel], WebSocket], cb: StreamResultsCb, args: StreamArgs,
-                 settings: Settings, tasks: Dict[Task, None]) -> None:
-        super().__init__("stream", tasks)
+    def __init__(
+        self, transport: Transport, cluster: str, url: str, cb: StreamResultsCb, args: StreamArgs,
+    ) -> None:
+        super().__init__("stream", transport)
         self.error: Optional[ApiError] = None
-        self._connect, self._cb, self._args, self._settings = connect, cb, args, settings
+        self._cluster = cluster
+        self._url = url
+        self._cb = cb
+        self._args = args
+        self._protocols = args.get("additionalProtocols") or ()
+        self._fail_cb: Optional[Callable[..., None]] = args.get("failCb")
+        self._tells_error = self._fail_cb is not None and takes_argument(self._fail_cb)
         self._socket: Optional[WebSocket] = None
+
+        runs_command = re.search("/(exec|attach)$", url.partition("?")[0])  # again, each time
+        self._reconnects = args.get("reconnectOnFailure", not self._fail_cb and not runs_command)
+        self._insists = args.get("reconnectOnFailure") is True
 
     def get_socket(self) -> Optional[WebSocket]:
         """The WebSocket while one is open, else None."""
         return self._socket
 
     def _run(self) -> None:
-        settings, args = self._settings, self._args
-        reconnect = args.get("reconnectOnFailure", args.get("failCb") is None)
+        settings = self._settings
         backoff = Backoff(settings.retry_base, settings.retry_cap)
-        rate = Rate(settings.burst, settings.rate)  # a log's end sends a message each time, which resets the backoff
-        while not self._cancel.wait(rate.take()):
-            try:
-                self._once(backoff)
-            except ApiError as error:
-                if self._cancel.is_set():
-                    return
-                self.error = error
-            log.info("stream ended: %s", self.error)
-            self._call(args.get("failCb"))
-            if not reconnect:
+        rate = Rate(settings.burst, settings.rate)  # a log's end sends a message, and resets backoff
+        while not self.scope.wait(rate.take()):
+            error = self._once(backoff)
+            if self.scope.cancelled:
                 return
-            asked = min(self.error.retry_after or 0, settings.max_retry_after) if self.error else 0
-            self._cancel.wait(max(backoff.next(), asked))
 
-    def _once(self, backoff: Backoff) -> None:
-        socket = self._connect(self._cancel)
-        opened, parse = time.monotonic(), self._args.get("isJson")
+            self.error = error
+            log.info("stream %s ended: %s", self._url.partition("?")[0], error)
+            self._tell(error)
+            if not self._reconnects:
+                return
+            if not self._insists and isinstance(error, HandshakeError) and error.status in REFUSALS:
+                log.warning("stream %s was refused and ends: %s",
+                            self._url.partition("?")[0], error)
+                return
+            after = min(error.retry_after or 0, settings.max_retry_after)
+            self.scope.wait(max(backoff.next(), after))
+
+    def _tell(self, error: ApiError) -> None:
+        self._call(self._fail_cb, *([error] if self._tells_error else []))
+
+    def _failed(self, error: Exception) -> None:
+        self.error = unexpected(error)
+        self._tell(self.error)
+
+    def _once(self, backoff: Backoff) -> ApiError:
+        """One connection, and how it ended."""
+        opened = time.monotonic()
+        try:
+            socket = self._transport.connect(
+                self._cluster, self._url, None, self.scope, self._protocols)
+        except ApiError as error:
+            return error
+
         try:
             self._socket = socket
             self._call(self._args.get("connectCb"))
             while True:
-                message: Any = socket.recv()
+                message = self._parsed(socket.recv())
                 backoff.reset()
-                if parse:
-                    try:
-                        message = parse_json(message)
-                    except (ValueError, RecursionError):
-                        raise WebSocketError(0, "a message is not JSON") from None
                 self._call(self._cb, message)
+        except ApiError as error:
+            return error
         except MemoryError:
-            raise WebSocketError(0, "no memory for a message") from None
+            return WebSocketError(0, "no memory for a message")
         finally:
             self._socket = None
             socket.abort()
-            self._cancel.hold(None)
+            self.scope.hold(None)
             if time.monotonic() - opened >= self._settings.retry_reset:
                 backoff.reset()
 
+    def _parsed(self, message: Union[str, bytes]) -> Any:
+        if not self._args.get("isJson"):
+            return message
+        try:
+            return parse_json(message)
+        except (ValueError, RecursionError):
+            raise WebSocketError(0, "a message is not JSON") from None
+
 
 # ------------------------------------------------------------------------------
-# 8. Watches
+# 11. Watches
 #
 # List, then watch from the version of the list, then from the last one seen:
 # every view was the server's at one moment, and they only go forward. A version
 # that is gone, or an answer that can't be trusted, lists again.
 # ------------------------------------------------------------------------------
 
-LIST_ONLY = frozenset(("limit", "continue", "resourceVersionMatch", "resourceVersion", "sendInitialEvents"))
-WATCH_ONLY = frozenset(("watch", "allowWatchBookmarks", "timeoutSeconds", "sendInitialEvents"))
-FINAL = frozenset((400, 401, 403, 404, 405, 406, 422))  # before the first list: it would not get better
-ROUTINE = frozenset((NORMAL, GOING_AWAY, NO_CODE, ABNORMAL, RESTART))  # ABNORMAL without a cause: just the end
+NOT_FOR_WATCHES = frozenset((
+    "limit", "continue", "resourceVersionMatch", "resourceVersion", "sendInitialEvents"))
+NOT_FOR_LISTS = frozenset(("watch", "allowWatchBookmarks", "timeoutSeconds", "sendInitialEvents"))
+ROUTINE = frozenset((NORMAL, GOING_AWAY, NO_CODE, ABNORMAL, RESTART))  # ABNORMAL: the bare end
+MAX_TOMBSTONES = 10000  # deletions remembered against replays, which are of the last moments
+MAX_FAILURES = 3  # watches in a row that fail at one version: it is not worth a fourth
+EVENTS = frozenset(("ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"))
 
 
 def api_is_missing(error: ApiError) -> bool:
-    """Whether a 404 says that the API or resource is not there, rather than an object or its namespace."""
-    return error.status == 404 and not error.details.get("name")
+    """Whether a 404 says that the API or resource is not there, rather than an object or a cluster."""
+    if error.status != 404 or error.details.get("name"):
+        return False
+    return error.body.strip() != b"key not found"  # so Headlamp says that it has no such cluster
 
 
 def is_older(version: Any, than: Any) -> bool:
-    """Whether one resourceVersion precedes another; False when they can't be compared (they are opaque)."""
+    """Whether one resourceVersion precedes another; False when they can't be compared."""
     try:
-        return version != than and version.isdecimal() and than.isdecimal() and int(version) < int(than)
+        comparable = version != than and version.isdecimal() and than.isdecimal()
+        return bool(comparable and int(version) < int(than))
     except (AttributeError, ValueError):  # no str, or more digits than int() takes
         return False
 
 
+def version_of(item: Json) -> Any:
+    """An object's resourceVersion; None where it has none."""
+    return item["metadata"].get("resourceVersion")
+
+
 def object_key(item: Json) -> Any:
-    """What tells one object from all others: its uid, else apiVersion, kind, namespace and name."""
+    """What tells one object from all others: uid (else apiVersion and kind), namespace and name.
+
+    A uid alone does not: some aggregated APIs give several objects the same one.
+    """
     metadata = item["metadata"]
-    return metadata.get("uid") or (
-        item.get("apiVersion"), item.get("kind"), metadata.get("namespace"), metadata.get("name"))
+    identity = metadata.get("uid") or (item.get("apiVersion"), item.get("kind"))
+    return identity, metadata.get("namespace"), metadata.get("name")
+
+
+def distinct_keys(items: Iterable[Json]) -> Dict[Any, Json]:
+    """Items by key; those without a name, as some aggregated APIs have them, get a number each."""
+    keyed: Dict[Any, Json] = {}
+    for item in items:
+        key = object_key(item)
+        if key[2] is None:
+            key = key, len(keyed)
+        keyed[key] = item
+    return keyed
 
 
 def is_same(old: Json, listed: Json) -> bool:
-    """Whether a list shows the object that is known: a version alone may come again after a backup was restored."""
+    """Whether a list shows the object that is known: after a restored backup a version comes again."""
     return bool({key: value for key, value in old.items() if key != "actionType"} == listed)
 
 
 def newest_first(item: Json) -> str:
     """The time by which `limit` chooses, as text that sorts; "" when there is none."""
-    when = item.get("lastTimestamp") or item["metadata"].get("creationTimestamp")
-    if not isinstance(when, str) or not when[:1].isdigit():
-        return ""
-    return when.rstrip("Z")  # "...00Z" would sort after "...00.5Z"
+    times = (
+        item.get("lastTimestamp"), item.get("eventTime"), item.get("deprecatedLastTimestamp"),
+        dig(item, "series", "lastObservedTime"), item["metadata"].get("creationTimestamp"),
+    )
+    texts = [when for when in times if isinstance(when, str) and when[:1].isdigit()]
+    return max((when.rstrip("Z") for when in texts), default="")  # "00Z" sorts after "00.5Z"
 
 
 class Collection:
-    """The view of a list: pure, objects go in and lists come out. Versions stand apart: the objects are the callers'."""
+    """The view of a list: pure, objects go in and lists come out. The objects are the callers'."""
 
     def __init__(self, limit: Optional[int] = None) -> None:
         self._limit = limit
-        self._items: List[Json] = []  # a list, ready to be copied: 8 us for 5,000, from a dict 23 (measured)
+        self._items: List[Json] = []  # ready to be copied: 8 us for 5,000, from a dict 23 (measured)
         self._places: List[Any] = []  # of each, ascending: bisection finds where an object stands
-        self._known: Dict[Any, Tuple[Any, Any]] = {}  # (place, version) of each, by object_key
+        self._known: Dict[Any, Tuple[Any, Any]] = {}  # (place, version) of each, by key
         self._arrivals = 0
-        self._deleted: Dict[Any, str] = {}  # versions of deletions since the last list, against replays
+        self._deleted: Dict[Any, str] = {}  # versions of deletions since the last list
         self._listed: Any = None  # the version of that list
 
     def replace(self, items: Iterable[Json], version: Any = None) -> bool:
         """Take a fresh list of a version; whether it differs. What stayed keeps its place."""
-        fresh = {object_key(item): item for item in items}
-        versions = {key: item["metadata"].get("resourceVersion") for key, item in fresh.items()}
+        fresh = distinct_keys(items)
         old, self._listed = self._known, version
         self._deleted.clear()
-        if versions == {key: known for key, (_, known) in old.items()} and all(
-                is_same(self._items[self._index(old[key][0])], item) for key, item in fresh.items()):
+        if self._shows(fresh):
             return False
-        places = {key: self._place(item, old[key][0] if key in old else None) for key, item in fresh.items()}
+
+        places = {}
+        for key, item in fresh.items():
+            places[key] = self._place(item, old[key][0] if key in old else None)
         order = sorted(fresh, key=places.__getitem__)
-        self._items, self._places = [fresh[key] for key in order], [places[key] for key in order]
-        self._known = {key: (place, versions[key]) for key, place in places.items()}
+        self._items = [fresh[key] for key in order]
+        self._places = [places[key] for key in order]
+        self._known = {key: (places[key], version_of(item)) for key, item in fresh.items()}
+        return True
+
+    def _shows(self, fresh: Dict[Any, Json]) -> bool:
+        """Whether the view is just these, at these versions."""
+        known = self._known
+        if fresh.keys() != known.keys():
+            return False
+        for key, item in fresh.items():
+            place, version = known[key]
+            if version != version_of(item) or not is_same(self._items[self._index(place)], item):
+                return False
         return True
 
     def apply(self, action: str, item: Json) -> bool:
         """Take one event (ADDED, MODIFIED or DELETED); whether the view changed."""
-        key, version = object_key(item), item["metadata"]["resourceVersion"]
+        key, version = object_key(item), version_of(item)
         place, last = self._known.get(key) or (None, self._deleted.get(key))
         if is_older(version, last or self._listed):
             return False  # a replay
-        changed, index = False, 0
-        if place is not None:
-            index = self._index(place)
-            changed = self._shown(index)
         if action == "DELETED":
-            self._deleted[key] = version
-            if len(self._deleted) > 10000:  # bounded: replays are of the last moments
-                del self._deleted[next(iter(self._deleted))]
-            if place is not None:
-                del self._known[key], self._items[index], self._places[index]
-            return changed
-        if version == last:
+            return self._delete(key, place, version)
+        if version is not None and version == last:
             return False
+
         new = self._place(item, place)
         self._known[key] = new, version
         if new == place:
+            index = self._index(place)
             self._items[index] = item  # replaced, never merged: a field that is gone is gone
-            return changed
-        if place is not None:
-            del self._items[index], self._places[index]
+            return self._is_shown(index)
+        changed = place is not None and self._take_out(place)
         index = self._index(new)
         self._items.insert(index, item)
         self._places.insert(index, new)
-        return changed or self._shown(index)
+        return changed or self._is_shown(index)
+
+    def _delete(self, key: Any, place: Any, version: Any) -> bool:
+        self._deleted[key] = version
+        if len(self._deleted) > MAX_TOMBSTONES:
+            del self._deleted[next(iter(self._deleted))]
+        if place is None:
+            return False
+        del self._known[key]
+        return self._take_out(place)
+
+    def _take_out(self, place: Any) -> bool:
+        index = self._index(place)
+        shown = self._is_shown(index)
+        del self._items[index], self._places[index]
+        return shown
 
     def items(self) -> List[Json]:
         """A new list: all in order of arrival, or the newest `limit`, newest first."""
@@ -2130,7 +4796,7 @@ class Collection:
     def _index(self, place: Any) -> int:
         return bisect.bisect_left(self._places, place)
 
-    def _shown(self, index: int) -> bool:
+    def _is_shown(self, index: int) -> bool:
         return self._limit is None or index >= len(self._items) - self._limit
 
 
@@ -2141,273 +4807,437 @@ def parse_events(text: Union[str, bytes]) -> List[Json]:
     try:
         events = [parse_json(text)]
     except ValueError:
-        events, position, text = [], 0, text.strip(" \t\r\n")
-        while position < len(text):  # several in one message: a proxy may join them
-            event, position = _decode(text, position)
-            events.append(event)
-            while position < len(text) and text[position] in " \t\r\n":
-                position += 1
+        events = _several(text)
     for event in events:
-        item = event["object"] if isinstance(event, dict) else None
-        if not isinstance(item, dict) or event.get("type") not in ("ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"):
-            raise ValueError("not a watch event")
-        if event["type"] != "ERROR":
-            version = item["metadata"]["resourceVersion"]
-            if not isinstance(version, str) or not version.encode():  # a lone surrogate could not be sent back
-                raise ValueError("an event without a resourceVersion")
+        _check_event(event)
     return events
+
+
+def _several(text: str) -> List[Json]:
+    """JSON values one after the other: a proxy may join messages."""
+    events, position, text = [], 0, text.strip(" \t\r\n")
+    while position < len(text):
+        event, position = _decode(text, position)
+        events.append(event)
+        while position < len(text) and text[position] in " \t\r\n":
+            position += 1
+    return events
+
+
+def _check_event(event: Json) -> None:
+    action = dig(event, "type")
+    if action not in EVENTS or not isinstance(event.get("object"), dict):
+        raise ValueError("not a watch event")
+    if action == "ERROR":
+        return
+    item = event["object"]
+    if not isinstance(item.get("metadata"), dict):
+        raise ValueError("an event without metadata")
+    check_version(version_of(item))
+    if action == "BOOKMARK" and version_of(item) is None:
+        raise ValueError("a bookmark without a resourceVersion")
+
+
+def check_version(version: Any) -> None:
+    """ValueError unless it is a resourceVersion, or none; a lone surrogate could not be sent back."""
+    if version is not None and (not isinstance(version, str) or not version.encode()):
+        raise ValueError("a resourceVersion that is none")
 
 
 class _Gone(Exception):
     """The version to go on from is no longer there."""
 
 
+class ListReader:
+    """Lists a collection whole: in one answer, or in pages where the server can't send it so."""
+
+    def __init__(self, fetch: Callable[[str, Params], Response], params: Dict[str, Any],
+                 page: int) -> None:
+        self._fetch = fetch
+        self._params = params  # of the first page
+        self._page = page
+        self._in_pages = False
+        self._items: List[Json] = []
+
+    def read(self, path: str) -> Tuple[List[Json], Optional[str]]:
+        """(every item, the version of the first page: later ones are of the same)."""
+        try:
+            return self._read(path)
+        except ApiError as error:
+            # not in one answer: 504 after its 60 s, cut, or larger than the limit of a body
+            self._in_pages = self._in_pages or error.status == 504 or isinstance(error, BodyError)
+            raise
+
+    def forget_version(self) -> None:
+        """The caller's version is for the first list; later ones read the present."""
+        for key in ("resourceVersion", "resourceVersionMatch", "continue"):
+            self._params.pop(key, None)
+
+    def _read(self, path: str) -> Tuple[List[Json], Optional[str]]:
+        params = dict(self._params)
+        if self._in_pages:
+            params["limit"] = self._page
+        tokens = {params.get("continue")}
+        response = self._fetch(path, params)
+        items, version, token = self._take(response)
+        while token:
+            if token in tokens:
+                raise response.error("the list goes on with the same continue token")
+            tokens.add(token)
+            # the rest in one go, if it can be: the view would lack what the watch then reports on
+            params = {key: value for key, value in params.items() if key not in NOT_FOR_WATCHES}
+            params["continue"] = token
+            if self._in_pages:
+                params["limit"] = self._page
+            try:
+                response = self._fetch(path, params)
+            except ApiError as error:
+                if error.status == 410:
+                    raise _Gone() from error  # its token for an inconsistent rest is not used
+                raise
+            more, _, token = self._take(response)
+            items += more
+        return items, version
+
+    @staticmethod
+    def _take(response: Response) -> Tuple[List[Json], Optional[str], str]:
+        """A page's (items, version, continue token); ApiError for what is not a list.
+
+        Aggregated APIs leave out what others have: the version, `items` for none, `kind`.
+        """
+        page = response.object()
+        kind = dig(page, "kind")
+        metadata = dig(page, "metadata", kind=dict)
+        if kind == "Table":
+            items = [{**dig(row, "object", kind=dict), "cells": dig(row, "cells", kind=list)}
+                     for row in dig(page, "rows", kind=list)]
+        elif kind == "Status" or "items" not in page and not kind.endswith("List"):
+            raise response.error("the server sent no list but %.80r" % (kind or sorted(page)))
+        else:
+            items = items_of(response, page)
+        version = metadata.get("resourceVersion") or None
+        try:
+            check_version(version)
+            for item in items:
+                complete(item, kind[:-4] if kind.endswith("List") else kind, page)
+        except (ValueError, TypeError) as error:
+            text = "the server sent a list that can't be read: %s" % error
+            raise response.error(text) from None
+        return items, version, dig(metadata, "continue")
+
+
+def complete(item: Json, kind: str, page: Json) -> None:
+    """Give a listed object what objects of a watch have: kind and apiVersion."""
+    if not isinstance(item.setdefault("metadata", {}), dict):
+        raise TypeError("metadata that is no object")
+    hash(object_key(item))
+    item.setdefault("kind", kind)
+    item.setdefault("apiVersion", page.get("apiVersion", "v1"))
+
+
 class Watch(Task):
     """One list, kept current. Its thread lists and watches in turn until cancelled."""
 
-    def __init__(self, client: Requester, cluster: str, paths: Sequence[str], cb: StreamResultsCb, err_cb: StreamErrCb,
-                 params: Params, found: Optional[Callable[[str], None]] = None) -> None:
-        super().__init__("watch", client.tasks)
-        check_callable("cb", cb)
-        check_callable("err_cb", err_cb)
-        self._client, self._cluster, self._cb, self._err_cb = client, cluster, cb, err_cb
-        self._settings = settings = client.settings
-        self._paths = list(paths)  # of endpoints that may have it; the first is the one in use
+    def __init__(
+        self, transport: Transport, cluster: str, paths: Sequence[str],
+        cb: Callable[[Any], None], err_cb: StreamErrCb, params: Params,
+        found: Optional[Callable[[str], None]] = None,
+    ) -> None:
+        super().__init__("watch", transport)
+        expect_callable(cb, "cb")
+        expect_callable(err_cb, "err_cb")
+        self._cluster = cluster
+        self._cb = cb
+        self._err_cb = err_cb
+        self._paths = [path.partition("?")[0] for path in paths]  # endpoints; the first is in use
         self._found = found  # called with the path that answered
-        given = {key: value for key, value in (params or {}).items() if value is not None}
-        params = {**split_query(self._paths[0]), **given}
-        self._paths = [path.partition("?")[0] for path in self._paths]
-        with_query("", params)  # what can't be sent is refused here, not in the thread
+
+        params = {**split_query(paths[0]), **check_query(params)}
         if not float(params.get("timeoutSeconds", 0)) >= 0:
             raise ValueError("timeoutSeconds is a number of seconds")
-        self._list_params = {key: value for key, value in params.items() if key not in WATCH_ONLY}
-        self._watch_params = {"allowWatchBookmarks": True, **{
-            key: value for key, value in params.items() if key not in LIST_ONLY}, "watch": True}
-        self._watch_params.setdefault("timeoutSeconds", None)
+        self._watch_params = {"allowWatchBookmarks": True, **without(params, NOT_FOR_WATCHES)}
+        self._reader = ListReader(
+            self._fetch, without(params, NOT_FOR_LISTS), self._settings.list_page)
         limit = int(params.get("limit") or 0)
         self._collection = Collection(limit if limit > 0 else None)
+
         self._listed = False  # a list has succeeded
-        self._version: Optional[str] = None  # to go on from; None: list first
+        self._version: Optional[str] = None  # to go on from
+        self._has_view = False  # of `_version`; else list first
+        self._polls = False  # it can't be watched
         self._resync_at = 0.0  # monotonic
+        self._show_at: Optional[float] = None  # monotonic: when a view that was put off is due
         self._failures = 0  # watches refused or broken in a row, at one version
-        self._backoff = Backoff(settings.retry_base, settings.retry_cap)
-        self._rate = Rate(settings.burst, settings.rate)
+        self._early = 0  # watches in a row that ended at once
+        self._backoff = Backoff(self._settings.retry_base, self._settings.retry_cap)
+        self._rate = Rate(self._settings.burst, self._settings.rate)
 
     def _run(self) -> None:
-        while not self._cancel.is_set():
-            asked, fresh = 0.0, self._version is None or time.monotonic() >= self._resync_at
+        while not self.scope.cancelled:
+            after = 0.0
+            lists = not self._has_view or time.monotonic() >= self._resync_at
             try:
-                if fresh:
+                if lists:
                     self._list()
+                if self._polls:
+                    self._has_view = False
+                    self.scope.wait(self._settings.metrics_period)
+                    continue
                 self._follow()
             except _Gone:
-                self._version = None
-                if not fresh:
+                self._has_view = False
+                if not lists:
                     continue  # after an outage, say: the server is well, only the version is old
             except ApiError as error:
-                if self._cancel.is_set():
+                if self.scope.cancelled:
                     return
                 if not self._listed and api_is_missing(error) and len(self._paths) > 1:
                     del self._paths[0]
                     continue
                 self._call(self._err_cb, error, self.cancel)
-                if not self._listed and error.status in FINAL:
+                if not self._listed and error.status in REFUSALS:
                     return
                 log.info("watch failed, again soon: %s", error)
-                asked = min(error.retry_after or 0.0, self._settings.max_retry_after)
-            self._cancel.wait(max(self._backoff.next(), asked))
+                after = min(error.retry_after or 0.0, self._settings.max_retry_after)
+            self.scope.wait(max(self._backoff.next(), after))
 
-    def _pace(self) -> bool:
-        """Every list and watch passes here: one rate for all of it, whatever goes wrong. True when cancelled."""
-        return self._cancel.wait(self._rate.take())
+    def _failed(self, error: Exception) -> None:
+        self._call(self._err_cb, unexpected(error), self.cancel)
+
+    def _pace(self) -> None:
+        """Every list and watch passes here: one rate for all of it, whatever goes wrong."""
+        self.scope.wait(self._rate.take())
 
     # -- listing
 
-    def _fetch(self, path: str, params: Params) -> Json:
+    def _fetch(self, path: str, params: Params) -> Response:
         self._pace()
-        return self._client.fetch(self._cluster, path, params, self._cancel, auto_logout=not self._listed)
+        settings = self._settings
+        try:
+            return self._transport.send(
+                "GET", path, self._cluster, params=params, auto_logout=not self._listed,
+                scope=self.scope.within(settings.request_timeout), idle=settings.list_idle)
+        except ValueError as error:  # the cluster was taken away meanwhile
+            raise ApiError(0, str(error), method="GET", url=path) from error
 
     def _list(self) -> None:
         items, version = self._fetch_all()
         changed = self._replace(items, version) or not self._listed
-        for key in ("resourceVersion", "resourceVersionMatch", "continue"):
-            self._list_params.pop(key, None)  # the caller's are for the first list; a relist reads the present
+        self._reader.forget_version()
         if not self._listed and self._found:
             self._found(self._paths[0])
-        self._version, self._listed, self._failures = version, True, 0
+
+        self._version, self._has_view, self._listed, self._failures = version, True, True, 0
         self._resync_at = time.monotonic() + self._settings.resync * random.uniform(0.8, 1.2)
         if changed:
             self._show()
 
-    def _fetch_all(self) -> Tuple[List[Json], str]:
-        """Every item and the version of the first page; later pages are of the same version."""
-        params = dict(self._list_params)
-        items: List[Json] = []
-        version, tokens = "", {str(params.get("continue"))}
-        try:
-            while True:
-                page = self._fetch(self._paths[0], params)
-                first = self._take_page(page, items)
-                version = version or first
-                token = page["metadata"].get("continue")
-                if not token:
-                    break
-                if str(token) in tokens:
-                    raise ApiError(200, "the list goes on with the same continue token", url=self._paths[0])
-                tokens.add(str(token))
-                # the rest in one go: with `limit` the view would lack what the watch then reports on
-                params = {key: value for key, value in params.items() if key not in LIST_ONLY}
-                params["continue"] = token
-        except ApiError as error:
-            if error.status == 410 and params.get("continue") != self._list_params.get("continue"):
-                raise _Gone() from error  # its token for an inconsistent rest is not used
-            raise
-        return items, version
-
-    def _take_page(self, page: Json, items: List[Json]) -> str:
-        """Add a page's items, each with kind and apiVersion; its version. ApiError for what is not a list."""
-        try:
-            found, kind, version = page["items"] or [], page["kind"], page["metadata"]["resourceVersion"]
-            if kind in ("Status", "Table") or not isinstance(version, str) or not version.encode():
-                raise TypeError
-            kind = kind[:-4] if kind.endswith("List") else kind
-            for item in found:
-                hash(object_key(item))
-                item.setdefault("kind", kind)
-                item.setdefault("apiVersion", page.get("apiVersion", "v1"))
-        except (AttributeError, KeyError, TypeError, UnicodeEncodeError):
-            what = page.get("kind") if isinstance(page, dict) else type(page).__name__
-            raise ApiError(200, "the server sent no list but %.80r" % (what,), url=self._paths[0]) from None
-        items += found
-        return version
+    def _fetch_all(self) -> Tuple[List[Json], Optional[str]]:
+        return self._reader.read(self._paths[0])
 
     # -- watching
 
     def _follow(self) -> None:
         """Watch once, from the last version, to whatever end; raises unless it is a routine one."""
-        settings, params = self._settings, dict(self._watch_params, resourceVersion=self._version)
-        if params["timeoutSeconds"] is None:
-            params["timeoutSeconds"] = max(1, int(random.uniform(*settings.watch_timeout)))
-        seconds = float(params["timeoutSeconds"])
-        if self._pace():
-            return
+        params = dict(self._watch_params, watch=True, resourceVersion=self._version)
+        if params.get("timeoutSeconds") is None:
+            seconds = random.uniform(*self._settings.watch_timeout)
+            params["timeoutSeconds"] = max(1, int(seconds))
+        lasts = float(params["timeoutSeconds"])
+        self._pace()
+        socket = self._connect(params)
+        opened = time.monotonic()
+        end = min(opened + lasts + self._settings.watch_grace, self._resync_at)
+        closed: Optional[ConnectionClosed] = None
+        heard = False
         try:
-            socket = self._client.connect(self._cluster, self._paths[0], params, self._cancel)
+            for _ in self._events(socket, end):
+                if not heard:  # not before the first event: a broken server answers 101 too
+                    heard = True
+                    self._is_well()
+        except ConnectionClosed as error:
+            closed = error
+        finally:
+            socket.abort()
+            self.scope.hold(None)
+            self._show_due()
+        self._judge(closed, heard, time.monotonic() - opened, lasts)
+
+    def _connect(self, params: Dict[str, Any]) -> WebSocket:
+        try:
+            return self._transport.connect(self._cluster, self._paths[0], params, self.scope)
         except HandshakeError as error:
             if error.status == 410:
                 raise _Gone() from error
-            self._failed()
+            if error.status == 405:  # it can be listed only
+                self._polls = True
+            self._count_failure()
             raise
-        opened = time.monotonic()
-        end = min(opened + seconds + settings.watch_grace, self._resync_at)
-        heard = False
-        closed: Optional[ConnectionClosed] = None
+
+    def _events(self, socket: WebSocket, end: float) -> Iterator[None]:
+        """Take events, one at a time, until the watch ends, or at `end` is hung up.
+
+        A watch that outlives its timeout may be dead though it answers pings (k8s#102464).
+        """
         try:
             while True:
-                for event in parse_events(socket.recv(end - time.monotonic())):
+                due = end if self._show_at is None else min(end, self._show_at)
+                try:
+                    message = socket.recv(due - time.monotonic())
+                except TimeoutError:
+                    if time.monotonic() >= end:
+                        return
+                    self._show_due()
+                    continue
+                for event in parse_events(message):
                     self._event(event)
-                    if not heard:  # not before the first event: a broken server answers 101 too
-                        heard = True
-                        self._failures = 0
-                        self._backoff.reset()
-        except TimeoutError:
-            pass  # a watch that outlives its timeout may be dead though it answers pings (k8s#102464)
-        except ConnectionClosed as error:
-            closed = error
+                    yield
         except (ValueError, KeyError, TypeError, RecursionError, MemoryError) as error:
-            self._version = None  # never skip what can't be read: it may have been any change
+            self._has_view = False  # never skip what can't be read: it may have been any change
             raise ApiError(0, "an event that can't be read: %s" % error) from error
         except ProtocolError:
-            self._version = None
+            self._has_view = False
             raise
-        finally:
-            socket.abort()
-            self._cancel.hold(None)
-            lasted = time.monotonic() - opened
-            if lasted >= min(settings.retry_reset, 0.8 * seconds):
-                self._failures = 0
-                self._backoff.reset()
-        early = not heard and lasted < settings.short_watch
-        if early:
-            self._version = None  # some servers end a watch from a lost version without a word (k8s#104171)
-        if closed and (early or closed.code not in ROUTINE or closed.__cause__):
-            if not early and not heard:
-                self._failed()
+
+    def _is_well(self) -> None:
+        self._failures = self._early = 0
+        self._backoff.reset()
+
+    def _judge(
+        self, closed: Optional[ConnectionClosed], heard: bool, lasted: float, lasts: float,
+    ) -> None:
+        """Whether the end of a watch was routine; raises what it was if not."""
+        is_routine = not closed or closed.code in ROUTINE and not closed.__cause__
+        early = not heard and lasted < min(self._settings.short_watch, 0.8 * lasts)
+        if lasted >= min(self._settings.retry_reset, 0.8 * lasts):  # it was asked to end by now
+            self._is_well()
+        elif early:
+            # some servers end a watch from a lost version silently (k8s#104171), others when a CRD
+            # changed: list again, and say so when that did not help
+            self._has_view = False
+            self._early += 1
+            if is_routine and self._early > 1:
+                text = "%d watches in a row ended at once, without an event" % self._early
+                raise ApiError(0, text, phrase="Watch failed")
+
+        if closed and not is_routine:
+            if not heard and not early:
+                self._count_failure()
             raise closed
 
-    def _failed(self) -> None:
-        """A version at which three watches in a row failed is not worth a fourth."""
+    def _count_failure(self) -> None:
         self._failures += 1
-        if self._failures >= 3:
-            self._failures, self._version = 0, None
+        if self._failures >= MAX_FAILURES:
+            self._failures, self._has_view = 0, False
 
     def _event(self, event: Json) -> None:
         action, item = event["type"], event["object"]
         if action == "ERROR":
-            code, reason = item.get("code"), item.get("reason")
-            if code == 410 or reason in ("Expired", "Gone"):
-                raise _Gone()
-            self._failed()
-            details = item.get("details")
-            after = details.get("retryAfterSeconds") if isinstance(details, dict) else None
-            raise ApiError(code if isinstance(code, int) else 0, str(item.get("message") or ""), reason=str(reason or ""),
-                           details=details, phrase="Watch failed", retry_after=_retry_after(after))
-        version = item["metadata"]["resourceVersion"]
+            raise self._error(item)
+        version = version_of(item)
+        if version is None and self._version is not None:
+            raise ValueError("an event without a resourceVersion")
         if action != "BOOKMARK":
             item["actionType"] = action
             if self._apply(action, item):
-                self._show()
-        if not is_older(version, self._version):
+                self._show_soon()
+        if version and not is_older(version, self._version):
             self._version = version
+
+    def _error(self, status: Json) -> Exception:
+        code, reason = status.get("code"), str(status.get("reason") or "")
+        if code == 410 or reason in ("Expired", "Gone"):
+            return _Gone()
+        self._count_failure()
+        details = dig(status, "details", kind=dict)
+        after = parse_retry_after(details.get("retryAfterSeconds"))
+        return ApiError(
+            code if isinstance(code, int) else 0, str(status.get("message") or ""),
+            reason=reason, details=details, phrase="Watch failed", retry_after=after)
 
     # -- what is kept and shown
 
-    def _replace(self, items: List[Json], version: str) -> bool:
+    def _replace(self, items: List[Json], version: Optional[str]) -> bool:
         return self._collection.replace(items, version)
 
     def _apply(self, action: str, item: Json) -> bool:
         return self._collection.apply(action, item)
 
+    def _view(self) -> Any:
+        return self._collection.items()
+
     def _show(self) -> None:
-        self._call(self._cb, self._collection.items())
+        self._show_at = None
+        self._call(self._cb, self._view())
+
+    def _show_soon(self) -> None:
+        """Show the view: at once, or what a burst has made of it `gather` seconds after it began."""
+        if not self._settings.gather:
+            self._show()
+        elif self._show_at is None:
+            self._show_at = time.monotonic() + self._settings.gather
+        elif time.monotonic() >= self._show_at:
+            self._show()
+
+    def _show_due(self) -> None:
+        """Show what was put off."""
+        if self._show_at is not None:
+            self._show()
+
+
+def without(params: Mapping[str, Any], names: Iterable[str]) -> Dict[str, Any]:
+    """`params` but for those names."""
+    return {key: value for key, value in params.items() if key not in names}
 
 
 class ItemWatch(Watch):
     """One object: at first, and every later state of it, its deletion included."""
 
-    def __init__(self, client: Requester, cluster: str, paths: Sequence[str], name: str, cb: StreamResultsCb,
-                 err_cb: StreamErrCb, params: Params, found: Optional[Callable[[str], None]] = None) -> None:
+    def __init__(
+        self, transport: Transport, cluster: str, paths: Sequence[str], name: str,
+        cb: Callable[[Any], None], err_cb: StreamErrCb, params: Params,
+        found: Optional[Callable[[str], None]] = None,
+    ) -> None:
         segment(name)
-        own = "metadata.name=" + re.sub(r"([\\,=])", r"\\\1", name)
-        theirs = {**split_query(paths[0]), **(params or {})}.get("fieldSelector")
-        super().__init__(client, cluster, paths, cb, err_cb,
-                         {**(params or {}), "fieldSelector": "%s,%s" % (theirs, own) if theirs else own}, found)
+        wanted = {**split_query(paths[0]), **check_query(params)}
+        selector = "metadata.name=" + escape_field(name)
+        if wanted.get("fieldSelector"):
+            selector = "%s,%s" % (wanted["fieldSelector"], selector)
+        super().__init__(transport, cluster, paths, cb, err_cb,
+                         {**(params or {}), "fieldSelector": selector}, found)
         self._name = name
+        self._get_params = {
+            key: value for key, value in without(wanted, NOT_FOR_WATCHES | NOT_FOR_LISTS).items()
+            if not key.endswith("Selector")}
         self._item: Json = None  # the last state shown
         self._seen = ""  # its version
         self._gone = False  # it is not there
         self._gone_at: Any = None  # the version of the list that said so
 
-    def _fetch_all(self) -> Tuple[List[Json], str]:
-        # At first a GET, as documented: its 404 has the server's words, and `get` is all that some users may do.
-        # Later a list: an object that did not change for long has a version too old to watch from.
+    def _fetch_all(self) -> Tuple[List[Json], Optional[str]]:
+        # At first a GET, as documented: its 404 has the server's words, and `get` is all that some
+        # users may do. Later a list: an object that did not change for long has a version too old
+        # to watch from.
         if self._listed:
             return super()._fetch_all()
-        params = {key: value for key, value in self._list_params.items()
-                  if key not in LIST_ONLY and not key.endswith("Selector")}
-        item = self._fetch(combine_path(self._paths[0], segment(self._name)), params)
+        path = combine_path(self._paths[0], segment(self._name))
+        response = self._fetch(path, self._get_params)
+        item = response.object()
+        version = dig(item, "metadata", kind=dict).get("resourceVersion") or None
         try:
-            metadata = item["metadata"]
-            wrong = item["kind"] in ("Status", "Table") or metadata["name"] != self._name
-            if not wrong and metadata["resourceVersion"].encode():
-                return [item], metadata["resourceVersion"]
-        except (AttributeError, KeyError, TypeError, UnicodeEncodeError):
-            pass
-        raise ApiError(200, "the server sent no object", url=self._paths[0])
+            check_version(version)
+        except ValueError:
+            raise response.error("the server sent no object") from None
+        if dig(item, "kind") in ("Status", "Table") or not self._is_it(item):
+            raise response.error("the server sent no object")
+        return [item], version
 
-    def _replace(self, items: List[Json], version: str) -> bool:
+    def _is_it(self, item: Json) -> bool:
+        return bool(dig(item, "metadata", "name") == self._name)  # a server may ignore the selector
+
+    def _replace(self, items: List[Json], version: Optional[str]) -> bool:
         for item in items:
-            if item["metadata"].get("name") == self._name:  # a server may ignore the selector
+            if self._is_it(item):
                 return self._apply("", item)
         if self._item is None or self._gone:
             return False
@@ -2416,791 +5246,1712 @@ class ItemWatch(Watch):
         return True
 
     def _apply(self, action: str, item: Json) -> bool:
-        version, gone = item["metadata"].get("resourceVersion"), action == "DELETED"
-        if self._item is not None and (version, gone) == (self._seen, self._gone) and (action or is_same(self._item, item)):
+        if not self._is_it(item):
             return False
-        if action and (is_older(version, self._seen) or self._gone and is_older(version, self._gone_at)):
+        version, gone = version_of(item), action == "DELETED"
+        if self._item is not None and (version, gone) == (self._seen, self._gone):
+            if version is not None and action or is_same(self._item, item):
+                return False
+        if action and (is_older(version, self._seen)
+                       or self._gone and is_older(version, self._gone_at)):
             return False  # a replay
         self._item, self._seen, self._gone = item, version, gone
         return True
 
-    def _show(self) -> None:
-        self._call(self._cb, self._item)
+    def _view(self) -> Any:
+        return self._item
+
+    def _show_soon(self) -> None:
+        self._show()  # every state, as documented
 
 
 class Poller(Task):
-    """Calls `fetch` every `period` seconds, the next only after the last has ended, slower while it fails."""
+    """Asks for `url` every `metrics_period` seconds, after the last answer; slower while it fails."""
 
-    def __init__(self, fetch: Callable[[Cancel], Json], on_result: Callable[[Any], None],
-                 on_error: Optional[Callable[[ApiError], None]], settings: Settings, tasks: Dict[Task, None]) -> None:
-        super().__init__("metrics", tasks)
-        self._fetch, self._on_result, self._on_error, self._settings = fetch, on_result, on_error, settings
+    def __init__(
+        self, transport: Transport, cluster: str, url: str, on_metrics: Callable[[Any], None],
+        on_error: Optional[Callable[[ApiError], None]],
+    ) -> None:
+        super().__init__("metrics", transport)
+        self._cluster = cluster
+        self._url = url
+        self._on_metrics = on_metrics
+        self._on_error = on_error
 
     def _run(self) -> None:
-        period, failures = self._settings.metrics_period, 0
-        while not self._cancel.is_set():
+        failures = 0
+        while not self.scope.cancelled:
             try:
-                result = self._fetch(self._cancel)
+                answer = self._ask()
                 failures = 0
-                self._call(self._on_result, result)
+                self._call(self._on_metrics, answer)
             except ApiError as error:
-                if self._cancel.is_set():
+                if self.scope.cancelled:
                     return
                 failures += 1
                 self._call(self._on_error, error)
-            self._cancel.wait(period * min(2 ** max(0, failures - 1), 6))
+            slower = min(2 ** max(0, failures - 1), 6)
+            self.scope.wait(self._settings.metrics_period * slower)
+
+    def _ask(self) -> Json:
+        settings = self._settings
+        try:
+            answer = self._transport.send(
+                "GET", self._url, self._cluster, idle=settings.list_idle,
+                scope=self.scope.within(settings.request_timeout)).json()
+        except ValueError as error:  # the cluster was taken away meanwhile
+            raise ApiError(0, str(error), method="GET", url=self._url) from error
+        if isinstance(answer, dict) and "items" in answer:
+            return answer["items"] or []
+        return answer
+
+    def _failed(self, error: Exception) -> None:
+        self._call(self._on_error, unexpected(error))
+
+
+class Waiter:
+    """What `wait_for` waits with: a view of one object, and whether it is as wanted."""
+
+    def __init__(self, name: str, condition: Union[str, Callable[[Json], Any]]) -> None:
+        self._name = name
+        self._condition = condition
+        self._done = Cancel()
+        self._item: Json = None  # as it was last
+        self._result: Json = None
+        self._error: Optional[BaseException] = None
+
+    def items(self, items: List[Json]) -> None:
+        """A view of the collection."""
+        item = next((item for item in items if dig(item, "metadata", "name") == self._name), None)
+        if self._condition == "deleted":
+            if item is None:
+                self._result = self._item
+                self._done.set()
+        elif item is not None:
+            self._check(item)
+        self._item = item or self._item
+
+    def _check(self, item: Json) -> None:
+        try:
+            is_met = self._condition(item) if callable(self._condition) else self._has(item)
+        except BaseException as error:  # the caller's own function: it is the caller's to know
+            self._error, is_met = error, True
+        if is_met:
+            self._result = item
+            self._done.set()
+
+    def _has(self, item: Json) -> bool:
+        conditions = dig(item, "status", "conditions", kind=list)
+        return any(dig(condition, "type") == self._condition and dig(condition, "status") == "True"
+                   for condition in conditions)
+
+    def failed(self, error: ApiError, _: Callable[[], None]) -> None:
+        """What the watch reports; a refusal ends the wait."""
+        if error.status in REFUSALS:
+            self._error = error
+            self._done.set()
+
+    def result(self, scope: Scope) -> Json:
+        """The object; TimeoutError that says what it last was."""
+        seconds = scope.left()
+        scope.hold(self._done)
+        try:
+            is_met = self._done.wait(FOREVER if seconds is None else seconds)
+        finally:
+            scope.hold(None)
+        if self._error is not None:
+            raise self._error
+        if not is_met:
+            wanted = "as wanted" if callable(self._condition) else self._condition
+            raise TimeoutError("%s is not %s: %s" % (self._name, wanted, self._last()))
+        return self._result
+
+    def _last(self) -> str:
+        if self._item is None:
+            return "it is not there"
+        status = dig(self._item, "status", kind=dict)
+        return "its status is %.300s" % json.dumps(status, default=str)
 
 
 # ------------------------------------------------------------------------------
-# 9. Resources
+# 12. Resources
 #
-# API clients for one resource or for several endpoints that may have it, and
-# apply. They know paths and bodies; credentials are the Client's business.
+# API clients for one resource or for several endpoints that may have it, what
+# discovery says, and apply. They know paths and bodies, and no credentials.
 # ------------------------------------------------------------------------------
 
 
-class ScaleApi:
-    """The scale subresource of a namespaced resource."""
+class Endpoints:
+    """One or several (group, version, resource), of which a server has one.
 
-    def __init__(self, client: NamespacedApiClient) -> None:
-        self._client = client
+    The one that answered last is asked first. Any thread may say which: each is right.
+    """
 
-    def get(self, namespace: str, name: str, cluster_name: Optional[str] = None) -> Json:
-        """The Scale of one object."""
-        return self._client._send("GET", namespace, name, None, None, cluster_name, "/scale")
+    def __init__(self, transport: Transport, endpoints: Iterable[Sequence[str]]) -> None:
+        self.info = [self._info(endpoint) for endpoint in endpoints]
+        if not self.info:
+            raise ValueError("no endpoint given")
+        self._transport = transport
+        self._answered: Dict[str, ApiInfo] = {}  # by cluster
 
-    def put(self, body: Json, cluster_name: Optional[str] = None) -> Json:
-        """Set `spec.replicas` of the object that `body["metadata"]` names."""
-        namespace, name = _names(body)
-        return self._client._send("PUT", namespace, name, body, None, cluster_name, "/scale")
+    @staticmethod
+    def _info(endpoint: Sequence[str]) -> ApiInfo:
+        if isinstance(endpoint, str) or len(endpoint) != 3:
+            raise TypeError("an endpoint is (group, version, resource)")
+
+        group, version, resource = endpoint
+        api_root(group, version)
+        segment(resource, "resource")
+        return {"group": group, "version": version, "resource": resource}
+
+    def _collections(self, cluster: str, namespace: str) -> Dict[str, ApiInfo]:
+        """The endpoints by the path of their collection, in the order to ask them in."""
+        last = self._answered.get(cluster)
+        order = sorted(self.info, key=lambda info: info is not last)
+        return {collection_path(info, namespace): info for info in order}
+
+    def send(
+        self,
+        method: str,
+        namespace: str,
+        item: str,
+        body: Json,
+        params: Params,
+        cluster: Optional[str],
+        headers: Optional[Dict[str, str]] = None,
+    ) -> Json:
+        """A request for `item`, a path below the collection ("" for itself); its parsed answer."""
+        cluster = self._transport.cluster(cluster)
+        for path, info in self._collections(cluster, namespace).items():
+            try:
+                answer = self._transport.send(
+                    method, path + item, cluster, body=body, params=params, headers=headers)
+            except ApiError as error:
+                if not api_is_missing(error):
+                    raise
+                missing = error
+            else:
+                self._answered[cluster] = info
+                return answer.json()
+        raise missing
+
+    def patch(
+        self, namespace: str, item: str, body: Json, params: Params, cluster: Optional[str]
+    ) -> Json:
+        """A patch for `item`, with pretty=true, as documented."""
+        params = {**(params or {}), "pretty": True}
+        headers = {"Content-Type": patch_type(body)}
+        return self.send("PATCH", namespace, item, body, params, cluster, headers)
+
+    def watch(
+        self, kind: Callable[..., Watch], namespace: str, cluster: Optional[str], *rest: Any
+    ) -> Callable[[], None]:
+        """Start a Watch or ItemWatch (`kind`) in the collection; the function that cancels."""
+        cluster = self._transport.cluster(cluster)
+        collections = self._collections(cluster, namespace)
+
+        def answered(path: str) -> None:
+            self._answered[cluster] = collections[path]
+
+        return kind(self._transport, cluster, list(collections), *rest, answered).start().cancel
 
 
-def _names(body: Json, name_needed: bool = True) -> Tuple[str, str]:
+def endpoints_in(args: Sequence[Any]) -> List[Any]:
+    """The endpoints that a factory was given: one spelled out, or several of them."""
+    return [args] if args and isinstance(args[0], str) else list(args)
+
+
+def collection_path(info: ApiInfo, namespace: str) -> str:
+    """Where a resource's objects are: in one namespace, or ("") all of them."""
+    root = api_root(info["group"], info["version"])
+    if namespace:
+        root += "/namespaces/" + segment(namespace, "namespace")
+    return root + "/" + segment(info["resource"], "resource")
+
+
+def item_path(name: str, subresource: str = "") -> str:
+    """What follows a collection's path."""
+    return "/" + segment(name) + subresource
+
+
+def names_in(body: Json) -> Tuple[str, str]:
     """(namespace, name) in an object's metadata, "" where there is none."""
     metadata = body.get("metadata") if isinstance(body, Mapping) else None
     if not isinstance(metadata, Mapping):
         raise ValueError("the body has no metadata")
-    if name_needed and not metadata.get("name"):
-        raise ValueError("the body's metadata has no name")
     return metadata.get("namespace") or "", metadata.get("name") or ""
-
-
-class _Endpoints:
-    """One or several (group, version, resource), of which the server has one."""
-
-    is_namespaced = False
-
-    def __init__(self, client: Requester, endpoints: Sequence[Sequence[str]]) -> None:
-        self.api_info: List[ApiInfo] = []
-        for endpoint in endpoints:
-            if isinstance(endpoint, str) or len(endpoint) != 3:
-                raise TypeError("an endpoint is (group, version, resource)")
-            group, version, resource = endpoint
-            api_root(group, version), segment(resource, "resource")
-            self.api_info.append({"group": group, "version": version, "resource": resource})
-        if not self.api_info:
-            raise ValueError("no endpoint given")
-        self._requester = client
-        self._best: Dict[str, str] = {}  # by cluster: the root of the endpoint that answered last
-
-    def _paths(self, cluster: str, namespace: str) -> List[str]:
-        """The collection's address at every endpoint, the one that answered last first."""
-        middle = "/namespaces/%s/" % segment(namespace, "namespace") if namespace else "/"
-        roots = {api_root(info["group"], info["version"]): info["resource"] for info in self.api_info}
-        order = sorted(roots, key=lambda root: root != self._best.get(cluster))
-        return [root + middle + segment(roots[root]) for root in order]
-
-    def _worked(self, cluster: str, path: str) -> None:
-        self._best[cluster] = "/".join(path.split("/")[:3 if path.startswith("/api/") else 4])
-
-    def _send(self, method: str, namespace: str, name: str, body: Json, params: Params, cluster: Optional[str],
-              subresource: str = "") -> Json:
-        cluster = self._requester.checked_cluster(cluster)
-        paths = self._paths(cluster, namespace)
-        item = ("/" + segment(name) if name or method != "POST" else "") + subresource
-        content_type = ""
-        if method == "PATCH":
-            params, content_type = {**(params or {}), "pretty": True}, patch_type(body)
-        for path in paths:
-            try:
-                answer = self._requester.send_json(method, path + item, body, params, cluster, content_type)
-            except ApiError as error:
-                if path is paths[-1] or not api_is_missing(error):
-                    raise
-            else:
-                self._worked(cluster, path)
-                return answer
-        raise AssertionError("there is at least one path")
-
-    def _watch(self, namespace: str, name: Optional[str], cb: StreamResultsCb, err_cb: StreamErrCb, params: Params,
-               cluster: Optional[str]) -> Callable[[], None]:
-        cluster = self._requester.checked_cluster(cluster)
-        paths, found = self._paths(cluster, namespace), functools.partial(self._worked, cluster)
-        if name is None:
-            return Watch(self._requester, cluster, paths, cb, err_cb, params, found).start().cancel
-        return ItemWatch(self._requester, cluster, paths, name, cb, err_cb, params, found).start().cancel
-
-    def post(self, body: Json, query_params: Params = None, cluster: Optional[str] = None) -> Json:
-        """Create `body`, in the namespace that it names; the object as the server made it."""
-        namespace, _ = _names(body, name_needed=False)
-        return self._send("POST", namespace if self.is_namespaced else "", "", body, query_params, cluster)
-
-    def put(self, body: Json, query_params: Params = None, cluster: Optional[str] = None) -> Json:
-        """Replace the object that `body` names; with a resourceVersion, only if it is still that one."""
-        namespace, name = _names(body)
-        return self._send("PUT", namespace if self.is_namespaced else "", name, body, query_params, cluster)
 
 
 def patch_type(body: Json) -> str:
     """JSON patch (RFC 6902) for a list of operations, merge patch (RFC 7386) for a mapping."""
     if isinstance(body, Mapping):
         return "application/merge-patch+json"
-    if isinstance(body, (list, tuple)):
-        return "application/json-patch+json"
-    raise TypeError("a patch is a list of operations or a mapping, not %s" % type(body).__name__)
+
+    expect(body, (list, tuple, Mapping), "patch")
+    return "application/json-patch+json"
 
 
-class ApiClient(_Endpoints):
-    """Calls for a cluster-scoped resource; made by `api_factory`. `api_info` lists its endpoints."""
+class ObjectCalls:
+    """What API clients of both kinds do alike: calls whose body says where they go."""
 
-    def list(self, cb: StreamResultsCb, err_cb: StreamErrCb, query_params: Params = None,
-             cluster: Optional[str] = None) -> Callable[[], None]:
+    is_namespaced = False
+
+    def __init__(self, endpoints: Endpoints) -> None:
+        self._endpoints = endpoints
+        self.api_info: List[ApiInfo] = endpoints.info
+
+    def post(self, body: Json, query_params: Params = None, cluster: Optional[str] = None) -> Json:
+        """Create `body`, in the namespace that it names; the object as the server made it."""
+        namespace, _ = names_in(body)
+        return self._send("POST", namespace, "", body, query_params, cluster)
+
+    def put(self, body: Json, query_params: Params = None, cluster: Optional[str] = None) -> Json:
+        """Replace the object that `body` names; with a resourceVersion, only that version."""
+        namespace, name = names_in(body)
+        return self._send("PUT", namespace, item_path(name), body, query_params, cluster)
+
+    def _send(self, method: str, namespace: str, *rest: Any) -> Json:
+        return self._endpoints.send(method, namespace if self.is_namespaced else "", *rest)
+
+
+class ApiClient(ObjectCalls):
+    """Calls for a cluster-scoped resource; made by `api_factory`. `api_info`: its endpoints."""
+
+    def list(
+        self,
+        cb: ItemsCb,
+        err_cb: StreamErrCb,
+        query_params: Params = None,
+        cluster: Optional[str] = None,
+    ) -> Callable[[], None]:
         """As Client.stream_results; gives the function that cancels."""
-        return self._watch("", None, cb, err_cb, query_params, cluster)
+        return self._endpoints.watch(Watch, "", cluster, cb, err_cb, query_params)
 
-    def get(self, name: str, cb: StreamResultsCb, err_cb: StreamErrCb, query_params: Params = None,
-            cluster: Optional[str] = None) -> Callable[[], None]:
+    def get(
+        self,
+        name: str,
+        cb: ItemCb,
+        err_cb: StreamErrCb,
+        query_params: Params = None,
+        cluster: Optional[str] = None,
+    ) -> Callable[[], None]:
         """As Client.stream_result; gives the function that cancels."""
-        return self._watch("", name, cb, err_cb, query_params, cluster)
+        return self._endpoints.watch(ItemWatch, "", cluster, name, cb, err_cb, query_params)
 
-    def patch(self, body: Json, name: str, query_params: Params = None, cluster: Optional[str] = None) -> Json:
+    def patch(
+        self, body: Json, name: str, query_params: Params = None, cluster: Optional[str] = None
+    ) -> Json:
         """Change one object: a list is a JSON patch, a mapping a merge patch."""
-        return self._send("PATCH", "", name, body, query_params, cluster)
+        return self._endpoints.patch("", item_path(name), body, query_params, cluster)
 
     def delete(self, name: str, query_params: Params = None, cluster: Optional[str] = None) -> Json:
         """Delete one object; the server's Status, or the object while it is going."""
-        return self._send("DELETE", "", name, None, query_params, cluster)
+        return self._endpoints.send("DELETE", "", item_path(name), None, query_params, cluster)
 
 
-class NamespacedApiClient(_Endpoints):
-    """Calls for a namespaced resource; made by `api_factory_with_namespace`. "" is all namespaces, where that can be."""
+class NamespacedApiClient(ObjectCalls):
+    """As ApiClient, for a namespaced resource. "" is all namespaces, where that can be.
+
+    Made by `api_factory_with_namespace`. `scale` is None unless it was asked for there.
+    """
 
     is_namespaced = True
+    scale: Optional[ScaleApi] = None
 
-    def __init__(self, client: Requester, endpoints: Sequence[Sequence[Any]]) -> None:
-        super().__init__(client, [endpoint if isinstance(endpoint, str) else endpoint[:3] for endpoint in endpoints])
-        scaled = any(len(endpoint) > 3 and endpoint[3] for endpoint in endpoints)
-        self.scale: Optional[ScaleApi] = ScaleApi(self) if scaled else None
-
-    def list(self, namespace: str, cb: StreamResultsCb, err_cb: StreamErrCb, query_params: Params = None,
-             cluster: Optional[str] = None) -> Callable[[], None]:
+    def list(
+        self,
+        namespace: str,
+        cb: ItemsCb,
+        err_cb: StreamErrCb,
+        query_params: Params = None,
+        cluster: Optional[str] = None,
+    ) -> Callable[[], None]:
         """As Client.stream_results; gives the function that cancels."""
-        return self._watch(namespace, None, cb, err_cb, query_params, cluster)
+        return self._endpoints.watch(Watch, namespace, cluster, cb, err_cb, query_params)
 
-    def get(self, namespace: str, name: str, cb: StreamResultsCb, err_cb: StreamErrCb, query_params: Params = None,
-            cluster: Optional[str] = None) -> Callable[[], None]:
+    def get(
+        self,
+        namespace: str,
+        name: str,
+        cb: ItemCb,
+        err_cb: StreamErrCb,
+        query_params: Params = None,
+        cluster: Optional[str] = None,
+    ) -> Callable[[], None]:
         """As Client.stream_result; gives the function that cancels."""
-        return self._watch(namespace, name, cb, err_cb, query_params, cluster)
+        rest = (name, cb, err_cb, query_params)
+        return self._endpoints.watch(ItemWatch, namespace, cluster, *rest)
 
-    def patch(self, body: Json, namespace: str, name: str, query_params: Params = None,
-              cluster: Optional[str] = None) -> Json:
+    def patch(
+        self,
+        body: Json,
+        namespace: str,
+        name: str,
+        query_params: Params = None,
+        cluster: Optional[str] = None,
+    ) -> Json:
         """Change one object: a list is a JSON patch, a mapping a merge patch."""
-        return self._send("PATCH", namespace, name, body, query_params, cluster)
+        return self._endpoints.patch(namespace, item_path(name), body, query_params, cluster)
 
-    def delete(self, namespace: str, name: str, query_params: Params = None, cluster: Optional[str] = None) -> Json:
+    def delete(
+        self,
+        namespace: str,
+        name: str,
+        query_params: Params = None,
+        cluster: Optional[str] = None,
+    ) -> Json:
         """Delete one object; the server's Status, or the object while it is going."""
-        return self._send("DELETE", namespace, name, None, query_params, cluster)
+        item = item_path(name)
+        return self._endpoints.send("DELETE", namespace, item, None, query_params, cluster)
 
 
-def check_applicable(body: Json) -> Tuple[str, str]:
-    """(group, version) of an object that can be applied; ValueError for one that can't."""
-    if not isinstance(body, Mapping):
-        raise TypeError("an object to apply is a mapping, not %s" % type(body).__name__)
+class ScalableApiClient(NamespacedApiClient):
+    """A NamespacedApiClient whose resource has a scale."""
+
+    scale: ScaleApi
+
+    def __init__(self, endpoints: Endpoints) -> None:
+        super().__init__(endpoints)
+        self.scale = ScaleApi(endpoints)
+
+
+class ScaleApi:
+    """The scale subresource of a namespaced resource."""
+
+    def __init__(self, endpoints: Endpoints) -> None:
+        self._endpoints = endpoints
+
+    def get(self, namespace: str, name: str, cluster_name: Optional[str] = None) -> Json:
+        """The Scale of one object."""
+        item = item_path(name, "/scale")
+        return self._endpoints.send("GET", namespace, item, None, None, cluster_name)
+
+    def put(self, body: Json, cluster_name: Optional[str] = None) -> Json:
+        """Set `spec.replicas` of the object that `body["metadata"]` names."""
+        namespace, name = names_in(body)
+        item = item_path(name, "/scale")
+        return self._endpoints.send("PUT", namespace, item, body, None, cluster_name)
+
+    def patch(
+        self, body: Json, namespace: str, name: str, cluster_name: Optional[str] = None
+    ) -> Json:
+        """Change the Scale of one object: {"spec": {"replicas": 3}}."""
+        item = item_path(name, "/scale")
+        return self._endpoints.patch(namespace, item, body, None, cluster_name)
+
+
+class Resource(NamedTuple):
+    """What discovery says of a kind."""
+
+    name: str  # in paths: "deployments"
+    namespaced: bool
+
+
+class Discovery:
+    """What is remembered of the resources that servers have, `discovery_ttl` long.
+
+    No lock: what was learned for a cluster goes into the dict that was the cluster's when it was
+    asked, so an answer that comes after `forget` is forgotten with it.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._learned: Dict[str, Dict[str, Tuple[float, Dict[str, Resource]]]] = {}  # cluster, root
+
+    def forget(self, cluster: str) -> None:
+        """The name belongs to another server now, or to none."""
+        self._learned.pop(cluster, None)
+
+    def find(
+        self,
+        cluster: str,
+        group: str,
+        version: str,
+        kind: str,
+        scope: Optional[Scope] = None,
+        afresh: bool = False,
+    ) -> Resource:
+        """The resource of a kind: from memory unless `afresh`, but asked again before saying no."""
+        root = api_root(group, version)
+        learned = self._learned.setdefault(cluster, {})
+        at, resources = learned.get(root, (0.0, {}))
+
+        old = time.monotonic() - at > self._transport.settings.discovery_ttl
+        if afresh or old or kind not in resources:  # a CRD may have come, or changed, since
+            answer = self._transport.send("GET", root, cluster, scope=scope, auto_logout=False)
+            resources = read_resources(answer)
+            learned[root] = time.monotonic(), resources
+        if kind not in resources:
+            message = "the server has no kind %s in %s" % (kind, root)
+            raise ApiError(404, message, phrase="Not Found", method="GET", url=root)
+        return resources[kind]
+
+
+def read_resources(answer: Response) -> Dict[str, Resource]:
+    """The resources in an APIResourceList, by kind; ApiError for anything else."""
+    resources: Dict[str, Resource] = {}
+    entries = answer.object().get("resources") or []  # Go writes null for an empty list
+    for entry in entries if isinstance(entries, list) else [entries]:
+        name, kind = dig(entry, "name"), dig(entry, "kind")
+        if not name or not kind:
+            raise answer.error("discovery sent what is no resource: %.80r" % (entry,))
+
+        if re.fullmatch(r"\w[-\w.]*", name):  # not pods/eviction
+            resources.setdefault(kind, Resource(name, dig(entry, "namespaced", kind=bool)))
+    return resources
+
+
+# -- apply ---------------------------------------------------------------------------
+
+APPLY_ATTEMPTS = 5  # each more means that somebody changed or removed the object in between
+
+# Laid over key by key wherever they hold each other, the object itself ("") first. All else that a
+# manifest names is replaced: a key taken out of a ConfigMap's data goes, so does a list's item.
+LAID_OVER = frozenset(
+    ("", "metadata", "spec", "template", "jobTemplate", "labels", "annotations", "status"))
+
+# The server's own books: old copies of them would be refused, or undo others' entries.
+BOOKS: Dict[str, None] = dict.fromkeys(
+    ("resourceVersion", "managedFields", "deletionTimestamp", "deletionGracePeriodSeconds"))
+
+# What servers and controllers write into parts that are replaced whole, by the name of the part.
+WRITTEN_IN = {
+    "ports": ("nodePort",),  # a Service's; 1.22 and later keep it themselves
+    "clientConfig": ("caBundle",),  # of webhooks and conversions, from cert-manager's injector
+    "claimRef": ("apiVersion", "kind", "uid", "resourceVersion"),  # a bound PersistentVolume's
+}
+
+
+def lay_over(live: Json, value: Json, where: str = "", by_key: bool = True) -> Json:
+    """`live` with what `value` names as it says, and the rest as it is. Neither is changed.
+
+    where   the key of both in what holds them
+    by_key  whether that is laid over by key itself
+    """
+    if isinstance(live, list) and isinstance(value, list):
+        known = {identity(item): item for item in live}
+        return [lay_over(known.get(identity(item)), item, where, False) for item in value]
+
+    by_key = by_key and where in LAID_OVER
+    if isinstance(live, dict) and isinstance(value, dict):
+        if by_key or identity(live) == identity(value):
+            stays = live if by_key else WRITTEN_IN.get(where, ())
+            laid = {key: live[key] for key in stays if key in live}
+            for key, item in value.items():
+                laid[key] = lay_over(live.get(key), item, key, by_key)
+            return laid
+    return value
+
+
+def identity(item: Json) -> Any:
+    """What tells an item of a list, or an object that is referred to, from others."""
+    if not isinstance(item, dict):
+        return None
+    keys = ("namespace", "name", "port", "protocol")
+    return tuple(str(item.get(key, "TCP")) for key in keys)  # a port without protocol is TCP's
+
+
+def with_metadata(body: Json, **changes: Any) -> Json:
+    """A copy of `body` with other metadata; None takes away."""
+    metadata = {**body["metadata"], **changes}
+    return {**body, "metadata": {
+        key: value for key, value in metadata.items() if value is not None or key not in changes}}
+
+
+def plain_json(value: Any, path: str = "") -> Json:
+    """A copy of `value` as JSON: dates become text (RFC 3339), as kubectl sends those of YAML.
+
+    ValueError, with the path but never the value, for anything else that JSON has not.
+    """
+    import datetime  # only here
+
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise ValueError("%s has a key that is no text: %r" % (path or "the object", key))
+        return {key: plain_json(item, (path and path + ".") + key) for key, item in value.items()}
+
+    if isinstance(value, (list, tuple)):
+        return [plain_json(item, "%s[%d]" % (path, index)) for index, item in enumerate(value)]
+    if isinstance(value, datetime.date):
+        text = value.isoformat()
+        if isinstance(value, datetime.datetime) and value.tzinfo is None:
+            text += "Z"  # YAML: a time without a zone is in UTC
+        return text.replace("+00:00", "Z")
+
+    is_plain = value is None or isinstance(value, (str, int))
+    if is_plain or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    raise ValueError("%s is a %s that JSON has not" % (path, type(value).__name__))
+
+
+def check_applicable(body: Json) -> Json:
+    """A copy of `body` as JSON; TypeError or ValueError for what can't be applied."""
+    expect(body, Mapping, "object to apply")
+    try:
+        manifest = plain_json(body)
+    except RecursionError:
+        raise ValueError("the object to apply holds itself, or is nested too deep") from None
+
     for key in ("apiVersion", "kind"):
-        if not isinstance(body.get(key), str) or not body[key]:
+        if not dig(manifest, key):
             raise ValueError("the object to apply has no %s" % key)
-    if body["kind"] == "List" or "items" in body and body["kind"].endswith("List"):
-        raise ValueError("apply takes one object: apply each of the %s's items" % body["kind"])
-    namespace, name = _names(body, name_needed=False)
-    if not name:
-        raise ValueError("the object to apply has no metadata.name%s" % (
-            ": generateName can't be applied, post it" if body["metadata"].get("generateName") else ""))
-    segment(name)
+    kind = manifest["kind"]
+    if kind == "List" or "items" in manifest and kind.endswith("List"):
+        raise ValueError("apply takes one object: apply each of the %s's items" % kind)
+
+    namespace, name = names_in(manifest)
+    if not name and manifest["metadata"].get("generateName"):
+        raise ValueError("an object with generateName can't be applied: post it")
+    segment(name, "metadata.name")
     if namespace:
-        segment(namespace, "namespace")
-    return split_api_version(body["apiVersion"])
+        segment(namespace, "metadata.namespace")
+    return manifest
 
 
-def apply_object(client: Requester, cluster: str, body: Json, path: str) -> Json:
-    """POST `body` to the collection at `path`; PUT where it exists, onto the live version unless it names one."""
-    item = combine_path(path, segment(body["metadata"]["name"]))
-    own = body["metadata"].get("resourceVersion")
-    new = {**body, "metadata": {key: value for key, value in body["metadata"].items() if key != "resourceVersion"}}
-    for attempt in range(5):  # each turn means that somebody else changed or removed it in between
+class Apply:
+    """One object on its way to one cluster. All of it has `request_timeout` seconds."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        discovery: Discovery,
+        cluster: str,
+        body: Json,
+        field_manager: Optional[str],
+        force: bool,
+        dry_run: bool,
+    ) -> None:
+        expect(field_manager, (str, type(None)), "field_manager")
+        if field_manager == "" or (force and field_manager is None):
+            raise ValueError("field_manager can't be empty, and force needs one")
+
+        self._transport = transport
+        self._discovery = discovery
+        self._cluster = cluster
+        self._body = check_applicable(body)
+        self._params = {
+            "fieldManager": field_manager,
+            "force": bool(force) if field_manager else None,
+            "dryRun": "All" if dry_run else None,
+        }
+        self._scope = Scope(transport.settings.request_timeout)
+        self._manifest: Json = {}  # the body, with the namespace that it goes to
+        self._collection = ""
+        self._item = ""
+
+    def run(self) -> Json:
+        """Do it; the server's answer."""
+        self._aim()
         try:
-            return client.send_json("POST", path, new, None, cluster)
+            return self._work()
         except ApiError as error:
-            # 409 alone may be a quota's. Some kinds are checked before it is seen that they exist: what was read
-            # from the server and changed gets 422 (a Service with its clusterIP, a Job; seen on 1.20).
-            if error.reason != "AlreadyExists" and error.status != 422:
+            missed = self._item
+            if not api_is_missing(error):
                 raise
-            refused = error
+            self._aim(afresh=True)  # a CRD may have come back with another scope
+            if self._item == missed:
+                raise
+        return self._work()
+
+    def _aim(self, afresh: bool = False) -> None:
+        group, version = split_api_version(self._body["apiVersion"])
+        kind = self._body["kind"]
+        resource = self._discovery.find(self._cluster, group, version, kind, self._scope, afresh)
+
+        namespace, name = names_in(self._body)
+        if not resource.namespaced:
+            namespace = ""
+        elif not namespace:
+            endpoint = self._transport.endpoints.get(self._cluster)
+            own = endpoint.namespace if endpoint else ""
+            defaults = self._transport.settings.default_namespaces
+            namespace = defaults.get(self._cluster) or own or "default"
+
+        info: ApiInfo = {"group": group, "version": version, "resource": resource.name}
+        self._collection = collection_path(info, namespace)
+        self._item = self._collection + item_path(name)
+        self._manifest = with_metadata(self._body, namespace=namespace or None)
+
+    def _work(self) -> Json:
+        if self._params["fieldManager"]:
+            return self._patch("application/apply-patch+yaml")
+
+        version = self._manifest["metadata"].get("resourceVersion")
+        new = with_metadata(self._manifest, resourceVersion=None)  # a POST may not name one
+
+        for _ in range(APPLY_ATTEMPTS):
+            try:
+                return self._send("POST", self._collection, new).json()
+            except ApiError as error:
+                if error.reason != "AlreadyExists" and error.status not in (403, 422):
+                    raise
+                refusal = error
+
+            try:
+                live = self._live(refusal)
+                if version:
+                    return self._send("PUT", self._item, self._manifest).json()
+                return self._change(live)
+            except ApiError as error:
+                if error.status not in (404, 409) or version:
+                    raise
+                refusal = error
+        raise refusal
+
+    def _live(self, refusal: ApiError) -> Json:
+        """What is there; the refusal to create it, where nothing is or can be seen."""
         try:
-            live = client.send_json("GET", item, None, None, cluster)
-            put = {**new, "metadata": {**new["metadata"], "resourceVersion": own or live["metadata"]["resourceVersion"]}}
-            spec, kept = put.get("spec") or {}, live.get("spec") or {}
-            if (body["apiVersion"], body["kind"]) == ("v1", "Service") and spec.get("type") != "ExternalName":
-                put["spec"] = {**{key: kept[key] for key in ("clusterIP", "clusterIPs")  # 1.20 refuses a PUT without
-                                  if key in kept and "clusterIP" not in spec}, **spec}
-            return client.send_json("PUT", item, put, None, cluster)
+            answer = self._send("GET", self._item)
         except ApiError as error:
-            if error.status == 404 and refused.status == 422:
-                raise refused
-            if own or error.status not in (404, 409):
+            if error.status in (403, 404) and refusal.status != 409:
+                raise refusal from None
+            raise
+
+        live = answer.object()
+        if not dig(live, "metadata", "resourceVersion"):
+            raise answer.error("the server sent no object, or one without a resourceVersion")
+        return live
+
+    def _change(self, live: Json) -> Json:
+        self._manifest = with_metadata(self._manifest, **BOOKS)
+        try:
+            return self._send("PUT", self._item, lay_over(live, self._manifest)).json()
+        except ApiError as error:
+            if error.status != 422:
                 raise
-            refused = error
-    raise refused
+
+        # Its lists may lack what the server filled in and lets nobody take away (a scheduled Pod).
+        try:
+            return self._patch("application/strategic-merge-patch+json")
+        except ApiError as error:
+            if error.status != 415:  # no custom resource takes it
+                raise
+        return self._patch("application/merge-patch+json")
+
+    def _patch(self, content_type: str) -> Json:
+        headers = {"Content-Type": content_type}
+        return self._send("PATCH", self._item, self._manifest, headers).json()
+
+    def _send(
+        self, method: str, path: str, body: Json = None, headers: Optional[Dict[str, str]] = None
+    ) -> Response:
+        return self._transport.send(
+            method, path, self._cluster,
+            body=body, params=self._params, headers=headers, scope=self._scope)
 
 
 # ------------------------------------------------------------------------------
-# 10. Direct
+# 13. Direct, Headlamp
 #
-# API servers reached without Headlamp: where their addresses and credentials come
-# from, and what Headlamp does for its pages: draining nodes, forwarding ports.
+# What Headlamp does for its pages, by the same methods: done by this program, where
+# no Headlamp stands before a cluster, or by the server.
 # ------------------------------------------------------------------------------
 
-IN_CLUSTER = "/var/run/secrets/kubernetes.io/serviceaccount"
+TRANSIENT = (408, 429, 500, 502, 503, 504)  # the server is busy, or away for a while
+LAST_LOOK = 10.0  # seconds, when a drain's time is up, to see which pods have stayed
+ACCEPT_WAIT = 0.5  # seconds: where shutdown() does not wake accept(), so late is a cancel seen
+BACKLOG = 128  # connections that may wait to be accepted
 
 
-class Endpoint:
-    """An API server reached without Headlamp.
+class Pod(NamedTuple):
+    """One pod for good; `uid` "" where it is not known: another pod may come to have its name."""
 
-    server       its address, with a path if it has one
-    ssl_context  TLS settings, see `tls_context`; None: the client's
-    token        a str, or a function that returns one and is asked for each request
-    basic        "user:password", for servers that want that
-    namespace    the default one, for `apply`
-    proxy        its address, "" for none, None for what the environment says
-    """
+    namespace: str
+    name: str
+    uid: str = ""
 
-    def __init__(self, server: str, *, ssl_context: Optional[ssl.SSLContext] = None, token: Token = None, basic: str = "",
-                 namespace: str = "", proxy: Optional[str] = None) -> None:
-        check_path(split_url(server, ("http", "https")).target)
-        self.server, self.ssl_context, self.token, self.basic = server, ssl_context, token, basic
-        self.namespace, self.proxy = namespace, proxy
+    def __str__(self) -> str:
+        return "%s/%s" % (self.namespace, self.name)
 
-    def __repr__(self) -> str:
-        return "<Endpoint %s>" % self.server
+    @property
+    def path(self) -> str:
+        """Where the API server has it; ValueError for names that can't be."""
+        names = segment(self.namespace, "namespace"), segment(self.name, "pod")
+        return "/api/v1/namespaces/%s/pods/%s" % names
 
 
-class _NamedContext(ssl.SSLContext):
-    """TLS settings that may expect another name than the address has (tls-server-name)."""
+class Api(NamedTuple):
+    """A cluster's API server, for as long as `scope` lasts."""
 
-    server_name = ""
+    transport: Transport
+    cluster: str
+    scope: Scope
 
-    def wrap_bio(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, server_side: bool = False,
-                 server_hostname: Any = None, session: Any = None) -> ssl.SSLObject:
-        """As SSLContext.wrap_bio, with the name to expect."""
-        return super().wrap_bio(incoming, outgoing, server_side, self.server_name or server_hostname, session)
+    def send(self, method: str, path: str, **options: Any) -> Response:
+        """A request as Transport.send has it, of no more than `request_timeout`."""
+        scope = self.scope.within(self.transport.settings.request_timeout)
+        return self.transport.send(method, path, self.cluster, scope=scope, **options)
 
-
-def tls_context(ca_file: Optional[str] = None, ca_data: Optional[bytes] = None, server_name: str = "",
-                insecure: bool = False) -> ssl.SSLContext:
-    """TLS settings for one server: its authority as a file or as PEM octets, else the system's; the name to expect."""
-    if not isinstance(insecure, bool):  # "false" would be true
-        raise ValueError("whether certificates are checked is true or false, not %r" % (insecure,))
-    context = _NamedContext(ssl.PROTOCOL_TLS_CLIENT)  # checks certificates and names
-    context.set_alpn_protocols(["http/1.1"])
-    context.server_name = server_name
-    if insecure:
-        log.warning("certificates are not checked: insecure-skip-tls-verify")
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    elif ca_file or ca_data:
-        context.load_verify_locations(ca_file, cadata=ca_data.decode("ascii") if ca_data else None)
-    else:
-        context.load_default_certs()
-    return context
+    def get_pod(self, pod: Pod) -> Dict[str, Any]:
+        """The pod as it is now; ApiError 404 when it has gone, though another has its name."""
+        live = self.send("GET", pod.path).object()
+        if pod.uid and dig(live, "metadata", "uid") != pod.uid:
+            raise ApiError(404, "the pod %s has gone" % (pod,))
+        return live
 
 
-def with_file(data: bytes, use: Callable[[str], R]) -> R:
-    """What use(path) gives for a file (0600) that holds `data` for that moment."""
-    import tempfile
-
-    handle, path = tempfile.mkstemp()
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        return use(path)
-    finally:
-        os.unlink(path)
+# -- drains --------------------------------------------------------------------------
 
 
-def load_certificate(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
-    """Use a client certificate given as PEM octets; OpenSSL reads files only. It must not ask on the terminal."""
-    with_file(certificate + b"\n" + key, lambda path: context.load_cert_chain(path, password=lambda: b""))
-
-
-class ExecPlugin:
-    """A kubeconfig's exec plugin: called, it gives the token. `_lock`: it runs once at a time."""
-
-    def __init__(self, spec: Json, context: ssl.SSLContext, cluster: Json, folder: str) -> None:
-        if spec.get("apiVersion") not in ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1"):
-            raise ValueError("exec plugins of apiVersion %r are not supported" % spec.get("apiVersion"))
-        self._spec, self._context, self._cluster, self._folder = spec, context, cluster, folder
-        self._lock = threading.Lock()
-        self._status: Json = None
-
-    def __call__(self) -> str:
-        with self._lock:
-            if self._status is None or self._ends() <= time.time() + 10:
-                self._status = self._run()
-                if self._status.get("clientCertificateData"):
-                    load_certificate(self._context, self._status["clientCertificateData"].encode(),
-                                     self._status["clientKeyData"].encode())
-            return self._status.get("token") or ""
-
-    def forget(self) -> None:
-        """The server refused what it gave: run it again next time."""
-        self._status = None
-
-    def _ends(self) -> float:
-        when = self._status.get("expirationTimestamp")
-        return calendar.timegm(time.strptime(when[:19], "%Y-%m-%dT%H:%M:%S")) if when else float("inf")
-
-    def _run(self) -> Json:
-        import subprocess
-
-        command = self._spec["command"]
-        if os.sep in command:
-            command = os.path.join(self._folder, command)
-        info = {"kind": "ExecCredential", "apiVersion": self._spec["apiVersion"], "spec": {"interactive": False}}
-        if self._spec.get("provideClusterInfo"):
-            info["spec"]["cluster"] = self._cluster
-        env = {**os.environ, **{pair["name"]: pair["value"] for pair in self._spec.get("env") or []},
-               "KUBERNETES_EXEC_INFO": json.dumps(info)}
-        try:
-            done = subprocess.run([command] + (self._spec.get("args") or []), env=env, stdin=subprocess.DEVNULL,
-                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
-            status = json.loads(done.stdout)["status"] if done.returncode == 0 else None
-            if isinstance(status, dict) and (status.get("token") or status.get("clientCertificateData")):
-                return status
-            said = done.stderr.decode("utf-8", "replace").strip()[:300] or "no credential"
-        except (OSError, ValueError, KeyError, TypeError, subprocess.SubprocessError) as error:
-            said = type(error).__name__
-        raise ApiError(0, "the exec plugin %s failed: %s %s" % (command, said, self._spec.get("installHint") or ""))
-
-
-def read_kubeconfig(path: Optional[str] = None) -> Json:
-    """A kubeconfig as a dict whose clusters, users and contexts are {name: (what, folder)}.
-
-    Several files in KUBECONFIG are merged as kubectl does it: the first to name a thing wins. JSON is
-    read here, YAML through kubectl or PyYAML; ValueError, with the way out, where there is neither.
-    """
-    paths = [path] if path else [one for one in os.environ.get("KUBECONFIG", "").split(os.pathsep) if one]
-    paths = paths or [os.path.join(os.path.expanduser("~"), ".kube", "config")]
-    found = [one for one in paths if os.path.exists(one)]
-    if not found:
-        raise ValueError("there is no kubeconfig at %s" % os.pathsep.join(paths))
-    merged: Json = {"clusters": {}, "users": {}, "contexts": {}, "current-context": ""}
-    for document, folder in _documents(found):
-        try:
-            merged["current-context"] = merged["current-context"] or document.get("current-context") or ""
-            for section in ("clusters", "users", "contexts"):
-                for item in document.get(section) or []:
-                    merged[section].setdefault(item["name"], (item.get(section[:-1]) or {}, folder))
-        except (AttributeError, KeyError, TypeError):
-            raise ValueError("a file in %s is not a kubeconfig" % folder) from None
-    return merged
-
-
-def _documents(paths: List[str]) -> List[Tuple[Json, str]]:
-    """The kubeconfigs in these files, each with its folder."""
-    folders = [os.path.dirname(os.path.abspath(path)) for path in paths]
-    texts = []
-    for path in paths:
-        with open(path, "rb") as file:
-            texts.append(file.read())
-    try:
-        return list(zip(map(json.loads, texts), folders))
-    except ValueError:
-        pass
-    import shutil
-    import subprocess
-
-    view = ["kubectl", "config", "view", "--raw", "--flatten", "-o", "json"]
-    if shutil.which("kubectl"):
-        env = {**os.environ, "KUBECONFIG": os.pathsep.join(paths)}
-        try:
-            done = subprocess.run(view, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
-        except (OSError, subprocess.SubprocessError) as error:
-            raise ValueError("kubectl can't be run: %s" % type(error).__name__) from error
-        if done.returncode:
-            said = done.stderr.decode("utf-8", "replace").strip()[:300]
-            raise ValueError("kubectl can't read the kubeconfig: %s" % said)
-        return [(json.loads(done.stdout), folders[0])]
-    try:
-        import yaml  # type: ignore[import-untyped, unused-ignore]  # the user's, if there is one
-    except ImportError:
-        raise ValueError("the kubeconfig is YAML, and there is neither kubectl nor PyYAML to read it; where kubectl is, run: "
-                         "%s > kubeconfig.json" % " ".join(view)) from None
-    return list(zip(map(yaml.safe_load, texts), folders))
-
-
-def kubeconfig_endpoint(config: Json, name: str) -> Endpoint:
-    """The Endpoint of one context; ValueError for what is missing or not supported."""
-    try:
-        context = config["contexts"][name][0]
-        cluster, cluster_folder = config["clusters"][context["cluster"]]
-        user, folder = config["users"][context["user"]] if context.get("user") else ({}, "")
-        server = cluster["server"]
-    except KeyError as error:
-        raise ValueError("context %s of the kubeconfig is incomplete: no %s" % (name, error)) from None
-
-    def octets(section: Json, key: str, where: str) -> Optional[bytes]:
-        """What a key gives as data or as a file."""
-        if section.get(key + "-data"):
-            return base64.b64decode(section[key + "-data"])
-        if not section.get(key):
-            return None
-        with open(os.path.join(where, section[key]), "rb") as file:
-            return file.read()
-
-    try:
-        tls = tls_context(None, octets(cluster, "certificate-authority", cluster_folder), cluster.get("tls-server-name") or "",
-                          cluster.get("insecure-skip-tls-verify") or False)
-        certificate, key = octets(user, "client-certificate", folder), octets(user, "client-key", folder)
-        if bool(certificate) != bool(key):
-            raise ValueError("client-certificate and client-key belong together")
-        if certificate and key:
-            load_certificate(tls, certificate, key)
-    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-        raise ValueError("context %s of the kubeconfig has a certificate that can't be used: %s" % (name, error)) from error
-    token: Token = user.get("token") or None
-    if user.get("tokenFile"):
-        token = functools.partial(read_token, os.path.join(folder, user["tokenFile"]))
-    elif user.get("exec"):
-        token = ExecPlugin(user["exec"], tls, {key: value for key, value in cluster.items() if key != "extensions"}, folder)
-    elif user.get("auth-provider"):
-        raise ValueError("context %s of the kubeconfig has an auth-provider: use an exec plugin" % name)
-    basic = "%s:%s" % (user["username"], user.get("password", "")) if user.get("username") else ""
-    return Endpoint(server, ssl_context=tls, token=token, basic=basic, namespace=context.get("namespace") or "",
-                    proxy=cluster.get("proxy-url") or None)
-
-
-def read_token(path: str) -> str:
-    """The token in a file, read for each request: it rotates."""
-    with open(path) as file:
-        return file.read().strip()
+def must_go(pod: Dict[str, Any]) -> bool:
+    """Whether a drain evicts the pod, as kubectl decides it."""
+    is_mirror = "kubernetes.io/config.mirror" in dig(pod, "metadata", "annotations", kind=dict)
+    is_finished = dig(pod, "status", "phase") in ("Succeeded", "Failed")
+    owners = dig(pod, "metadata", "ownerReferences", kind=list)
+    controllers = [dig(owner, "kind") for owner in owners if dig(owner, "controller", kind=bool)]
+    return not is_mirror and (is_finished or "DaemonSet" not in controllers)
 
 
 class Drain(Task):
-    """Cordons a node and evicts its pods; `status` is "" while it runs, then "success" or "error: ...".
+    """Cordons a node and evicts the pods that it has then.
 
-    DaemonSet and mirror pods stay: they would come back. An eviction that a disruption budget forbids
-    (429) is tried again until `drain_timeout`.
+    As `kubectl drain --ignore-daemonsets --delete-emptydir-data --force`: pods of DaemonSets stay
+    unless they have finished, and mirror pods stay; pods without a controller go, and what is in
+    an emptyDir goes with its pod. What is refused is asked again until `drain_timeout`.
+
+    status  "" while it runs, then "success", or "error: " and why, with each pod that stayed
     """
 
-    def __init__(self, client: Requester, cluster: str, node: str) -> None:
-        super().__init__("drain", client.tasks)
+    def __init__(self, transport: Transport, cluster: str, node: str) -> None:
+        super().__init__("drain", transport)
+        seconds = self._settings.drain_timeout
         self.status = ""
-        self._client, self._cluster, self._node = client, cluster, node
+        self._api = Api(transport, cluster, self.scope.within(seconds + LAST_LOOK))
+        self._end = time.monotonic() + seconds
+        self._node = node
+        self._reasons: Dict[Pod, str] = {}  # why each is still there
 
     def _run(self) -> None:
         try:
             self._drain()
             self.status = "success"
-        except ApiError as error:
-            self.status = "error: cancelled" if self._cancel.is_set() else "error: %s" % error
+        except (ApiError, ValueError) as error:  # the latter: the cluster was taken away meanwhile
+            self._failed(error)
 
-    def _ask(self, method: str, path: str, body: Json = None, params: Params = None, content_type: str = "") -> Json:
-        return self._client.send_json(method, path, body, params, self._cluster, content_type, self._cancel)
+    def _failed(self, error: Exception) -> None:
+        self.status = "error: %s" % ("cancelled" if self.scope.cancelled else error)
 
     def _drain(self) -> None:
-        self._ask("PATCH", "/api/v1/nodes/" + segment(self._node), {"spec": {"unschedulable": True}},
-                  content_type="application/merge-patch+json")
-        eviction = {one["name"]: one for one in self._ask("GET", "/api/v1")["resources"]}.get("pods/eviction", {})
-        version = "%s/%s" % (eviction.get("group", "policy"), eviction.get("version", "v1"))  # policy/v1beta1 up to 1.21
-        end = time.monotonic() + self._client.settings.drain_timeout
-        asked: Dict[str, bool] = {}  # by uid: evictions that were granted
-        while True:
-            left = [pod["metadata"] for pod in self._ask("GET", "/api/v1/pods", None, {
-                "fieldSelector": "spec.nodeName=" + self._node})["items"] if self._goes(pod)]
-            if not left:
-                return
-            for pod in left:
-                if not asked.get(pod["uid"]) and not self._cancel.is_set():
-                    asked[pod["uid"]] = self._evict(version, pod)
-            if time.monotonic() >= end:
-                raise ApiError(408, "%d pods are still there: %s" % (len(left), " ".join(pod["name"] for pod in left)))
-            if self._cancel.wait(self._client.settings.drain_interval):
-                raise ApiError(0, "cancelled")
+        self._api.send(
+            "PATCH", "/api/v1/nodes/" + segment(self._node),
+            body={"spec": {"unschedulable": True}},
+            headers={"Content-Type": "application/merge-patch+json"})
+        version = self._eviction_version()
+        pods = self._pods()
 
-    @staticmethod
-    def _goes(pod: Json) -> bool:
-        metadata = pod["metadata"]
-        if "kubernetes.io/config.mirror" in (metadata.get("annotations") or {}):
-            return False
-        return not any(owner.get("controller") and owner.get("kind") == "DaemonSet"
-                       for owner in metadata.get("ownerReferences") or [])
+        refused = [pod for pod in pods if not self._evict(pod, version)]
+        while refused and self._pause():
+            refused = [pod for pod in refused if not self._evict(pod, version)]
 
-    def _evict(self, version: str, pod: Json) -> bool:
-        path = "/api/v1/namespaces/%s/pods/%s/eviction" % (segment(pod["namespace"]), segment(pod["name"]))
+        stayed = [pod for pod in pods if not self._leaves(pod)]
+        if stayed:
+            reasons = ["%s: %s" % (pod, self._reasons[pod]) for pod in stayed]
+            raise ApiError(408, "still there: " + "; ".join(reasons))
+
+    def _eviction_version(self) -> str:
+        """policy/v1; policy/v1beta1 up to Kubernetes 1.21."""
+        for resource in dig(self._read("/api/v1").object(), "resources", kind=list):
+            if dig(resource, "name") == "pods/eviction":
+                return "%s/%s" % (dig(resource, "group"), dig(resource, "version"))
+        return "policy/v1"
+
+    def _pods(self) -> List[Pod]:
+        """Those to evict, listed once: what comes later is not ours to remove."""
+        selector = {"fieldSelector": "spec.nodeName=" + self._node}
+        pods = []
+
+        for pod in filter(must_go, self._read("/api/v1/pods", selector).items()):
+            names = [dig(pod, "metadata", key) for key in Pod._fields]
+            if not all(names):
+                raise ApiError(0, "the server listed a pod without a namespace, name or uid")
+            pods.append(Pod(*names))
+        return pods
+
+    def _evict(self, pod: Pod, version: str) -> bool:
+        """Whether it is on its way; else the server's reason is kept."""
+        eviction = {
+            "apiVersion": version,
+            "kind": "Eviction",
+            "metadata": {"name": pod.name, "namespace": pod.namespace},
+            "deleteOptions": {"preconditions": {"uid": pod.uid}},
+        }
+
         try:
-            self._ask("POST", path, {"apiVersion": version, "kind": "Eviction",
-                                     "metadata": {"name": pod["name"], "namespace": pod["namespace"]}})
+            self._api.send("POST", pod.path + "/eviction", body=eviction)
         except ApiError as error:
-            if error.status not in (404, 429):
-                raise
-            return error.status == 404
+            self._reasons[pod] = str(error)
+            return error.status in (404, 409) and self._has_gone(pod)  # 409: another has its name
+        self._reasons[pod] = "it was evicted, and has not ended yet"
         return True
+
+    def _leaves(self, pod: Pod) -> bool:
+        """Wait until it has gone; False when the time is up first.
+
+        One after the other: that takes one request for each pod and one for each interval.
+        """
+        while not self._has_gone(pod):
+            if not self._pause():
+                return False
+        return True
+
+    def _has_gone(self, pod: Pod) -> bool:
+        try:
+            self._api.get_pod(pod)
+        except ApiError as error:
+            if error.status == 404:
+                return True
+            self._reasons[pod] = str(error)
+        return False
+
+    def _read(self, path: str, params: Params = None) -> Response:
+        """GET, again and again while the server is busy or away."""
+        while True:
+            try:
+                return self._api.send("GET", path, params=params)
+            except ApiError as error:
+                if error.status not in TRANSIENT or not self._pause():
+                    raise
+
+    def _pause(self) -> bool:
+        """Wait before the next try; whether there is time for one."""
+        interval = self._settings.drain_interval
+        left = max(0.0, self._end - time.monotonic())
+
+        if self.scope.wait(min(left, interval)):
+            raise ApiError(0, "cancelled")
+        return left > interval
+
+
+# -- port forwards -------------------------------------------------------------------
+
+
+def listen(address: str, port: int) -> socket.socket:
+    """A listener; ValueError for what is no address, ApiError where it can't be had."""
+    host = "127.0.0.1" if not address or address == "localhost" else address
+    flags = socket.AI_NUMERICHOST
+    try:
+        family, _, _, _, place = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM, 0, flags)[0]
+    except (OSError, ValueError) as error:
+        raise ValueError("address is an IP address or localhost, not %r" % address) from error
+
+    listener = None
+    try:
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        # Windows gives the port to whoever asks for it next, too, unless it is ours alone.
+        option = getattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_REUSEADDR)
+        listener.setsockopt(socket.SOL_SOCKET, option, 1)
+        listener.bind(place)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        if listener:
+            listener.close()
+        raise ApiError(0, "can't listen on %s port %d: %s" % (host, port, error)) from error
+    listener.settimeout(ACCEPT_WAIT)
+    return listener
 
 
 class PortForward(Task):
-    """A local listener whose connections go to a port of a pod, one WebSocket each; its thread accepts."""
+    """A local listener whose connections go to a port of a pod, one WebSocket each.
 
-    def __init__(self, client: Requester, cluster: str, info: Json, address: str, port: int) -> None:
-        super().__init__("forward", client.tasks)
-        self.info = info
-        self._client, self._cluster = client, cluster
-        self._pipes: List[_Pipe] = []
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        self._listener = _Socket(family, socket.SOCK_STREAM)
-        try:
-            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self._listener.bind((address or "127.0.0.1", port))
-            self._listener.listen(64)
-        except OSError as error:
-            self._listener.close()
-            raise ApiError(0, "can't listen on port %d: %s" % (port, error)) from error
-        self._listener.setblocking(False)
-        self.info["port"] = str(self._listener.getsockname()[1])
+    It ends when it is cancelled, or when its pod is gone or has finished; its scope is cancelled
+    then, and its connections end with it.
 
-    @property
-    def running(self) -> bool:
-        """Whether it still accepts connections."""
-        return not self._cancel.is_set()
+    record  what is listed of it; "error" is its own or that of its last connection that failed
+    """
+
+    def __init__(
+        self, transport: Transport, record: Dict[str, str], pod: Pod, listener: socket.socket,
+    ) -> None:
+        super().__init__("forward", transport)
+        self.record = record
+        self._pod = pod
+        self._listener = listener
 
     def close(self) -> None:
-        """What cancel does first: wake the accepting thread, end the connections."""
-        _shut(self._listener)
-        for pipe in list(self._pipes):
-            pipe._cancel.set()
+        """What cancel does first: wake accept()."""
+        shut(self._listener)
 
     def _run(self) -> None:
-        self._cancel.hold(self)
-        with self._listener:
-            while not self._cancel.is_set():
-                try:
-                    conn, _ = self._listener.accept()
-                except BlockingIOError:
-                    _ready(self._listener.fileno(), True, False, _SLICE)
-                    continue
-                except OSError:
-                    if not self._cancel.wait(0.1):  # too many open files: they may become fewer
-                        continue
-                    return
-                self._pipes = [pipe for pipe in self._pipes if pipe._thread.is_alive()]
-                self._pipes.append(_Pipe(self._client, self._cluster, self.info, conn).start())
-                if self._cancel.is_set():
-                    self._pipes[-1]._cancel.set()
+        try:
+            self._accept()
+        except (ApiError, ValueError) as error:  # the latter: the cluster was taken away meanwhile
+            self._failed(error)
+        finally:
+            self.scope.cancel()  # from now on it is listed as stopped
+            self._listener.close()
+            self._end_connections()
+
+    def _failed(self, error: Exception) -> None:
+        self.record["error"] = str(error)
+
+    def _accept(self) -> None:
+        looked = time.monotonic()
+
+        while not self.scope.cancelled:
+            if time.monotonic() - looked >= self._settings.forward_check:
+                self._check_pod()
+                looked = time.monotonic()
+            self.scope.hold(self)  # what the look held is done
+
+            try:
+                local, _ = self._listener.accept()
+            except socket.timeout:
+                continue
+            except OSError:
+                self.scope.wait(0.1)  # too many open files: they may become fewer
+                continue
+
+            try:
+                ForwardedConnection(self._transport, self.record, local).start()
+            except RuntimeError as error:  # no more threads: they may become fewer, too
+                self._failed(error)
+                local.close()
+
+    def _check_pod(self) -> None:
+        """ApiError when no connection can reach it any more."""
+        scope = self.scope.within(self._settings.forward_check)
+        try:
+            pod = Api(self._transport, self.record["cluster"], scope).get_pod(self._pod)
+        except ApiError as error:
+            if error.status == 404:
+                raise
+            return  # that says nothing of the pod
+        check_running(pod)
+
+    def _end_connections(self) -> None:
+        connections = [task for task in list(self._transport.tasks)
+                       if isinstance(task, ForwardedConnection) and task.record is self.record]
+
+        for connection in connections:  # all at once, before waiting for each
+            connection.scope.cancel()
+        for connection in connections:
+            connection.cancel()
 
 
-class _Pipe(Task):
-    """One forwarded connection. Its thread brings octets from the pod, a second one those to the pod."""
+class ForwardedConnection(Task):
+    """One connection. Its thread brings bytes from the pod, a second one those to the pod.
 
-    def __init__(self, client: Requester, cluster: str, info: Json, conn: socket.socket) -> None:
-        super().__init__("forwarded", client.tasks)
-        self._client, self._cluster, self._info, self._conn = client, cluster, info, conn
-        self._socket: Optional[WebSocket] = None
-        self._sent_all = False  # the local side has no more to say
+    The protocol, v4.channel.k8s.io, can't tell the pod that the local side has no more to say. Its
+    answer is passed on until the pod has been silent for `forward_linger`.
+    """
+
+    def __init__(
+        self, transport: Transport, record: Dict[str, str], local: socket.socket,
+    ) -> None:
+        super().__init__("forwarded", transport)
+        self.record = record
+        self._local = local
+        self._remote: Optional[WebSocket] = None
+        self._heard = 0.0  # monotonic: when the pod said something
+        self._ended = threading.Event()  # it says no more
+        self._uploader = threading.Thread(target=self._upload, name="apiproxy-upload", daemon=True)
 
     def close(self) -> None:
         """What cancel does first: end both sides."""
-        if self._socket:
-            self._socket.abort()
-        _shut(self._conn)
+        if self._remote:
+            self._remote.abort()
+        shut(self._local)
 
     def _run(self) -> None:
-        path = "/api/v1/namespaces/%s/pods/%s/portforward" % (segment(self._info["namespace"]), segment(self._info["pod"]))
-        self._conn.setblocking(True)
-        upload = threading.Thread(target=self._upload, name="apiproxy-upload", daemon=True)
         try:
-            self._socket = self._client.connect(self._cluster, path, {"ports": self._info["targetPort"]}, self._cancel,
-                                                ["v4.channel.k8s.io"])
-            self._cancel.hold(self)
-            upload.start()
-            self._download(self._socket)
-        except (ApiError, OSError) as error:
-            if not self._cancel.is_set():
-                self._info["error"] = str(error)
-                log.info("a forwarded connection ended: %s", error)
+            self._forward()
+        except OSError:
+            pass  # the local side has gone
+        except (ApiError, RuntimeError) as error:  # the latter: there are no more threads
+            if not self.scope.cancelled:
+                self._failed(error)
         finally:
+            self._end()
+
+    def _failed(self, error: Exception) -> None:
+        self.record["error"] = str(error)
+        log.info("a forwarded connection ended: %s", error)
+
+    def _forward(self) -> None:
+        path = Pod(self.record["namespace"], self.record["pod"]).path + "/portforward"
+        params = {"ports": self.record["targetPort"]}
+        protocols = ["v4.channel.k8s.io"]
+
+        self._local.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._remote = self._transport.connect(
+            self.record["cluster"], path, params, self.scope, protocols, ping_timeout=math.inf)
+        self.scope.hold(self)
+        self._uploader.start()
+        self._download(self._remote)
+
+    def _end(self) -> None:
+        """Let the local side have all that the pod said, then free everything.
+
+        To close with bytes unread is a reset (RFC 1122 4.2.2.13), which takes along what has not
+        arrived yet: so the other thread reads on for a while.
+        """
+        shut(self._local, socket.SHUT_WR)
+        self._ended.set()
+
+        if self._remote:
+            self._remote.close()
+        if self._uploader.ident:
+            self._uploader.join(self._settings.forward_linger)
             self.close()
-            self._cancel.hold(None)
-            if upload.ident:
-                upload.join()
-            self._conn.close()
+            self._uploader.join()
+
+        self.scope.hold(None)
+        self._local.close()
 
     def _download(self, remote: WebSocket) -> None:
-        opened = set()  # channels 0 (data) and 1 (errors) both begin with the port's number
-        while True:
-            try:
-                message = remote.recv(self._client.settings.forward_linger if self._sent_all else 1.0)
-            except TimeoutError:
-                if self._sent_all:
-                    return  # v4 has no half-close: without an answer by now, the local side has gone
+        channels: Set[int] = set()  # 0 for data, 1 for an error; each begins with the port's number
+
+        for message in remote:
+            self._heard = time.monotonic()
+            if not message or isinstance(message, str):
                 continue
-            except ConnectionClosed:
-                return
-            if isinstance(message, str) or not message:
-                continue
-            if message[0] not in opened:
-                opened.add(message[0])
-            elif message[0] == 0:
-                self._conn.sendall(message[1:])
-            elif message[0] == 1 and len(message) > 1:
-                raise WebSocketError(0, message[1:].decode("utf-8", "replace").strip())
+
+            channel, data = message[0], message[1:]
+            if channel not in channels:
+                channels.add(channel)
+            elif channel == 0:
+                self._local.sendall(data)
+            elif data:
+                raise WebSocketError(0, data.decode("utf-8", "replace").strip())
+
+    # -- the second thread
 
     def _upload(self) -> None:
-        try:
-            while True:
-                data = self._conn.recv(64 * 1024)
+        remote = cast(WebSocket, self._remote)
+
+        while True:
+            try:
+                data = self._local.recv(CHUNK)
                 if not data:
                     break
-                cast(WebSocket, self._socket).send(b"\0" + data)
-        except (OSError, ApiError):
-            pass  # the other thread learns of it
-        self._sent_all = True
+                remote.send(b"\0" + data)
+            except ApiError:
+                continue  # the pod has ended: what is still said is thrown away
+            except OSError:
+                self.scope.cancel()  # the local side has gone, for both directions
+                return
+        self._wait_for_silence()
+        self.scope.cancel()
+
+    def _wait_for_silence(self) -> None:
+        left = linger = self._settings.forward_linger
+        self._heard = time.monotonic()
+
+        while left > 0 and not self._ended.wait(left):
+            left = self._heard + linger - time.monotonic()
 
 
-# ------------------------------------------------------------------------------
-# 11. Client
-#
-# Where a call goes and with whose credentials; then every call, in the order of
-# the documentation. `_lock` promises: a cluster's token is read and replaced whole.
-# ------------------------------------------------------------------------------
+# -- what a forward leads to -----------------------------------------------------------
 
 
-class _Credential:
-    """A cluster's token; `account` is (namespace, name, expiry) where it is a service account's that ends."""
+def check_port(port: Any, what: str, least: int = 0) -> str:
+    """A port's number in digits; ValueError for anything else."""
+    if not re.fullmatch("[0-9]{1,5}", str(port)) or not least <= int(port) <= 65535:
+        raise ValueError("%s is a number from %d to 65535, not %r" % (what, least, port))
+    return str(int(port))
 
-    def __init__(self, value: Token, endpoint: Optional[Endpoint]) -> None:
-        self.value = value
-        self.endpoint = endpoint  # whom it is for, None: the Headlamp server; nobody else gets it
-        self.account = self._parse(value) if isinstance(value, str) else None
-        self.renewing = threading.Lock()  # one renewal at a time
-        self.retry_at = 0.0  # monotonic: after a renewal failed
 
-    @staticmethod
-    def _parse(token: str) -> Optional[Tuple[str, str, float]]:
+def check_target(port: Any) -> str:
+    """A port's name (RFC 6335 5.1) or number; ValueError for anything else."""
+    is_name = isinstance(port, str) and re.fullmatch("(?=.*[a-zA-Z])[a-zA-Z0-9-]{1,63}", port)
+    return str(port) if is_name else check_port(port, "container_port", 1)
+
+
+def check_running(pod: Dict[str, Any]) -> None:
+    """ApiError for a pod that is known not to run."""
+    phase = dig(pod, "status", "phase")
+    if phase not in ("", "Running"):
+        raise ApiError(503, "the pod is not running: it is " + phase)
+
+
+def pod_target(api: Api, pod: Pod, port: str) -> Tuple[Pod, str]:
+    """The pod that has this name now, and the number of a container's port."""
+    live = api.get_pod(pod)
+    check_running(live)
+    pod = pod._replace(uid=dig(live, "metadata", "uid"))
+    if port.isdigit():
+        return pod, port
+
+    for section in ("containers", "initContainers"):  # a sidecar is one of the latter
+        for container in dig(live, "spec", section, kind=list):
+            for entry in dig(container, "ports", kind=list):
+                if dig(entry, "name") == port:
+                    return pod, str(dig(entry, "containerPort", kind=int))
+    raise ApiError(404, "the pod %s has no port named %s" % (pod, port))
+
+
+def service_target(api: Api, namespace: str, service: str, port: str) -> Tuple[Pod, str]:
+    """A ready pod of a service, and the pod's port behind the service's, a number or a name."""
+    names = segment(namespace, "namespace"), segment(service, "service")
+    live = api.send("GET", "/api/v1/namespaces/%s/services/%s" % names).object()
+    port_names = [
+        dig(entry, "name") for entry in dig(live, "spec", "ports", kind=list)
+        if dig(entry, "protocol") in ("", "TCP")
+        and port in (dig(entry, "name"), str(dig(entry, "port", kind=int)))
+    ]
+
+    if not port_names:
+        raise ApiError(404, "the service %s has no TCP port %s" % (service, port))
+
+    for group in service_groups(api, *names):
+        pods = ready_pods(group)
+        numbers = [dig(entry, "port", kind=int) for entry in dig(group, "ports", kind=list)
+                   if dig(entry, "name") == port_names[0]]
+        if pods and numbers:
+            return Pod(namespace, dig(pods[0], "name"), dig(pods[0], "uid")), str(numbers[0])
+    raise ApiError(503, "the service %s has no ready pod" % service)
+
+
+def service_groups(api: Api, namespace: str, service: str) -> List[Any]:
+    """Its EndpointSlices, or the subsets of its Endpoints where a server has no slices for us."""
+    path = "/apis/discovery.k8s.io/v1/namespaces/%s/endpointslices" % namespace
+    selector = {"labelSelector": "kubernetes.io/service-name=" + service}
+
+    try:
+        return api.send("GET", path, params=selector).items()
+    except ApiError as error:
+        if error.status not in (400, 403, 404):
+            raise
+    path = "/api/v1/namespaces/%s/endpoints/%s" % (namespace, service)
+    subsets: List[Any] = dig(api.send("GET", path).object(), "subsets", kind=list)
+    return subsets
+
+
+def ready_pods(group: Any) -> List[Any]:
+    """References to the pods of a slice or subset; an endpoint that says nothing is ready."""
+    endpoints = dig(group, "endpoints", kind=list) or dig(group, "addresses", kind=list)
+    pods = [dig(endpoint, "targetRef", kind=dict) for endpoint in endpoints
+            if dig(endpoint, "conditions", kind=dict).get("ready") is not False]
+    return [pod for pod in pods if dig(pod, "kind") == "Pod" and dig(pod, "name")]
+
+
+class Direct:
+    """Drains and port forwards that this program does."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._lock = threading.RLock()  # of two that want the same name one gets it
+        self._drains: Dict[Tuple[str, str], Drain] = {}  # by cluster and node
+        self._forwards: Dict[Tuple[str, str], PortForward] = {}  # by cluster and id
+
+    def forget(self, cluster: str) -> None:
+        """End all that goes on in a cluster; only how its drains ended is remembered."""
+        with self._lock:
+            tasks: List[Task] = [task for key, task in self._drains.items() if key[0] == cluster]
+            ids = [key for key in self._forwards if key[0] == cluster]
+            tasks += [self._forwards.pop(key) for key in ids]
+
+        for task in tasks:
+            task.cancel()
+
+    def start_port_forward(
+        self, cluster: str, namespace: str, podname: str, container_port: Union[str, int],
+        service: str, service_namespace: str, port: Union[str, int, None], address: str, id: str,
+    ) -> Dict[str, Any]:
+        """The record of a forward that accepts connections.
+
+        `container_port` is the pod's, by number or name. Without a `podname` it is the service's,
+        and any ready pod behind it will do.
+        """
+        api = Api(self._transport, cluster, Scope(self._transport.settings.request_timeout))
+        local_port, target = check_port(port or 0, "port"), check_target(container_port)
+        key = cluster, id or os.urandom(8).hex()
+        self._check_free(key)
+        listener = listen(address, int(local_port))
+
         try:
-            payload = token.split(".")[1]
-            claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-            about = claims["kubernetes.io"]
-            return str(about["namespace"]), str(about["serviceaccount"]["name"]), float(claims["exp"])
-        except (IndexError, KeyError, TypeError, ValueError):
-            return None  # opaque: left alone
+            if podname:
+                pod, target = pod_target(api, Pod(namespace, podname), target)
+            else:
+                namespace = service_namespace or namespace
+                pod, target = service_target(api, namespace, service, target)
+
+            record = {
+                "id": key[1],
+                "cluster": cluster,
+                "namespace": namespace,
+                "pod": pod.name,
+                "service": service,
+                "serviceNamespace": service_namespace,
+                "targetPort": target,
+                "port": str(listener.getsockname()[1]),
+                "error": "",
+            }
+            with self._lock:
+                self._check_free(key)
+                forward = PortForward(self._transport, record, pod, listener)
+                self._forwards[key] = forward.start()
+        except BaseException:
+            listener.close()
+            raise
+        return dict(record)
+
+    def _check_free(self, key: Tuple[str, str]) -> None:
+        forward = self._forwards.get(key)
+        if forward and not forward.scope.cancelled:
+            raise ValueError("there is a port forward %s already" % key[1])
+
+    def stop_port_forward(self, cluster: str, id: str, stop_or_delete: bool) -> str:
+        """Stop it (True), or remove its record as well (False); "stopped"."""
+        forward = self._forwards.get((cluster, id))
+        if forward is None:
+            raise ApiError(404, "no portforward running with id %s" % id)
+
+        forward.cancel()
+        if not stop_or_delete:
+            self._forwards.pop((cluster, id), None)
+        return "stopped"
+
+    def list_port_forward(self, cluster: str) -> List[Dict[str, Any]]:
+        """The record of each, and its "status": "Running" as long as it accepts, then "Stopped"."""
+        return [
+            {**forward.record, "status": "Stopped" if forward.scope.cancelled else "Running"}
+            for key, forward in list(self._forwards.items()) if key[0] == cluster
+        ]
+
+    def drain_node(self, cluster: str, node_name: str) -> Dict[str, Any]:
+        """Begin to drain a node, unless that goes on already."""
+        key = cluster, node_name
+        segment(node_name, "node_name")
+
+        with self._lock:
+            if key not in self._drains or self._drains[key].status:
+                self._drains[key] = Drain(self._transport, cluster, node_name).start()
+        return {"message": "Drain node request submitted successfully", "cluster": cluster}
+
+    def drain_node_status(self, cluster: str, node_name: str) -> Dict[str, Any]:
+        """{"id": the `status` of the Drain, "" where none was begun, "cluster": cluster}."""
+        drain = self._drains.get((cluster, node_name))
+        return {"id": drain.status if drain else "", "cluster": cluster}
 
 
-_NO_TOKEN = "[^\x21-\x7e]"
+# -- Headlamp: what its server does for a cluster, at either age -------------------
+
+DRAIN_KEPT = 20.0  # seconds that a server keeps the result of a drain, from v0.43 on
+DRAIN_KEPT_2024 = 1200.0  # and one whose 404 has no body, before v0.31
+
+DRAIN_MISSED = "error: unknown: the server has forgotten the result, it was asked too late"
 
 
-def check_token(token: Any) -> str:
-    """`token`, "" for None; ValueError, which does not repeat it, for what a header can't carry."""
-    if token is not None and not isinstance(token, str):
-        raise TypeError("a token is a str or a function that returns one")
-    if token and re.search(_NO_TOKEN, token):
-        raise ValueError("a token can't hold spaces, line ends or non-ASCII characters")
-    return token or ""
+class Headlamp:
+    """The routes of a Headlamp server's own, of May 2024 as of today.
+
+    It is not told the server's age: what an age lacks shows in the answers. Names are checked by
+    those who call.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._old_forwards = False  # whether port forwards were last found at the old address
+        # Of drains begun here or seen to end, by cluster and node: the result, "" before there is
+        # one, and when the server was last asked (monotonic).
+        self._drains: Dict[Tuple[str, str], Tuple[str, float]] = {}
+
+    def forget(self, cluster: str) -> None:
+        """Nothing is remembered of a cluster that is gone."""
+        for key in list(self._drains):
+            if key[0] == cluster:
+                self._drains.pop(key, None)
+
+    def start_port_forward(
+        self,
+        cluster: str,
+        namespace: str,
+        podname: str,
+        container_port: Union[str, int],
+        service: str,
+        service_namespace: str,
+        port: Union[str, int, None],
+        address: str,
+        id: str,
+    ) -> Dict[str, Any]:
+        """The forward as the server has it, with the `id` and `port` that it chose."""
+        body = {
+            "id": id,
+            "namespace": namespace,
+            "pod": podname,
+            "service": service,
+            "serviceNamespace": service_namespace,
+            "targetPort": str(container_port),  # a number is a 400, here as in the next
+        }
+
+        if port is not None:
+            body["port"] = str(port)
+
+        forward = self._forward("POST", cluster, "", body, Response.object, address=address)
+        return {"cluster": cluster, **forward}
+
+    def stop_port_forward(self, cluster: str, id: str, stop_or_delete: bool) -> str:
+        """What the server said: "stopped"."""
+        body = {"id": id, "stopOrDelete": stop_or_delete}
+        return self._forward("DELETE", cluster, "", body, _stopped)
+
+    def list_port_forward(self, cluster: str) -> List[Dict[str, Any]]:
+        """The forwards of this cluster; the server adds those of others whose names begin alike."""
+        forwards = self._forward("GET", cluster, "/list", None, _forwards)
+        return [forward for forward in forwards if dig(forward, "cluster") == cluster]
+
+    def _forward(
+        self,
+        method: str,
+        cluster: str,
+        end: str,
+        body: Optional[Dict[str, Any]],
+        read: Callable[[Response], R],
+        **old_body: str,
+    ) -> R:
+        """What `read` makes of the answer at the address that the server has.
+
+        One older than v0.35 passes today's address on to the API server, which answers with a
+        404 or a Status: today's own routes give neither. One newer has a web page at the old.
+        """
+        failure = ApiError(404)
+
+        for old in (self._old_forwards, not self._old_forwards):
+            path = "/clusters/%s/portforward" % segment(cluster, "cluster")
+            params: Params = None
+            sent = body
+
+            if old:
+                path = "/portforward"
+                params = {"cluster": cluster}
+                sent = body and {"cluster": cluster, **body, **old_body}
+
+            try:
+                answer = self._send(method, path + end, cluster, sent, params, cookie=not old)
+                result = read(answer)
+            except ApiError as error:
+                if error.status not in (200, 404) and not error.reason:
+                    raise
+
+                failure = error
+                continue
+
+            self._old_forwards = old
+            return result
+
+        raise failure
+
+    def drain_node(self, cluster: str, node_name: str) -> Dict[str, Any]:
+        """What the server says at once; it goes on by itself."""
+        began = time.monotonic()
+        body = {"cluster": cluster, "nodeName": node_name}
+        answer = self._send("POST", "/drain-node", cluster, body).object()
+
+        self._drains[cluster, node_name] = "", began
+        return answer
+
+    def drain_node_status(self, cluster: str, node_name: str) -> Dict[str, Any]:
+        """{"id", "cluster"}; "" is a drain that runs, or none."""
+        key = cluster, node_name
+        now = time.monotonic()
+        params = {"cluster": cluster, "nodeName": node_name}
+
+        try:
+            answer = self._send("GET", "/drain-node-status", cluster, None, params).object()
+        except ApiError as error:
+            text = error.body.strip()
+
+            if error.status != 404 or text not in (b"", b"key not found"):
+                raise
+
+            result, asked = self._drains.get(key, ("", now))
+            kept = DRAIN_KEPT if text else DRAIN_KEPT_2024
+
+            # A result may have come and gone since, and would never be seen.
+            if not result and now - asked > kept:
+                result = DRAIN_MISSED
+
+            if key in self._drains:
+                self._drains[key] = result, now
+
+            return {"id": result, "cluster": cluster}
+
+        self._drains[key] = dig(answer, "id"), now
+        return answer
+
+    def set_cluster(self, request: Dict[str, Any], kubeconfigs: Dict[str, str]) -> Dict[str, Any]:
+        """Add a cluster; `kubeconfigs`, base64 by cluster, gets what goes with its requests."""
+        kubeconfig = request.get("kubeconfig")
+
+        if not kubeconfig:
+            # The server decodes other names than the documented ones.
+            for name, decoded in (
+                ("insecureTLSVerify", "insecure-skip-tls-verify"),
+                ("certificateAuthorityData", "certificate-authority-data"),
+            ):
+                if name in request:
+                    request = {**request, decoded: request[name]}
+
+            return self._send("POST", "/cluster", "", request).object()
+
+        body = {**request, "kubeconfigs": [kubeconfig]}
+        answer = self._send("POST", "/parseKubeConfig", "", body).object()
+        names = [dig(cluster, "name") for cluster in dig(answer, "clusters", kind=list)]
+
+        if not any(names):
+            raise ApiError(200, "the server found no cluster in the kubeconfig")
+
+        text = base64.b64decode(kubeconfig)
+        kubeconfigs.update({name: reduce_kubeconfig(text, name) for name in names if name})
+        return answer
+
+    def delete_cluster(self, name: str, remove_kubeconfig: bool = False) -> Dict[str, Any]:
+        """Remove a cluster from the server, and what the server stored from its file."""
+        path = "/cluster/" + segment(name, "cluster")
+        meta = dig(_entry(self._config(), name), "meta_data", kind=dict)
+        file = dig(meta, "origin", "kubeconfig")
+        params = None
+
+        # A context of the user's own kubeconfig has a file too: it stays unless asked.
+        if remove_kubeconfig or file and dig(meta, "source") == "dynamic_cluster":
+            params = {
+                "removeKubeConfig": "true",
+                "configPath": file,
+                "originalName": dig(meta, "originalName"),
+                "clusterID": dig(meta, "clusterID"),
+            }
+
+        try:
+            return self._send("DELETE", path, "", None, params).object()
+        except ApiError as error:
+            if error.status != 500 or params:
+                raise
+
+            # May 2024: first it forgets the cluster, then it does not find it in its file.
+            config = self._config()
+
+            if _entry(config, name):
+                raise
+
+            return config
+
+    def delete_plugin(self, name: str, type: str = "") -> Any:
+        """The server's answer, None from one of May 2024."""
+        path = "/plugins/" + segment(name, "plugin")
+        return self._send("DELETE", path, "", None, {"type": type or None}).json()
+
+    def _config(self) -> Dict[str, Any]:
+        return self._send("GET", "/config", "").object()
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        cluster: str,
+        body: Any = None,
+        params: Params = None,
+        cookie: bool = False,
+    ) -> Response:
+        """A route of the server's own: its 401 says nothing about a cluster's token."""
+        return self._transport.send(
+            method, path, body=body, params=params, auto_logout=False, on_behalf=cluster,
+            cookie=cookie,
+        )
+
+
+def _entry(config: Dict[str, Any], name: str) -> Any:
+    """What the server's configuration has of a cluster; None without one of that name."""
+    clusters = dig(config, "clusters", kind=list)
+    return next((cluster for cluster in clusters if dig(cluster, "name") == name), None)
+
+
+def _stopped(answer: Response) -> str:
+    """Both ages say this one word; a web page is no success."""
+    text = answer.text().strip()
+
+    if text != "stopped":
+        raise ApiError(answer.status, "the server did not say that it stopped: %.80r" % text)
+
+    return text
+
+
+def _forwards(answer: Response) -> List[Any]:
+    forwards = answer.json() or []
+
+    if not isinstance(forwards, list):
+        raise ApiError(answer.status, "the server sent no list of port forwards")
+
+    return forwards
+
+
+def reduce_kubeconfig(text: bytes, name: str) -> str:
+    """A kubeconfig with only its context `name`, as JSON in base64.
+
+    So no cluster sees another's credentials, and a server of May 2024, which takes a file's last
+    context for the one meant, finds it. What can't be read here goes as it is.
+    """
+    try:
+        [config] = read_yaml(text)
+        contexts = dig(config, "contexts", kind=list)
+        context = min(
+            (entry for entry in contexts if name in _context_names(entry)),
+            key=lambda entry: _context_names(entry).index(name),
+        )
+    except ValueError:
+        log.warning("the whole kubeconfig goes with requests to %s: it can't be read here", name)
+        return base64.b64encode(text).decode()
+
+    reduced: Dict[str, Any] = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": dig(context, "name"),
+        "contexts": [context],
+    }
+
+    for section, reference in (("clusters", "cluster"), ("users", "user")):
+        wanted = dig(context, "context", reference)
+        entries = dig(config, section, kind=list)
+        reduced[section] = [entry for entry in entries if dig(entry, "name") == wanted]
+
+    return base64.b64encode(encode_json(reduced)).decode()
+
+
+def _context_names(entry: Any) -> List[str]:
+    """What a server calls a context: its name, that made fit for a host, what its user chose."""
+    name = dig(entry, "name")
+    names = [name, name.replace("/", "--").replace(" ", "__")]
+
+    for extension in dig(entry, "context", "extensions", kind=list):
+        if dig(extension, "name") == "headlamp_info":
+            names.append(dig(extension, "extension", "customName"))
+
+    return names
+
+
+# ------------------------------------------------------------------------------
+# 14. Client
+#
+# Every call, in the order of the documentation, each a few lines: what it checks,
+# and which part above does it.
+# ------------------------------------------------------------------------------
 
 
 class Client(Settings):
     """Every call of this module, with settings, tokens and connections of its own.
 
-    base_url   the Headlamp server, or `kubectl proxy --api-prefix=/clusters/<name>`; "" for neither
-    settings   see Settings; each is a keyword here and an attribute afterwards
-    endpoints  clusters that are reached without it, see `add_endpoint`, `in_cluster`, `from_kubeconfig`
+    The first argument, base_url, is a Headlamp server or `kubectl proxy`; "" for neither: then there
+    are the clusters that `add_endpoint`, `in_cluster`, `from_kubeconfig` and `set_cluster` name.
+    All other arguments are settings (times in seconds), and attributes afterwards:
 
-    It starts nothing before the first call. `close`, or leaving its `with` block, ends all that it started.
+    cluster              the current cluster: where calls go that name none; "" is the server itself
+    backend_token        HEADLAMP_BACKEND_TOKEN: sent to the Headlamp server, to nobody else
+    ssl_context          None: the system's certificates, host names checked
+    default_namespaces   by cluster, for `apply`
+    on_logout            (cluster): its token was refused
+    on_reload            the server's plugins, or stored clusters, changed
+    user_id              X-HEADLAMP-USER-ID beside a stored kubeconfig; made at random when needed
+    token_as             how a token goes to Headlamp: "header", "subprotocol" (WebSockets), "cookie"
+    token_protocol       the older name for token_as="subprotocol"
+    host                 the Host header for base_url, where a tunnel needs another than its own
+    gzip                 ask for compressed answers
+    request_timeout      of a call that says no other; None for no limit
+    connect_timeout      of a WebSocket, from look-up to 101
+    keep_alive           an idle connection is not used after this: a NAT may have forgotten it
+    max_body             bytes of an answer, also after decoding
+    max_message          bytes of a WebSocket message
+    ping_interval        silence before a ping; None for no pings
+    ping_timeout         silence after it until the connection is given up
+    close_timeout        for the closing handshake of a WebSocket
+    list_idle            silence within a list once its answer has begun
+    list_page            objects in a page where a server can't send a list in one answer
+    watch_timeout        timeoutSeconds of a watch is between these
+    watch_grace          a watch still open this long after it is hung up: it may be dead
+    short_watch          one that ended sooner without an event: list again
+    resync               list again this often, give or take a fifth, in case an event was lost
+    gather               at most one view in this time, the latest; 0: one for each change
+    retry_base           the second retry waits half to all of this, later ones twice as long
+    retry_cap            and no retry longer than this
+    retry_reset          a stream that lasted this long counts as healthy
+    max_retry_after      how much of a Retry-After is honoured
+    burst                requests that a list and its watch may send at once
+    rate                 and how many a second after that
+    token_window         a service account's token that ends sooner is renewed first
+    discovery_ttl        how long `apply` remembers which resources there are
+    metrics_period       between polls of `metrics`, and of lists that can't be watched
+    drain_timeout        until a node without Headlamp has to be empty
+    drain_interval       between looks at it, and tries to evict what a budget keeps
+    forward_check        between looks whether the pod of a port forward still runs
+    forward_linger       a forwarded connection waits for answers after the local side's end
+    It starts nothing before the first call. `close`, or leaving its `with` block, ends all that it
+    started. Threads may share it; after os.fork() a child has its settings and credentials, and
+    connections and streams of its own.
     """
 
-    def __init__(self, base_url: str = "http://localhost:4466", **settings: Any) -> None:
-        for name, value in check_options(Settings, settings, "Client").items():
-            setattr(self, name, value)
-        if base_url != "":
-            split_url(base_url, ("http", "https"))
-            if "?" in check_path(base_url):
+    def _begin(self) -> None:
+        if self.base_url:
+            split_url(self.base_url, ("http", "https"))
+            if "?" in check_path(self.base_url):
                 raise ValueError("base_url can't have a query")
-        self.base_url = base_url
-        self.endpoints: Dict[str, Endpoint] = {}
-        if self.cluster and base_url:
-            segment(self.cluster, "cluster")
-        self.tasks: Dict[Any, None] = {}  # streams that run
-        self._lock = threading.Lock()
-        self._tokens: Dict[str, _Credential] = {}  # guarded by _lock, as the next
-        self._kubeconfigs: Dict[str, str] = {}  # base64, by cluster
-        self._resources: Dict[Tuple[str, str], Tuple[float, Json]] = {}  # discovery, by cluster and API
-        self._drains: Dict[Tuple[str, str], Drain] = {}  # by cluster and node
-        self._forwards: Dict[Tuple[str, str], PortForward] = {}  # by cluster and id
-        self._handler = HttpHandler(self)
-        self._opener = urllib.request.OpenerDirector()
-        self._opener.add_handler(self._handler)
+            if self.cluster:
+                segment(self.cluster, "cluster")
+        if self.token_as not in TOKEN_WAYS:
+            raise ValueError("token_as is one of %s" % ", ".join(TOKEN_WAYS))
+
+        self._transport = Transport(self)
+        self._handler = self._transport.handler
+        self._discovery = Discovery(self._transport)
+        self._direct = Direct(self._transport)
+        self._headlamp = Headlamp(self._transport)
+        self._without_headlamp: Set[str] = set()  # addresses at which there is none: kubectl proxy
 
     @classmethod
     def in_cluster(cls, folder: Optional[str] = None, **settings: Any) -> Client:
-        """A client for the cluster that this program runs in, as the pod's service account; cluster "in-cluster".
+        """A client for the cluster that this program runs in, as the pod's service account.
 
-        The token is read from its file for each request: it rotates. ValueError outside of a pod.
+        Its cluster is "in-cluster". The token is read from its file for each request: it rotates.
+        ValueError outside of a pod.
         """
-        folder = folder or IN_CLUSTER
-        host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT")
-        if not host or not port:
-            raise ValueError("not inside a cluster: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set")
-        try:
-            context = tls_context(os.path.join(folder, "ca.crt"))
-            namespace = read_token(os.path.join(folder, "namespace"))
-        except OSError as error:
-            raise ValueError("not inside a cluster: %s" % error) from error
         client = cls("", **settings)
-        client.add_endpoint("in-cluster", Endpoint(
-            "https://%s:%s" % ("[%s]" % host if ":" in host else host, port), ssl_context=context, namespace=namespace,
-            token=functools.partial(read_token, os.path.join(folder, "token"))))
+        client.add_endpoint("in-cluster", in_cluster_endpoint(folder or IN_CLUSTER))
         client.cluster = client.cluster or "in-cluster"
         return client
 
     @classmethod
-    def from_kubeconfig(cls, path: Optional[str] = None, context: Optional[str] = None, **settings: Any) -> Client:
-        """A client for every context of a kubeconfig, by its name; the current one, or `context`, is the current cluster.
+    def from_kubeconfig(
+        cls, path: Union[str, os.PathLike[str], None] = None, context: Optional[str] = None,
+        **settings: Any,
+    ) -> Client:
+        """A client for every context of a kubeconfig, by its name; the current one, or `context`,
+        is the current cluster.
 
-        Without a `path`: the files in KUBECONFIG, else ~/.kube/config. YAML needs kubectl or PyYAML.
-        ValueError for a file or a current context that can't be used; other contexts are left out.
+        Without a `path`: the files in KUBECONFIG, else ~/.kube/config. ValueError for a file or a
+        current context that can't be used; other contexts are left out, with a warning.
         """
         client = cls("", **settings)
-        client.cluster = client._add_kubeconfig(read_kubeconfig(path), context)
+        client.cluster = client._add_kubeconfig(read_kubeconfig(path), context or "")
         return client
 
-    def _add_kubeconfig(self, config: Json, context: Optional[str] = None) -> str:
-        current = context or config["current-context"]
-        if context and context not in config["contexts"]:
-            raise ValueError("the kubeconfig has no context %s" % context)
-        for name in config["contexts"]:
-            try:
-                self.add_endpoint(name, kubeconfig_endpoint(config, name))
-            except ValueError as error:
-                if name == current:
-                    raise
-                log.warning("left out: %s", error)
+    def _add_kubeconfig(self, config: Kubeconfig, context: str = "") -> str:
+        current = context or config.current
+        endpoints = config.endpoints(current)
+        for name in config.left_out:
+            self._forget(name)  # what was there of that name is not what it says now
+        self._transport.credentials.left_out.update(config.left_out)
+        for name, endpoint in endpoints.items():
+            self.add_endpoint(name, endpoint)
         return current
 
     def add_endpoint(self, cluster: str, endpoint: Endpoint) -> None:
-        """From now on reach `cluster` at `endpoint`, with the endpoint's credentials; any name will do."""
+        """From now on reach `cluster` at `endpoint`, with its credentials; any name will do."""
         if not isinstance(cluster, str) or not cluster:
             raise ValueError("a cluster has a name")
-        self.endpoints[cluster] = endpoint
-        self.set_token(cluster, endpoint.token)
+        self._transport.add_endpoint(cluster, endpoint)
+        self._discovery.forget(cluster)
+
+    @property
+    def endpoints(self) -> Dict[str, Endpoint]:
+        """The clusters that are reached without Headlamp, by name."""
+        return self._transport.endpoints
+
+    @property
+    def tasks(self) -> Dict[Any, None]:
+        """The streams that run."""
+        return self._transport.tasks
 
     def __repr__(self) -> str:
-        return "<Client %s%s>" % (self.base_url, " cluster=%s" % self.cluster if self.cluster else "")
+        return "<Client %s%s>" % (self.base_url, self.cluster and " cluster=" + self.cluster)
 
     def __enter__(self) -> Client:
         return self
@@ -3212,593 +6963,465 @@ class Client(Settings):
         """Cancel every stream and close idle connections. The client can be used again."""
         tasks = list(self.tasks)
         for task in tasks:
-            task._cancel.set()  # all first, so that their ends do not add up
-        end = time.monotonic() + 0.9
+            task.scope.cancel()  # all first, so that their ends do not add up
+        end = time.monotonic() + CANCEL_WAIT
         for task in tasks:
             task.join(end)
         self._handler.close()
 
+    def _keep_secrets(self, old: Client) -> None:
+        """Take over what `old` knew for the same server."""
+        if self.base_url == old.base_url:
+            self._transport.credentials.adopt(old._transport.credentials)
+            self.user_id = self.user_id or old.user_id
+
     def set_token(self, cluster: str, token: Token) -> None:
-        """Use `token` for `cluster`: a str, a function that returns one (called for each request), or None to forget it."""
-        if cluster not in self.endpoints:
-            segment(cluster, "cluster")
-        credential = _Credential(token if callable(token) else check_token(token), self.endpoints.get(cluster))
-        with self._lock:
-            if credential.value:
-                self._tokens[cluster] = credential
-            else:
-                self._tokens.pop(cluster, None)
+        """Use `token` for `cluster`: a str, a function that gives one (for each request), or None."""
+        self._transport.set_token(cluster, token)
 
     def get_token(self, cluster: str) -> Optional[str]:
-        """The token of `cluster` as the next request would send it, but for a renewal; None without one."""
-        credential = self._tokens.get(cluster)
-        return self._value(credential) or None if credential else None
+        """The token of `cluster` as the next request would send it; None without one."""
+        return self._transport.credentials.get_token(cluster)
 
-    # -- where to, and with what ---------------------------------------------------
+    def wait_for(
+        self, url: str, name: str, condition: Union[str, Callable[[Json], Any]],
+        timeout: Optional[float] = 60.0, *, cluster: Optional[str] = None,
+    ) -> Json:
+        """Wait until an object of the collection at `url` is as wanted; the object.
 
-    @property
-    def settings(self) -> Settings:
-        """This client: it is its own settings."""
-        return self
+        condition   a function of the object that says so, or the type of a condition in its status
+                    that is to be "True" ("Ready", "Available"), or "deleted"
+        timeout     seconds until TimeoutError, which says what it last was; None for no limit
 
-    def _value(self, credential: _Credential) -> str:
-        if not callable(credential.value):
-            return credential.value or ""
-        try:
-            return check_token(credential.value())
-        except ApiError:
-            raise
-        except Exception as error:
-            raise ApiError(0, "the function that gives the token failed: %s" % type(error).__name__) from error
-
-    def _token(self, cluster: str, endpoint: Optional[Endpoint], deadline: Deadline,
-               cancel: Cancel) -> Tuple[str, Optional[_Credential]]:
-        """The token to send and where it is from, renewed first when it is a service account's that is about to end."""
-        credential = self._tokens.get(cluster)
-        if credential is not None and self._ends_soon(credential):
-            while not credential.renewing.acquire(timeout=min(deadline.left() or 0.2, 0.2)):  # so that cancel ends it too
-                if cancel.is_set():
-                    raise ConnectionAbortedError("cancelled")
-            try:
-                if self._tokens.get(cluster) is credential and self._ends_soon(credential):
-                    self._renew(cluster, credential, deadline, cancel)
-            finally:
-                credential.renewing.release()
-            credential = self._tokens.get(cluster, credential)
-        if credential is None or credential.endpoint is not endpoint:
-            return "", None
-        return self._value(credential), credential
-
-    def _ends_soon(self, credential: _Credential) -> bool:
-        return (credential.account is not None and credential.account[2] - time.time() <= self.token_window
-                and time.monotonic() >= credential.retry_at)
-
-    def _renew(self, cluster: str, credential: _Credential, deadline: Deadline, cancel: Cancel) -> None:
-        namespace, name, _ = credential.account or ("", "", 0.0)
-        try:
-            answer = self._send(
-                "POST", "/api/v1/namespaces/%s/serviceaccounts/%s/token" % (segment(namespace), segment(name)), cluster,
-                deadline=deadline, cancel=cancel, token=cast(str, credential.value), auto_logout=False,
-                body={"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1",
-                      "metadata": {"creationTimestamp": None}, "spec": {"expirationSeconds": 86400}})
-            self._swap_token(cluster, credential, check_token(answer.json()["status"]["token"]))
-        except (ApiError, KeyError, TypeError, ValueError) as error:
-            credential.retry_at = time.monotonic() + self.token_window
-            log.warning("the token of cluster %s was not renewed: %s", cluster,
-                        error if isinstance(error, ApiError) else "no token in the answer")
-
-    def _swap_token(self, cluster: str, old: Optional[_Credential], new: str) -> bool:
-        """Replace, or with "" forget, a token if it is still the one that was sent; a function stays."""
-        with self._lock:
-            if old is None or callable(old.value) or self._tokens.get(cluster) is not old:
-                return False
-            if new:
-                self._tokens[cluster] = _Credential(new, old.endpoint)
-            else:
-                del self._tokens[cluster]
-            return True
-
-    def _base(self, cluster: str, endpoint: Optional[Endpoint]) -> Tuple[str, Optional[ssl.SSLContext], Optional[str]]:
-        """(address, TLS settings, proxy) of the API server of `cluster`."""
-        if endpoint:
-            return endpoint.server, endpoint.ssl_context or self.ssl_context, endpoint.proxy
-        if not self.base_url:
-            raise ValueError("no such cluster here, and no Headlamp server to ask: %r" % cluster if cluster else
-                             "this needs a Headlamp server, or the name of a cluster")
-        base = combine_path(self.base_url, "/clusters/" + segment(cluster, "cluster")) if cluster else self.base_url
-        return base, self.ssl_context, None
-
-    def _credentials(self, cluster: str, endpoint: Optional[Endpoint], token: str) -> Dict[str, str]:
-        """Headers that say who we are to `cluster`, made afresh each time."""
-        lines = {"Authorization": "Bearer " + token} if token else {}
-        if endpoint and endpoint.basic and not token:
-            lines["Authorization"] = "Basic " + base64.b64encode(endpoint.basic.encode()).decode()
-        kubeconfig = None if endpoint else self._kubeconfigs.get(cluster)
-        if kubeconfig:
-            lines.update({"KUBECONFIG": kubeconfig, "X-HEADLAMP-USER-ID": self._user()})
-        return lines
-
-    def _user(self) -> str:
-        with self._lock:
-            self.user_id = self.user_id or os.urandom(8).hex()
-            if not re.fullmatch(_TOKEN, self.user_id):  # it is a header, and part of a subprotocol
-                raise ValueError("a user_id is letters, digits and -._~ and the like")
-            return self.user_id
-
-    def _send(self, method: str, path: str, cluster: str = "", *, body: Any = None, params: Params = None,
-              headers: Optional[Mapping[str, str]] = None, deadline: Optional[Deadline] = None,
-              cancel: Optional[Cancel] = None, token: Optional[str] = None, auto_logout: bool = True,
-              backend: bool = False, credentials_of: str = "") -> Response:
-        """One request and its answer; ApiError unless that is a 2xx: for a redirect too, which is never followed.
-
-        body            bytes as they are, anything else as JSON, None for none
-        credentials_of  for routes of Headlamp itself: the cluster whose credentials go along
-        backend         whether the route wants the backend token
+        It need not be there yet. ApiError when the server refuses. Not documented elsewhere.
         """
-        own = {name.lower(): (name, value) for name, value in check_headers(headers).items()}
-        if not {"content-length", "transfer-encoding"}.isdisjoint(own):
-            raise ValueError("the length of a body is not the caller's to say")
-        if body is not None and not isinstance(body, bytes):
-            body = encode_json(body)
-        path = with_query(check_path(path), params)
-        endpoint = self.endpoints.get(cluster)  # looked up once: address and credentials belong together
-        base, context, proxy = self._base(cluster, endpoint)
-        url, address = combine_path(base, path), base_address(base)
-        cancel = cancel or UNCANCELLED
-        deadline = deadline or Deadline(self.request_timeout)
-        who, credential = cluster or credentials_of, None
-        if token is None:
-            try:
-                token, credential = self._token(who, endpoint, deadline, cancel)
-            except (TimeoutError, ConnectionAbortedError) as error:
-                raise unanswered(error, method, url)
-        lines = {"Host": address.authority, "Accept": "application/json", "User-Agent": "apiproxy/" + __version__,
-                 "Accept-Encoding": "gzip" if self.gzip else "identity"}
-        if body is not None:
-            lines["Content-Type"] = "application/json"
-        lines.update(self._credentials(who, endpoint, token))
-        if self.backend_token and (backend or cluster and not endpoint and path.lstrip("/").startswith("helm/")):
-            lines["X-HEADLAMP_BACKEND-TOKEN"] = check_token(self.backend_token)
-        if own:
-            lines = {name: value for name, value in lines.items() if name.lower() not in own}
-            lines.update(own.values())
-        response = exchange(self._opener, _HttpRequest(
-            method, url, combine_path(address.target, path), lines, body, deadline, cancel, address,
-            (context or default_context()) if address.secure else None, proxy))
-        self._notice(response, who, credential, auto_logout and ("Authorization" in lines or "authorization" in own))
-        if not response.ok:
-            raise response.error()
-        return response
-
-    def _notice(self, response: Response, cluster: str, sent: Optional[_Credential], logout: bool) -> None:
-        """What an answer says beside its body: a fresh token, a token refused, a reload."""
-        fresh = response.headers.get("X-Authorization")
-        if fresh and cluster and cluster not in self.endpoints and not re.search(_NO_TOKEN, fresh):
-            self._swap_token(cluster, sent, fresh)
-        if response.status == 401 and sent and isinstance(sent.value, ExecPlugin):
-            sent.value.forget()
-        if response.status == 401 and logout and cluster:
-            if self._swap_token(cluster, sent, "") or sent is None or callable(sent.value):
-                self._hook(self.on_logout, cluster)
-        if "reload" in response.headers.get("X-Reload", ""):
-            self._hook(self.on_reload)
-
-    def _hook(self, hook: Optional[Callable[..., None]], *args: Any) -> None:
-        if hook is not None:
-            try:
-                hook(*args)
-            except Exception:
-                log.exception("a hook failed")
-
-    # -- what streams and resources are handed -------------------------------------
-
-    def fetch(self, cluster: str, path: str, params: Params, cancel: Cancel, auto_logout: bool) -> Json:
-        """GET for a stream: ended by its cancel, and by silence."""
+        segment(name)
+        if not isinstance(condition, str):
+            expect_callable(condition, "condition")
+        waiter = Waiter(name, condition)
+        params = {"fieldSelector": {"metadata.name": name}}
+        watch = Watch(self._transport, self._transport.cluster(cluster), [check_path(url)],
+                      waiter.items, waiter.failed, params)
         try:
-            return self._send("GET", path, cluster, params=params, cancel=cancel, auto_logout=auto_logout,
-                              deadline=Deadline(self.request_timeout, self.list_idle)).json()
-        except (ValueError, MemoryError) as error:  # the first: the cluster was taken away meanwhile
-            raise ApiError(0, str(error) or "no memory", method="GET", url=path) from error
-
-    def connect(self, cluster: str, path: str, params: Params, cancel: Cancel, protocols: Sequence[str] = ()) -> WebSocket:
-        """The WebSocket of a stream, with the token of this moment."""
-        endpoint, url = self.endpoints.get(cluster), path
-        try:
-            base, context, proxy = self._base(cluster, endpoint)
-            url = "ws" + with_query(combine_path(base, check_path(path)), params)[4:]
-            token, _ = self._token(cluster, endpoint, Deadline(self.connect_timeout), cancel)
-            lines = {"Accept": "application/json", "User-Agent": "apiproxy/" + __version__,
-                     **self._credentials(cluster, endpoint, token)}
-        except (TimeoutError, ConnectionAbortedError) as error:
-            raise unanswered(error, "GET", url)
-        except ValueError as error:  # the cluster was taken away meanwhile, or the user_id can't be sent
-            raise ApiError(0, str(error), method="GET", url=url) from error
-        offered = ["base64.binary.k8s.io"] + [one for one in protocols if one != "base64.binary.k8s.io"]
-        if token and self.token_protocol:
-            del lines["Authorization"]  # both together are refused
-            offered.append("base64url.bearer.authorization.k8s.io."
-                           + base64.urlsafe_b64encode(token.encode()).decode().rstrip("="))
-        if "KUBECONFIG" in lines:
-            offered.append("base64url.headlamp.authorization.k8s.io." + self._user())
-        return WebSocket.connect(
-            url, protocols=offered, headers=lines, timeout=self.connect_timeout, ssl_context=context, proxy=proxy,
-            max_message_size=self.max_message, ping_interval=self.ping_interval, ping_timeout=self.ping_timeout,
-            close_timeout=self.close_timeout, cancel=cancel)
-
-    def send_json(self, method: str, path: str, body: Json, params: Params, cluster: str, content_type: str = "",
-                  cancel: Optional[Cancel] = None) -> Json:
-        """A request of an API client, with its body as JSON."""
-        return self._send(method, path, cluster, params=params, body=body, cancel=cancel,
-                          headers={"Content-Type": content_type} if content_type else None).json()
+            watch.start()
+            return waiter.result(Scope(timeout))
+        finally:
+            watch.cancel()
 
     # -- the documented calls --------------------------------------------------------
 
     def api_factory(self, *args: Any) -> ApiClient:
-        """An ApiClient for a cluster-scoped resource: (group, version, resource), or several such tuples.
+        """An ApiClient for a cluster-scoped resource: (group, version, resource), or several.
 
-        Of several endpoints the first that the server has is used: the next is tried when a 404 says
-        that the API or the resource is not there. Documented as apiFactory.
+        Of several endpoints the first that the server has is used: the next is tried when a 404
+        says that the API or the resource is not there. Documented as apiFactory.
         """
-        return ApiClient(self, [args] if args and isinstance(args[0], str) else args)
+        return ApiClient(Endpoints(self._transport, endpoints_in(args)))
+
+    @overload
+    def api_factory_with_namespace(
+        self, group: str, version: str, resource: str, include_scale: Literal[True], /
+    ) -> ScalableApiClient: ...
+
+    @overload
+    def api_factory_with_namespace(self, *args: Any) -> NamespacedApiClient: ...
 
     def api_factory_with_namespace(self, *args: Any) -> NamespacedApiClient:
-        """As `api_factory`: (group, version, resource, include_scale=False) or several. Documented as apiFactoryWithNamespace."""
-        return NamespacedApiClient(self, [args] if args and isinstance(args[0], str) else args)
+        """As `api_factory`: (group, version, resource, include_scale=False) or several.
 
-    def apply(self, body: Json, cluster_name: Optional[str] = None) -> Json:
-        """Create `body`, a Kubernetes object, or replace it where it exists; the server's answer.
-
-        Without a resourceVersion it replaces whatever is live; with one, only that version: ApiError 409
-        otherwise. A missing namespace is the cluster's default. ValueError for a body that can't be
-        applied. Documented as apply.
+        Documented as apiFactoryWithNamespace.
         """
-        group, version = check_applicable(body)
-        cluster = cluster_name or self.cluster
-        root = api_root(group, version)
-        resource = self._resource(cluster, root, body["kind"])
-        if resource.get("namespaced"):
-            endpoint = self.endpoints.get(cluster)
-            namespace = (body["metadata"].get("namespace") or self.default_namespaces.get(cluster)
-                         or (endpoint and endpoint.namespace) or "default")
-            body = {**body, "metadata": {**body["metadata"], "namespace": namespace}}
-            root += "/namespaces/" + segment(namespace, "namespace")
-        return apply_object(self, cluster, body, combine_path(root, segment(resource["name"], "resource")))
+        endpoints = endpoints_in(args)
+        scaled = any(endpoint[3:] and endpoint[3] for endpoint in endpoints)
+        kind = ScalableApiClient if scaled else NamespacedApiClient
+        return kind(Endpoints(self._transport, [endpoint[:3] for endpoint in endpoints]))
 
-    def _resource(self, cluster: str, root: str, kind: str) -> Json:
-        """What discovery says of a kind; remembered a while, but asked again before saying no."""
-        for again in (False, True):
-            at, found = self._resources.get((cluster, root), (0.0, None))
-            if again or found is None or time.monotonic() - at > self.discovery_ttl:
-                answer = self._send("GET", root, cluster, auto_logout=False).json()
-                found = answer.get("resources") or [] if isinstance(answer, dict) else []
-                self._resources[cluster, root] = time.monotonic(), found
-                again = True
-            for resource in found:
-                if resource.get("kind") == kind and "/" not in resource.get("name", "/"):  # not pods/eviction
-                    return resource
-            if again:
-                break
-        raise ApiError(404, "the server has no kind %s in %s" % (kind, root), phrase="Not Found")
+    def apply(
+        self,
+        body: Json,
+        cluster_name: Optional[str] = None,
+        *,
+        field_manager: Optional[str] = None,
+        force: bool = False,
+        dry_run: bool = False,
+    ) -> Json:
+        """Create `body`, a Kubernetes object, or change the one that is there; the server's answer.
 
-    def cluster_request(self, path: str, params: Optional[ClusterRequestParams] = None, query_params: Params = None) -> Json:
-        """Send a request to the cluster that params["cluster"] names, without one to the server itself.
+        What `body` names becomes as it says, what it does not name stays: metadata, spec,
+        template, labels and annotations are laid over what is there key by key, all else (a
+        ConfigMap's data, a list) replaces it; None takes a key away. With a resourceVersion it
+        replaces just that version whole, else ApiError 409. A missing namespace is the cluster's
+        default. ValueError for a body that can't be applied.
+
+        field_manager  makes it a server-side apply in that name: ApiError 409, with .details, for
+                       fields that others own
+        force          takes those fields over
+        dry_run        nothing is kept: the answer is what would be
+
+        Documented as apply.
+        """
+        cluster = self._transport.cluster(cluster_name)
+        options = (field_manager, force, dry_run)
+        return Apply(self._transport, self._discovery, cluster, body, *options).run()
+
+    def cluster_request(
+        self, path: str, params: Optional[ClusterRequestParams] = None,
+        query_params: Params = None,
+    ) -> Json:
+        """Send a request to the cluster that params["cluster"] names, else to the server itself.
 
         Gives the parsed JSON, None for an empty body; a Response when params["isJSON"] is False.
         Documented as clusterRequest.
         """
         options = check_options(ClusterRequestParams, params)
-        body, method, seconds = options.get("body"), options.get("method", "GET"), self.request_timeout
-        if body is not None and not isinstance(body, (str, bytes)):
-            raise TypeError("body is str or bytes, not %s: post() takes objects" % type(body).__name__)
+        method, body = options.get("method", "GET"), options.get("body")
         if not isinstance(method, str) or not re.fullmatch(_TOKEN, method):
             raise ValueError("method can't be %r" % (method,))
-        if "timeout" in options:
-            timeout = options["timeout"]
-            if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0):
-                raise ValueError("timeout is milliseconds or None, not %r" % (timeout,))
-            seconds = None if timeout is None else timeout / 1000
-        response = self._send(
-            method.upper(), path, options.get("cluster") or "", params=query_params, headers=options.get("headers"),
-            body=body.encode() if isinstance(body, str) else body, deadline=Deadline(seconds),
+        if body is not None:
+            expect(body, (str, bytes), "body (post() takes objects)")
+
+        response = self._transport.send(
+            method.upper(), path, options.get("cluster") or "", params=query_params,
+            headers=options.get("headers"), body=body.encode() if isinstance(body, str) else body,
+            scope=Scope(self._seconds(options)),
             auto_logout=options.get("autoLogoutOnAuthError", True))
         return response.json() if options.get("isJSON", True) else response
 
-    def delete_cluster(self, cluster: str) -> Json:
-        """Forget an endpoint or stored kubeconfig (None), else remove a cluster from the server. Documented as deleteCluster."""
-        if cluster in self.endpoints:
-            self.set_token(cluster, None)
-            del self.endpoints[cluster]
+    def _seconds(self, options: Mapping[str, Any]) -> Optional[float]:
+        """The time limit of a call, which its options give in milliseconds."""
+        if "timeout" not in options:
+            return self.request_timeout
+        timeout = options["timeout"]
+        if timeout is None:
             return None
-        quoted = segment(cluster, "cluster")
-        with self._lock:
-            stored = self._kubeconfigs.pop(cluster, None)
+        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
+            raise ValueError("timeout is milliseconds or None, not %r" % (timeout,))
+        return timeout / 1000
+
+    def delete_cluster(self, cluster: str, *, remove_kubeconfig: bool = False) -> Json:
+        """Forget an endpoint or a stored kubeconfig (None), else remove a cluster from the server.
+
+        What a Headlamp server stored goes from its file too. A context of its user's own kubeconfig
+        is only forgotten, and comes back when it starts again, unless `remove_kubeconfig`.
+        Documented as deleteCluster.
+        """
+        stored = self._transport.credentials.kubeconfig(cluster)
         answer = None
-        if stored is None:
-            answer = self._send("DELETE", "/cluster/" + quoted, backend=True).json()
-        self.set_token(cluster, None)
-        if stored is not None:
-            self._hook(self.on_reload)
+        if cluster not in self.endpoints and not stored:
+            self._transport.route("")  # there has to be a server
+            answer = self._headlamp.delete_cluster(cluster, remove_kubeconfig)
+        self._forget(cluster)
+        if stored:
+            self._transport.call_hook(self.on_reload)
         return answer
 
-    def delete_plugin(self, name: str) -> Json:
-        """Remove a plugin from the server; mostly None. Documented as deletePlugin."""
-        return self._send("DELETE", "/plugins/" + segment(name, "plugin"), backend=True).json()
+    def _forget(self, cluster: str) -> None:
+        for owner in (self._direct, self._headlamp, self._discovery):
+            owner.forget(cluster)
+        self._transport.remove(cluster)
+
+    def delete_plugin(self, name: str, *, type: str = "") -> Json:
+        """Remove a plugin from the server, of a `type` that today's knows; mostly None.
+
+        Documented as deletePlugin.
+        """
+        return self._headlamp.delete_plugin(name, type)
+
+    def _owner(self, cluster: str, act: Callable[[Union[Direct, Headlamp]], R]) -> R:
+        """What the Headlamp server does for a cluster; this program where there is none."""
+        if cluster and cluster not in self.endpoints and self.base_url not in self._without_headlamp:
+            segment(cluster, "cluster")
+            try:
+                return act(self._headlamp)
+            except ApiError as error:
+                if not is_no_headlamp(error):
+                    raise
+            self._without_headlamp.add(self.base_url)
+        return act(self._direct)
 
     def drain_node(self, cluster: str, node_name: str) -> Json:
-        """Begin to cordon a node and remove its pods; {"message", "cluster"} at once. See `drain_node_status`.
+        """Begin to cordon a node and remove its pods; {"message", "cluster"} at once.
 
-        Headlamp deletes every pod of the node; without it they are evicted, and disruption budgets, mirror
-        pods and DaemonSets respected. Documented as drainNode.
+        Without Headlamp pods are evicted as kubectl does it: budgets are respected, pods of
+        DaemonSets and mirror pods stay. A Headlamp server deletes them at once, budgets or not; that
+        of May 2024 those of DaemonSets too, and it can only drain with a client certificate of its
+        own. See `drain_node_status`. Documented as drainNode.
         """
         segment(node_name, "node name")
-        if cluster in self.endpoints:
-            running = self._drains.get((cluster, node_name))
-            if running is None or running.status:
-                self._drains[cluster, node_name] = Drain(self, cluster, node_name).start()
-            return {"message": "Drain node request submitted successfully", "cluster": cluster}
-        return self._backend("POST", "/drain-node", cluster, {"cluster": cluster, "nodeName": node_name}).json()
+        return self._owner(cluster, lambda owner: owner.drain_node(cluster, node_name))
 
     def drain_node_status(self, cluster: str, node_name: str) -> Json:
-        """How a drain goes: {"id": "success" | "error: ..." | "" while it runs, "cluster": cluster}.
+        """How a drain goes: {"id": "success" | "error: ..." | "", "cluster": cluster}.
 
-        Headlamp answers 404 while a drain runs, and also when none was begun; and it keeps the result
-        of an earlier drain of the same node for 20 minutes. Documented as drainNodeStatus.
+        "" while it runs, and also when none was begun. A Headlamp server keeps a result for 20
+        seconds (that of May 2024 for 20 minutes); once seen it is remembered here, and who asks too
+        late is told that it is unknown. Documented as drainNodeStatus.
         """
         segment(node_name, "node name")
-        if cluster in self.endpoints:
-            drain = self._drains.get((cluster, node_name))
-            return {"id": drain.status if drain else "", "cluster": cluster}
-        try:
-            params = {"cluster": cluster, "nodeName": node_name}
-            return self._backend("GET", "/drain-node-status", cluster, None, params).json()
-        except ApiError as error:
-            if error.status == 404 and not error.body.strip():
-                return {"id": "", "cluster": cluster}
-            raise
+        return self._owner(cluster, lambda owner: owner.drain_node_status(cluster, node_name))
 
     def list_port_forward(self, cluster: str) -> Json:
-        """The port forwards of a cluster, each with id, pod, port, targetPort, status. Documented as listPortForward."""
-        if cluster in self.endpoints:
-            return [{**one.info, "status": "Running" if one.running else "Stopped"}
-                    for (name, _), one in list(self._forwards.items()) if name == cluster]
-        found = self._backend("GET", "/portforward/list", cluster, None, {"cluster": cluster}).json()
-        return [one for one in found or [] if one.get("cluster") == cluster]  # "foo" lists "foobar"'s too
+        """The port forwards of a cluster, each with id, pod, port, targetPort, status, error.
 
-    def metrics(self, url: str, on_metrics: Callable[[Any], None], on_error: Optional[Callable[[ApiError], None]] = None,
-                cluster: Optional[str] = None) -> Callable[[], None]:
+        Documented as listPortForward.
+        """
+        return self._owner(cluster, lambda owner: owner.list_port_forward(cluster))
+
+    def metrics(
+        self, url: str, on_metrics: Callable[[Any], None],
+        on_error: Optional[Callable[[ApiError], None]] = None, cluster: Optional[str] = None,
+    ) -> Callable[[], None]:
         """GET `url` now and every `metrics_period` seconds; on_metrics(items, or the whole answer).
 
         on_error(error) gets what fails; polling goes on, up to six times slower while it does.
         Gives the function that cancels. Documented as metrics.
         """
         check_path(url)
-        check_callable("on_metrics", on_metrics)
-        check_callable("on_error", on_error or on_metrics)
-        chosen = self.checked_cluster(cluster)
+        expect_callable(on_metrics, "on_metrics")
+        expect_callable(on_error or on_metrics, "on_error")
+        chosen = self._transport.cluster(cluster)
+        return Poller(self._transport, chosen, url, on_metrics, on_error).start().cancel
 
-        def fetch(cancel: Cancel) -> Json:
-            """One poll."""
-            answer = self.fetch(chosen, url, None, cancel, auto_logout=True)
-            return answer["items"] or [] if isinstance(answer, dict) and "items" in answer else answer
+    def patch(
+        self, url: str, json: Any, auto_logout_on_auth_error: bool = True,
+        options: Optional[ClusterRequestParams] = None,
+    ) -> Json:
+        """PATCH `url`: a list is a JSON patch, a mapping a merge patch, unless a Content-Type says else.
 
-        return Poller(fetch, on_metrics, on_error, self, self.tasks).start().cancel
+        Documented as patch.
+        """
+        return self._with_body("PATCH", url, json, auto_logout_on_auth_error, options,
+                               patch_type(json))
 
-    def patch(self, url: str, json: Any, auto_logout_on_auth_error: bool = True,
-              options: Optional[ClusterRequestParams] = None) -> Json:
-        """PATCH `url`: a list is a JSON patch, a mapping a merge patch, unless a Content-Type says else. Documented as patch."""
-        return self._with_body("PATCH", url, json, auto_logout_on_auth_error, options, patch_type(json))
-
-    def post(self, url: str, json: Any, auto_logout_on_auth_error: bool = True,
-             options: Optional[ClusterRequestParams] = None) -> Json:
+    def post(
+        self, url: str, json: Any, auto_logout_on_auth_error: bool = True,
+        options: Optional[ClusterRequestParams] = None,
+    ) -> Json:
         """POST `json` to `url`; the parsed answer. Documented as post."""
         return self._with_body("POST", url, json, auto_logout_on_auth_error, options)
 
-    def put(self, url: str, json: Any, auto_logout_on_auth_error: bool = True,
-            request_options: Optional[ClusterRequestParams] = None) -> Json:
+    def put(
+        self, url: str, json: Any, auto_logout_on_auth_error: bool = True,
+        request_options: Optional[ClusterRequestParams] = None,
+    ) -> Json:
         """PUT `json` to `url`; the parsed answer. Documented as put."""
         return self._with_body("PUT", url, json, auto_logout_on_auth_error, request_options)
 
-    def _with_body(self, method: str, url: str, value: Any, auto_logout: bool, options: Optional[ClusterRequestParams],
-                   content_type: str = "application/json") -> Json:
-        given = check_options(ClusterRequestParams, options)
-        headers = dict(given.get("headers") or {})
-        if not any(name.lower() == "content-type" for name in headers if isinstance(name, str)):
+    def _with_body(
+        self, method: str, url: str, value: Any, auto_logout: bool,
+        options: Optional[ClusterRequestParams], content_type: str = "application/json",
+    ) -> Json:
+        caller_options = check_options(ClusterRequestParams, options)
+        headers = dict(caller_options.get("headers") or {})
+        if not any(str(name).lower() == "content-type" for name in headers):
             headers["Content-Type"] = content_type
-        defaults = {"method": method, "body": encode_json(value), "autoLogoutOnAuthError": auto_logout}
         return self.cluster_request(url, cast(ClusterRequestParams, {
-            **defaults, **given, "headers": headers, "cluster": given.get("cluster") or self.cluster}))
+            "method": method,
+            "body": encode_json(value),
+            "autoLogoutOnAuthError": auto_logout,
+            **caller_options,
+            "headers": headers,
+            "cluster": caller_options.get("cluster") or self.cluster,
+        }))
 
     def remove(self, url: str, request_options: Optional[ClusterRequestParams] = None) -> Json:
         """DELETE `url`; the parsed answer. Documented as remove."""
-        given = check_options(ClusterRequestParams, request_options)
+        options = check_options(ClusterRequestParams, request_options)
         return self.cluster_request(url, cast(ClusterRequestParams, {
-            "method": "DELETE", **given, "cluster": given.get("cluster") or self.cluster}))
+            "method": "DELETE", **options, "cluster": options.get("cluster") or self.cluster}))
 
-    def request(self, path: str, params: Optional[RequestParams] = None, auto_logout_on_auth_error: bool = True,
-                use_cluster: bool = True, query_params: Params = None) -> Json:
+    def request(
+        self, path: str, params: Optional[RequestParams] = None,
+        auto_logout_on_auth_error: bool = True, use_cluster: bool = True,
+        query_params: Params = None,
+    ) -> Json:
         """Send a request to the current cluster, or with use_cluster=False to the server itself.
 
         params: timeout (ms), isJSON, cluster, method, headers, body. Gives the parsed JSON, None for an
         empty body, a Response when params["isJSON"] is False. Documented as request.
         """
         return self.cluster_request(path, cast(ClusterRequestParams, {
-            "cluster": self.cluster if use_cluster else "", "autoLogoutOnAuthError": auto_logout_on_auth_error,
-            **check_options(RequestParams, params)}), query_params)
+            "cluster": self.cluster if use_cluster else "",
+            "autoLogoutOnAuthError": auto_logout_on_auth_error,
+            **check_options(RequestParams, params),
+        }), query_params)
 
     def set_cluster(self, cluster_req: ClusterRequest) -> Json:
-        """Add a cluster: by `kubeconfig` (base64), kept here and sent with each request, or by `name` and `server`.
+        """Add a cluster: by `kubeconfig` (base64), kept here and sent with each request, or by `name`
+        and `server`.
 
         Gives the server's answer, its `clusters` among it. Documented as setCluster.
         """
-        given = check_options(ClusterRequest, cluster_req)
-        kubeconfig, decoded = given.get("kubeconfig"), b""
-        if kubeconfig:
-            try:
-                decoded = base64.b64decode(kubeconfig, validate=True)
-            except (ValueError, TypeError):
-                raise ValueError("kubeconfig is not base64") from None
-        elif not given.get("name") or not given.get("server"):
+        request = check_options(ClusterRequest, cluster_req)
+        kubeconfig = _decoded(request, "kubeconfig")
+        if not kubeconfig and not (request.get("name") and request.get("server")):
             raise ValueError("a cluster needs a kubeconfig, or a name and a server")
         if not self.base_url:
-            return self._set_endpoint(given, decoded)
-        if kubeconfig:
-            answer = self._send("POST", "/parseKubeConfig", auto_logout=False, body={**given, "kubeconfigs": [kubeconfig]}).json()
-            clusters = answer.get("clusters") if isinstance(answer, dict) else None
-            names = [one["name"] for one in clusters or [] if isinstance(one, dict) and one.get("name")]
-            if not names:
-                raise ApiError(200, "the server found no cluster in the kubeconfig", url=self.base_url)
-            with self._lock:
-                self._kubeconfigs.update(dict.fromkeys(names, kubeconfig))
-            return answer
-        segment(given["name"], "cluster")
-        split_url(given["server"], ("http", "https"))
-        for ours, theirs in (("insecureTLSVerify", "insecure-skip-tls-verify"),
-                             ("certificateAuthorityData", "certificate-authority-data")):  # what the server decodes
-            if ours in given:
-                given[theirs] = given[ours]
-        return self._send("POST", "/cluster", auto_logout=False, body=given, backend=True).json()
+            return self._set_endpoint(request, kubeconfig)
 
-    def _set_endpoint(self, given: Mapping[str, Any], kubeconfig: bytes) -> Json:
+        if not kubeconfig:
+            segment(request["name"], "cluster")
+            split_url(request["server"], ("http", "https"))
+        kubeconfigs: Dict[str, str] = {}
+        answer = self._headlamp.set_cluster(request, kubeconfigs)
+        self._transport.credentials.store_kubeconfigs(kubeconfigs)
+        return answer
+
+    def _set_endpoint(self, request: Mapping[str, Any], kubeconfig: bytes) -> Json:
         """What set_cluster does where there is no Headlamp server."""
         before = dict(self.endpoints)
         if kubeconfig:
-            self._add_kubeconfig(with_file(kubeconfig, read_kubeconfig))
+            config = Kubeconfig()
+            config.add(kubeconfig, "the kubeconfig")
+            self._add_kubeconfig(config)
         else:
-            authority = base64.b64decode(given.get("certificateAuthorityData") or "") or None
-            self.add_endpoint(given["name"], Endpoint(given["server"], ssl_context=tls_context(
-                None, authority, insecure=given.get("insecureTLSVerify") or False)))
-        return {"clusters": [{"name": name, "server": one.server} for name, one in self.endpoints.items()
-                             if before.get(name) is not one]}
+            authority = _decoded(request, "certificateAuthorityData") or None
+            insecure = request.get("insecureTLSVerify") or False
+            context = tls_context(None, authority, insecure=insecure)
+            self.add_endpoint(request["name"], Endpoint(request["server"], ssl_context=context))
+        return {"clusters": [
+            {"name": name, "server": endpoint.server} for name, endpoint in self.endpoints.items()
+            if before.get(name) is not endpoint]}
 
-    def start_port_forward(self, cluster: str, namespace: str, podname: str, container_port: Union[str, int], service: str,
-                           service_namespace: str, port: Union[str, int, None] = None, address: str = "",
-                           id: str = "") -> Json:
-        """Forward a port to a pod's: of the Headlamp server, or without one of this machine; `id` and `port` among the answer.
+    def start_port_forward(
+        self, cluster: str, namespace: str, podname: str, container_port: Union[str, int],
+        service: str, service_namespace: str, port: Union[str, int, None] = None,
+        address: str = "", id: str = "",
+    ) -> Json:
+        """Forward a port to a pod's: of the Headlamp server, or without one of this machine.
 
-        `port` None takes any free one. Headlamp never answers when the pod can't be reached: ApiError 408
-        after `request_timeout`. Without it an empty `podname` is any ready pod of `service`. Documented as
-        startPortForward.
+        `port` None takes any free one; `id` and `port` are among the answer. Without Headlamp an
+        empty `podname` is any ready pod of `service`, whose port `container_port` then is. Headlamp
+        of May 2024 never answers when the pod can't be reached: ApiError 408 after
+        `request_timeout`. Documented as startPortForward.
         """
-        if cluster in self.endpoints:
-            return self._forward(cluster, namespace, podname, container_port, service, service_namespace, port, address, id)
-        for what, value in (("cluster", cluster), ("namespace", namespace), ("podname", podname)):
-            segment(value, what)
-        body = {"cluster": cluster, "namespace": namespace, "pod": podname, "service": service,
-                "targetPort": str(container_port), "serviceNamespace": service_namespace, "id": id, "address": address}
-        if port is not None:
-            body["port"] = str(port)  # a number is refused
-        return self._backend("POST", "/portforward", cluster, body).json()
+        return self._owner(cluster, lambda owner: owner.start_port_forward(
+            cluster, namespace, podname, container_port, service, service_namespace, port, address,
+            id))
 
-    def _forward(self, cluster: str, namespace: str, podname: str, container_port: Union[str, int], service: str,
-                 service_namespace: str, port: Union[str, int, None], address: str, id: str) -> Json:
-        if not podname:
-            namespace = service_namespace or namespace
-            endpoints = self.send_json("GET", "/api/v1/namespaces/%s/endpoints/%s" % (
-                segment(namespace, "namespace"), segment(service, "service")), None, None, cluster)
-            podname = next((one["targetRef"]["name"] for subset in endpoints.get("subsets") or []
-                            for one in subset.get("addresses") or [] if one.get("targetRef", {}).get("kind") == "Pod"), "")
-            if not podname:
-                raise ApiError(503, "the service %s has no ready pod" % service)
-        else:
-            self.send_json("GET", "/api/v1/namespaces/%s/pods/%s" % (
-                segment(namespace, "namespace"), segment(podname, "podname")), None, None, cluster)
-        id = id or os.urandom(8).hex()
-        if (cluster, id) in self._forwards and self._forwards[cluster, id].running:
-            raise ValueError("there is a port forward %s already" % id)
-        info = {"id": id, "cluster": cluster, "namespace": namespace, "pod": podname, "service": service,
-                "serviceNamespace": service_namespace, "targetPort": str(int(container_port)), "error": ""}
-        self._forwards[cluster, id] = PortForward(self, cluster, info, address, int(port or 0)).start()
-        return dict(info)
+    def stop_or_delete_port_forward(
+        self, cluster: str, id: str, stop_or_delete: bool = True,
+    ) -> str:
+        """Stop a port forward (True) or delete its record (False); what was said.
 
-    def stop_or_delete_port_forward(self, cluster: str, id: str, stop_or_delete: bool = True) -> str:
-        """Stop a port forward (True) or delete its record (False: at a Headlamp server it goes on); what was said.
-
-        Documented as stopOrDeletePortForward.
+        At a Headlamp server of May 2024 a forward goes on without its record. Documented as
+        stopOrDeletePortForward.
         """
-        if cluster in self.endpoints:
-            if (cluster, id) not in self._forwards:
-                raise ApiError(404, "no portforward running with id " + id)
-            self._forwards[cluster, id].cancel()
-            if not stop_or_delete:
-                del self._forwards[cluster, id]
-            return "stopped"
-        body = {"cluster": cluster, "id": id, "stopOrDelete": stop_or_delete}
-        return self._backend("DELETE", "/portforward", cluster, body).text().strip()
+        return self._owner(
+            cluster, lambda owner: owner.stop_port_forward(cluster, id, stop_or_delete))
 
-    def _backend(self, method: str, path: str, cluster: str, body: Json = None, params: Params = None) -> Response:
-        """A route of Headlamp's own that acts on `cluster` with its credentials."""
-        segment(cluster, "cluster")
-        return self._send(method, path, credentials_of=cluster, params=params, auto_logout=False, body=body)
+    def stream(
+        self, url: str, cb: StreamResultsCb, args: Optional[StreamArgs] = None,
+    ) -> Stream:
+        """Pass every message of the WebSocket at `url` to cb(message): str, bytes, or with "isJson"
+        parsed.
 
-    def stream(self, url: str, cb: StreamResultsCb, args: Optional[StreamArgs] = None) -> Stream:
-        """Pass every message of the WebSocket at `url` to cb(message): str, bytes, or parsed with "isJson".
+        connectCb()  when a connection is open
+        failCb()     at every failed attempt or unexpected end; with an argument, the ApiError
 
-        connectCb()  when a connection is open;  failCb()  at every failed attempt or unexpected end
-        It reconnects, with growing waits, if "reconnectOnFailure", by default if there is no failCb.
-        Gives an object with cancel() and get_socket(). Documented as stream.
+        It reconnects, with growing waits, if "reconnectOnFailure", by default if there is no failCb
+        and the `url` is not one of exec or attach: those would run their command again. A refusal
+        (400, 401, 403, 404) ends it unless "reconnectOnFailure" is True. Gives an object with
+        cancel() and get_socket(). Documented as stream.
         """
-        given = cast(StreamArgs, check_options(StreamArgs, args))
+        options = cast(StreamArgs, check_options(StreamArgs, args))
         check_path(url)
-        for name, callback in (("cb", cb), ("connectCb", given.get("connectCb") or cb), ("failCb", given.get("failCb") or cb)):
-            check_callable(name, callback)
-        protocols = given.get("additionalProtocols") or ()
-        check_protocols(protocols)
-        cluster = self.checked_cluster(given.get("cluster"))
-        return Stream(lambda cancel: self.connect(cluster, url, None, cancel, protocols), cb, given, self, self.tasks).start()
+        expect_callable(cb, "cb")
+        expect_callable(options.get("connectCb") or cb, "connectCb")
+        expect_callable(options.get("failCb") or cb, "failCb")
+        check_protocols(options.get("additionalProtocols") or ())
+        cluster = self._transport.cluster(options.get("cluster"))
+        return Stream(self._transport, cluster, url, cb, options).start()
 
-    def stream_result(self, url: str, name: str, cb: StreamResultsCb, err_cb: StreamErrCb, query_params: Params = None,
-                      cluster: Optional[str] = None) -> Callable[[], None]:
+    def stream_result(
+        self, url: str, name: str, cb: ItemCb, err_cb: StreamErrCb, query_params: Params = None,
+        cluster: Optional[str] = None,
+    ) -> Callable[[], None]:
         """Keep `cb` supplied with one object: cb(object) at first and for every later state.
 
         url, name   of the collection, and of the object in it
         err_cb      err_cb(error, cancel), on the same thread
+
         An object that came through the watch has "actionType": "ADDED", "MODIFIED" or "DELETED".
         Gives the function that cancels. Documented as streamResult.
         """
-        return ItemWatch(self, self.checked_cluster(cluster), [check_path(url)], name, cb, err_cb, query_params).start().cancel
+        chosen = self._transport.cluster(cluster)
+        watch = ItemWatch(
+            self._transport, chosen, [check_path(url)], name, cb, err_cb, query_params)
+        return watch.start().cancel
 
-    def stream_results(self, url: str, cb: StreamResultsCb, err_cb: StreamErrCb, query_params: Params = None) -> Callable[[], None]:
+    def stream_results(
+        self, url: str, cb: ItemsCb, err_cb: StreamErrCb, query_params: Params = None,
+    ) -> Callable[[], None]:
         """Keep `cb` supplied with the whole collection at `url` of the current cluster.
 
-        Lists once, then watches: cb(items) gets a new list, yours to keep, at first and after each change.
+        Lists once, then watches: cb(items) gets a new list, yours to keep, at first and after each
+        change; with the setting `gather`, after the changes of so many seconds.
 
         url           path on the API server: "/api/v1/pods"
         cb            cb(items), on the stream's thread
-        err_cb        err_cb(error, cancel), same thread. Before the first list a 400, 401, 403, 404, 405,
-                      406 or 422 ends the stream; all else is retried until cancelled
-        query_params  selectors and the like; "limit" bounds what `cb` gets to the newest ones
+        err_cb        err_cb(error, cancel), same thread. Before the first list a 400, 401, 403, 404,
+                      405, 406 or 422 ends the stream; all else is retried until cancelled
+        query_params  selectors, for one; "limit" bounds what `cb` gets to the newest ones
 
         Gives the function that cancels. ValueError for a bad `url`. Documented as streamResults.
         """
         return self.stream_results_for_cluster(url, {"cb": cb, "errCb": err_cb}, query_params)
 
-    def stream_results_for_cluster(self, url: str, params: StreamResultsParams, query_params: Params = None) -> Callable[[], None]:
-        """As `stream_results`, with "cb" and "errCb" (both needed) and "cluster". Documented as streamResultsForCluster."""
-        given = check_options(StreamResultsParams, params)
-        return Watch(self, self.checked_cluster(given.get("cluster")), [check_path(url)], cast(Any, given.get("cb")),
-                     cast(Any, given.get("errCb")), query_params).start().cancel
+    def stream_results_for_cluster(
+        self, url: str, params: StreamResultsParams, query_params: Params = None,
+    ) -> Callable[[], None]:
+        """As `stream_results`, with "cb" and "errCb" (both needed) and "cluster".
 
-    def checked_cluster(self, cluster: Optional[str]) -> str:
-        """`cluster`, or the current one; ValueError when there is no way to it."""
-        cluster = cluster or self.cluster
-        self._base(cluster, self.endpoints.get(cluster))
-        return cluster
+        Documented as streamResultsForCluster.
+        """
+        options = check_options(StreamResultsParams, params)
+        cluster = self._transport.cluster(options.get("cluster"))
+        watch = Watch(self._transport, cluster, [check_path(url)], cast(Any, options.get("cb")),
+                      cast(Any, options.get("errCb")), query_params)
+        return watch.start().cancel
 
-    def test_auth(self, cluster: str = "") -> Json:
-        """What the token may do, a SelfSubjectRulesReview; ApiError 401 or 403 for a bad one. Documented as testAuth."""
-        return self.post("/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", {"spec": {"namespace": "default"}}, False,
+    def test_auth(self, cluster: str = "", *, namespace: str = "default") -> Json:
+        """What the token may do in a namespace, a SelfSubjectRulesReview; ApiError for a bad one.
+
+        Documented as testAuth.
+        """
+        path = "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews"
+        return self.post(path, {"spec": {"namespace": namespace}}, False,
                          {"timeout": 5000, "cluster": cluster or self.cluster})
 
     def test_cluster_health(self, cluster: Optional[str] = None) -> Response:
         """GET /healthz of the cluster; ApiError unless it is well. Documented as testClusterHealth."""
-        return cast(Response, self.cluster_request("/healthz", {"isJSON": False, "cluster": cluster or self.cluster}))
+        return cast(Response, self.cluster_request(
+            "/healthz", {"isJSON": False, "cluster": cluster or self.cluster}))
 
     test_auth.__test__ = False  # type: ignore[attr-defined]  # or pytest collects them
     test_cluster_health.__test__ = False  # type: ignore[attr-defined]
 
 
+def is_no_headlamp(error: ApiError) -> bool:
+    """Whether a route of Headlamp's own was answered by an API server behind `kubectl proxy`."""
+    missing = error.status == 404 and error.body.strip() == b"404 page not found"
+    return missing or error.status in (403, 404) and dig(_body_of(error), "kind") == "Status"
+
+
+def _body_of(error: ApiError) -> Json:
+    try:
+        return json.loads(error.body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _decoded(request: Mapping[str, Any], key: str) -> bytes:
+    """What a field holds in base64, b"" without it; the field is not repeated: it may be secret."""
+    try:
+        return base64.b64decode(request.get(key) or "", validate=True)
+    except (ValueError, TypeError):
+        raise ValueError("%s is not base64" % key) from None
+
+
 # ------------------------------------------------------------------------------
-# 12. Module functions
+# 15. Module functions
 #
 # The methods of one default client, looked up at call time, so that `configure`
 # reaches functions that were imported by name.
@@ -3808,20 +7431,28 @@ _default = Client()  # does nothing until asked
 
 
 def configure(base_url: Union[str, Client] = "http://localhost:4466", **settings: Any) -> None:
-    """Replace the default client's settings by these, which are Client's; what ran with the old ones is cancelled.
+    """Replace the default client by another with these settings; what ran with the old is cancelled.
 
-    A Client may be given instead: configure(Client.in_cluster()), configure(Client.from_kubeconfig()).
-
-    Tokens and stored kubeconfigs stay if the address does: another server never gets them.
+    A Client may be given instead: configure(Client.in_cluster()), configure(Client.from_kubeconfig());
+    `settings` are then set on it. Tokens and stored kubeconfigs stay if the address does: another
+    server never gets them.
     """
     global _default
-    old, new = _default, base_url if isinstance(base_url, Client) else Client(base_url, **settings)
-    if new.base_url == old.base_url and not isinstance(base_url, Client):
-        with old._lock:
-            new._tokens, new._kubeconfigs = dict(old._tokens), dict(old._kubeconfigs)
-            new.user_id = new.user_id or old.user_id
-    _default = new
-    old.close()
+    if isinstance(base_url, Client):
+        new = base_url
+        known = known_options(Settings)
+        for name in settings:
+            if name not in known:
+                raise TypeError("Client has no setting %s" % unknown(name, known))
+        for name, value in settings.items():
+            setattr(new, name, value)
+    else:
+        new = Client(base_url, **settings)
+        new._keep_secrets(_default)
+
+    old, _default = _default, new
+    if old is not new:
+        old.close()
 
 
 def default_client() -> Client:
@@ -3830,20 +7461,22 @@ def default_client() -> Client:
 
 
 def _on_default(method: Callable[Concatenate[Client, P], R]) -> Callable[P, R]:
-    """The module function for `method`: same help and signature, the default client."""
+    """The module function for `method`: same help, signature and types, the default client."""
 
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         """Replaced by the method's own."""
         return method(_default, *args, **kwargs)
 
     functools.update_wrapper(call, method)
-    call.__wrapped__ = functools.partial(method, cast(Client, None))  # type: ignore[attr-defined]  # a signature without self
+    bound = cast(Any, method).__get__(call)  # a signature without self, without a Client to keep
+    call.__wrapped__ = bound  # type: ignore[attr-defined]
     return call
 
 
 close = _on_default(Client.close)
 set_token = _on_default(Client.set_token)
 get_token = _on_default(Client.get_token)
+wait_for = _on_default(Client.wait_for)
 
 api_factory = _on_default(Client.api_factory)
 api_factory_with_namespace = _on_default(Client.api_factory_with_namespace)

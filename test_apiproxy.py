@@ -10,12 +10,17 @@ tests wait for conditions, and every time in the module is a setting.
 import ast
 import base64
 import collections
+import contextlib
 import copy
+import datetime
+import decimal
 import email.utils
+import enum
 import errno
 import functools
 import gc
 import gzip
+import hashlib
 import inspect
 import itertools
 import json
@@ -29,6 +34,7 @@ import shutil
 import signal
 import socket
 import ssl
+import struct
 import subprocess
 import sys
 import tempfile
@@ -102,7 +108,7 @@ def no_secret_gets_out(caplog, monkeypatch):
 # -- inside the module: all that these tests reach into beyond its functions and classes
 
 
-WAIT = apiproxy.Cancel, "wait"  # what streams and retries wait with
+WAIT = apiproxy.Scope, "wait"  # what streams and retries wait with
 OPEN = apiproxy.Wire, "open"  # what makes every connection
 NEXT_MESSAGE = apiproxy.MessageReader, "next"
 PARSE_JSON = apiproxy, "_loads"
@@ -132,36 +138,37 @@ def set_time_of_rates(monkeypatch, monotonic):
 
 def default(setting):
     """A setting as a client has it that was told nothing."""
-    return getattr(apiproxy.Settings, setting)
+    return getattr(apiproxy.Settings(), setting)
 
 
 def connect(url, cancel=None, **settings):
     """A WebSocket by itself; cancel_now(cancel) ends the attempt."""
     if cancel is not None:
-        settings["cancel"] = cancel
+        settings["scope"] = cancel
     return apiproxy.WebSocket.connect(url, **settings)
 
 
 def new_cancel():
-    return apiproxy.Cancel()
+    return apiproxy.Scope()
 
 
 def cancel_now(cancel):
-    cancel.set()
+    cancel.cancel()
 
 
 def is_stuck(cancel):
     """Whether what `cancel` would end is at work, and waits."""
-    return cancel._held and getattr(cancel._held, "_waiting", True)
+    held = cancel._cancel._held
+    return held and getattr(held, "_waiting", True)
 
 
 def tasks_with_a_connection(client):
-    return [task for task in client.tasks if task._cancel._held]
+    return [task for task in client.tasks if task.scope._cancel._held]
 
 
 def task_that_was_not_started(client):
     """A stream where it is before its thread runs, and the place where the client keeps it."""
-    task = apiproxy.Poller(print, print, None, client, client.tasks)
+    task = apiproxy.Poller(client._transport, "dev", "/x", print, None)
     client.tasks[task] = None
     return task, client.tasks
 
@@ -195,11 +202,11 @@ def fill_connection(ws, tls):
 
 def set_kubeconfig(client, cluster, text):
     """As if set_cluster had stored it, without a look at it."""
-    client._kubeconfigs[cluster] = text
+    client._transport.credentials.store_kubeconfigs({cluster: text})
 
 
 def has_kubeconfig(client, cluster):
-    return cluster in client._kubeconfigs
+    return bool(client._transport.credentials.kubeconfig(cluster))
 
 
 def tombstones(collection):
@@ -488,10 +495,6 @@ def reset(request, conn):
 
 def sends(*pieces):
     return lambda request, conn: [conn.send(piece) for piece in pieces] and hang(request, conn)
-
-
-def echo_headers(request, conn):
-    conn.reply(200, {"path": request.path, "authorization": request.headers.get("authorization")})
 
 
 @pytest.fixture
@@ -818,32 +821,6 @@ def since(*events):
 # -- kubeconfigs
 
 
-def write(path, value, mode=0o600):
-    path.write_text(value if isinstance(value, str) else json.dumps(value))
-    path.chmod(mode)
-    return str(path)
-
-
-def b64(text):
-    return base64.b64encode(text.encode()).decode()
-
-
-def pem():
-    cut = CERTIFICATE.index("-----BEGIN CERT")
-    return CERTIFICATE[:cut], CERTIFICATE[cut:]
-
-
-def config(server, user=None, name="here", cluster=None, namespace="", current=True):
-    """A kubeconfig as a dict."""
-    context = {"cluster": name, "user": name, "namespace": namespace}
-    return {
-        "apiVersion": "v1", "kind": "Config", "current-context": name if current else "",
-        "clusters": [{"name": name, "cluster": {"server": server, **(cluster or {})}}],
-        "users": [{"name": name, "user": user or {}}],
-        "contexts": [{"name": name, "context": context}],
-    }
-
-
 def kubeconfig(*names):
     return b64(json.dumps({
         "apiVersion": "v1", "kind": "Config", "current-context": names[0],
@@ -1021,21 +998,6 @@ def test_a_path_arrives_as_written_or_is_refused(path, sent):
     assert result_of(apiproxy.check_path, path) == sent
 
 
-@pytest.mark.parametrize("path, params, whole", [
-    ("/x", None, "/x"), ("/x", {}, "/x"), ("/x?a=1", None, "/x?a=1"), ("/x", {"a": None}, "/x"),
-    ("/x?a=1", {"a": None}, "/x?a=1"), ("/x", {"a": 1, "b": "é &="}, "/x?a=1&b=%C3%A9+%26%3D"),
-    ("/x", {"a": True, "b": False, "c": 0, "d": ""}, "/x?a=true&b=false&c=0&d="),
-    ("/x?a=1", {"b": 2}, "/x?a=1&b=2"), ("/x?a=1&b=2&a=3", {"a": 4}, "/x?b=2&a=4"),
-    ("/x?%61=1&b", {"a": 2}, "/x?b&a=2"), ("/x?a=b?c", {"d": 1}, "/x?a=b?c&d=1"),
-    ("/x?", {"a": 1}, "/x?a=1"), ("/x?&&a=1&", {"b": 1}, "/x?a=1&b=1"),
-    ("/x", {"a": ["1", True, 2], "b": ("z",)}, "/x?a=1&a=true&a=2&b=z"),
-    ("/x", {"c": "a\r\nb#\0"}, "/x?c=a%0D%0Ab%23%00"), ("/x", {"&": "="}, "/x?%26=%3D"),
-    ("/x?b=1", {"a": []}, "/x?b=1"), ("/x", {"a": []}, "/x"), ("/x", {"a": ["1", None]}, "/x?a=1"),
-    ("/x", {"a": "\ud800"}, REFUSED), ("/x", "a=1", TypeError), ("/x", ["a"], TypeError)])
-def test_parameters_join_the_query(path, params, whole):
-    assert result_of(apiproxy.with_query, path, params) == whole
-
-
 @pytest.mark.parametrize("function, args, result", [
     (apiproxy.combine_path, ("http://h", "x"), "http://h/x"),
     (apiproxy.combine_path, ("http://h/", "/x"), "http://h/x"),
@@ -1097,9 +1059,384 @@ def test_a_refused_header_does_not_repeat_its_value():
         assert "SECRET" not in "".join(traceback.format_exception(None, caught.value, None))
 
 
+class Word(str, enum.Enum):
+    ONE = "one"
+
+
+class Number(enum.IntEnum):
+    TWO = 2
+
+
+@pytest.mark.parametrize("path, params, whole", [
+    ("/x", None, "/x"),
+    ("/x", {}, "/x"),
+    ("/x?a=1", None, "/x?a=1"),
+    ("/x", {"a": None}, "/x"),
+    ("/x?a=1", {"a": None}, "/x?a=1"),
+    ("/x", {"a": 1, "b": "é &="}, "/x?a=1&b=%C3%A9+%26%3D"),
+    ("/x", {"a": True, "b": False, "c": 0, "d": ""}, "/x?a=true&b=false&c=0&d="),
+    ("/x?a=1", {"b": 2}, "/x?a=1&b=2"),
+    ("/x?a=1&b=2&a=3", {"a": 4}, "/x?b=2&a=4"),
+    ("/x?%61=1&b", {"a": 2}, "/x?b&a=2"),
+    ("/x?a=b?c", {"d": 1}, "/x?a=b?c&d=1"),
+    ("/x?", {"a": 1}, "/x?a=1"),
+    ("/x?&&a=1&", {"b": 1}, "/x?a=1&b=1"),
+    ("/x", {"a": ["1", True, 2], "b": ("z",)}, "/x?a=1&a=true&a=2&b=z"),
+    ("/x", {"c": "a\r\nb#\0"}, "/x?c=a%0D%0Ab%23%00"),
+    ("/x", {"&": "="}, "/x?%26=%3D"),
+    ("/x?b=1", {"a": []}, "/x?b=1"),
+    ("/x", {"a": []}, "/x"),
+    ("/x", {"a": ["1", None]}, "/x?a=1"),
+    ("/x", {"a": [None]}, "/x"),
+    ("/x", {"a": 0.5, "b": 10 ** 20}, "/x?a=0.5&b=100000000000000000000"),
+    ("/x", {"a": Word.ONE, "b": Number.TWO}, "/x?a=one&b=2"),
+    ("/x?labelSelector=b", {"labelSelector": {"app": "web"}}, "/x?labelSelector=app%3Dweb"),
+    ("/x", {"a": "\ud800"}, REFUSED),
+    ("/x", {"a": float("nan")}, REFUSED),
+    ("/x", {"a": [float("inf")]}, REFUSED),
+    ("/x", "a=1", TypeError),
+    ("/x", ["a"], TypeError),
+    ("/x", {1: "a"}, TypeError),
+    ("/x", {"a": b"1"}, TypeError),
+    ("/x", {"a": {"b": "c"}}, TypeError),
+    ("/x", {"a": {"b"}}, TypeError),
+    ("/x", {"a": [["b"]]}, TypeError),
+    ("/x", {"a": object()}, TypeError),
+    ("/x", {"sinceTime": datetime.datetime(2026, 1, 2)}, TypeError),
+])
+def test_parameters_join_the_query(path, params, whole):
+    assert result_of(apiproxy.with_query, path, params) == whole
+
+
+@pytest.mark.parametrize("key, meant", [
+    ("labelselector", "labelSelector"), ("LabelSelector", "labelSelector"),
+    ("label_selector", "labelSelector"), ("label-selector", "labelSelector"),
+    ("labelSelectors", "labelSelector"), ("lableSelector", "labelSelector"),
+    ("fieldselector", "fieldSelector"), ("field_selector", "fieldSelector"),
+    ("feildSelector", "fieldSelector"), ("fieldSelecter", "fieldSelector"),
+    ("resource_version", "resourceVersion"), ("resourceversion", "resourceVersion"),
+    ("resource_version_match", "resourceVersionMatch"), ("Limit", "limit"),
+    ("Continue", "continue"), ("dryrun", "dryRun"), ("dry_run", "dryRun"), ("dryRunn", "dryRun"),
+    ("allow_watch_bookmarks", "allowWatchBookmarks"), ("timeout_seconds", "timeoutSeconds"),
+    ("propagation_policy", "propagationPolicy"), ("fieldmanager", "fieldManager"),
+    ("grace_period_seconds", "gracePeriodSeconds"), ("Pretty", "pretty"),
+])
+def test_a_misspelled_parameter_is_refused_with_the_right_name(key, meant):
+    with pytest.raises(TypeError) as caught:
+        apiproxy.check_query({key: "SECRET"})
+    assert "%r" % key in str(caught.value) and "mean %r" % meant in str(caught.value)
+    assert "SECRET" not in str(caught.value)
+
+
+# Every query parameter that the OpenAPI document of 1.20 or 1.37 has, and some of other servers.
+OTHERS_KEYS = """allowWatchBookmarks command container continue dryRun exact export fieldManager
+    fieldSelector fieldValidation follow force gracePeriodSeconds
+    ignoreStoreReadErrorWithClusterBreakingPotential
+    insecureSkipTLSVerifyBackend labelSelector limit limitBytes orphanDependents path ports pretty
+    previous propagationPolicy resourceVersion resourceVersionMatch sendInitialEvents shardSelector
+    sinceSeconds sinceTime stderr stdin stdout stream tailLines timeoutSeconds timestamps tty watch
+    name namespace node nodename cluster labels fields limits version query step timeout q"""
+
+
+@pytest.mark.parametrize("key", OTHERS_KEYS.split())
+def test_other_parameters_go_out_as_they_are(key):
+    assert apiproxy.check_query({key: 1}) == {key: "1"}
+
+
+@pytest.mark.parametrize("kind, wanted, text", [
+    ("labelSelector", {"app": "web"}, "app=web"),
+    ("labelSelector", {"app": "web", "a.b-c.example.com/Tier_1": "x.Y-z_0"},
+     "app=web,a.b-c.example.com/Tier_1=x.Y-z_0"),
+    ("labelSelector", {"app": ""}, "app="),
+    ("labelSelector", {"app": "a" * 63}, "app=" + "a" * 63),
+    ("labelSelector", {}, ""),
+    ("labelSelector", "app in (a, b),!c", "app in (a, b),!c"),
+    ("labelSelector", {"app": "a" * 64}, REFUSED),
+    ("labelSelector", {"app": "a,b"}, REFUSED),
+    ("labelSelector", {"app": "a b"}, REFUSED),
+    ("labelSelector", {"app": "a=b"}, REFUSED),
+    ("labelSelector", {"app": "-a"}, REFUSED),
+    ("labelSelector", {"app": "a\n"}, REFUSED),
+    ("labelSelector", {"app": "é"}, REFUSED),
+    ("labelSelector", {"!app": "a"}, REFUSED),
+    ("labelSelector", {"": "a"}, REFUSED),
+    ("labelSelector", {"a/b/c": "a"}, REFUSED),
+    ("labelSelector", {"app": 1}, TypeError),
+    ("labelSelector", {"app": None}, TypeError),
+    ("labelSelector", {1: "a"}, TypeError),
+    ("fieldSelector", {"metadata.name": "a", "status.phase": "b"},
+     "metadata.name=a,status.phase=b"),
+    ("fieldSelector", {"spec.nodeName": ""}, "spec.nodeName="),
+    ("fieldSelector", {"metadata.name": "a,b=c\\d"}, "metadata.name=a\\,b\\=c\\\\d"),
+    ("fieldSelector", {"metadata.name": "é b"}, "metadata.name=é b"),
+    ("fieldSelector", {"metadata.name!": "a"}, REFUSED),
+    ("fieldSelector", {"a,b": "a"}, REFUSED),
+    ("fieldSelector", {"": "a"}, REFUSED),
+    ("fieldSelector", {"metadata.name": True}, TypeError),
+])
+def test_a_selector_may_be_a_mapping(kind, wanted, text):
+    result = result_of(apiproxy.check_query, {kind: wanted})
+    assert result == (text if text in (REFUSED, TypeError) else {kind: text})
+
+
+def test_a_checked_query_can_be_checked_again():
+    params = {"labelSelector": {"a": "b"}, "limit": 5, "a": [1, None], "b": None, "watch": True}
+    once = apiproxy.check_query(params)
+    assert once == {"labelSelector": "a=b", "limit": "5", "a": ["1"], "watch": "true"}
+    assert apiproxy.check_query(once) == once and params["limit"] == 5
+
+
 # ------------------------------------------------------------------------------
 # 3. YAML
 # ------------------------------------------------------------------------------
+
+
+KUBECONFIG = """\
+apiVersion: v1
+kind: Config
+current-context: "dev"  # the one in use
+clusters:
+- name: dev
+  cluster:
+    server: https://[::1]:6443
+    certificate-authority-data: |
+      LS0tLS1CRUdJTiBDRVJU
+      SUZJQ0FURS0tLS0tCg==
+users:
+- {name: dev, user: {exec: {command: aws, args: [eks, get-token, --region, eu-west-1], env: null}}}
+contexts:
+-   name: dev
+    context:
+        cluster: dev
+        user: 'it''s me'
+preferences: {}
+"""
+
+
+def test_read_yaml_reads_a_kubeconfig():
+    assert apiproxy.read_yaml(KUBECONFIG.encode()) == apiproxy.read_yaml(KUBECONFIG) == [{
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "dev",
+        "clusters": [{"name": "dev", "cluster": {
+            "server": "https://[::1]:6443",
+            "certificate-authority-data": "LS0tLS1CRUdJTiBDRVJU\nSUZJQ0FURS0tLS0tCg==\n",
+        }}],
+        "users": [{"name": "dev", "user": {"exec": {
+            "command": "aws", "args": ["eks", "get-token", "--region", "eu-west-1"], "env": None,
+        }}}],
+        "contexts": [{"name": "dev", "context": {"cluster": "dev", "user": "it's me"}}],
+        "preferences": {},
+    }]
+
+
+@pytest.mark.parametrize("scalar, value", [
+    # words of YAML 1.1, each in three spellings
+    ("~", None), ("null", None), ("Null", None), ("nULL", "nULL"), ("", None),
+    ("yes", True), ("On", True), ("y", True), ("TRUE", True), ("tRUE", "tRUE"),
+    ("no", False), ("OFF", False), ("N", False), ("False", False), ("nO", "nO"),
+    # integers: octal with and without "o", underscores anywhere
+    ("0", 0), ("-0", 0), ("+1", 1), ("0x1F", 31), ("-0X1f", -31), ("0b101", 5), ("017", 15),
+    ("0o17", 15), ("-0O17", -15), ("00", 0), ("1_000", 1000), ("1__0_", 10), ("_1", "_1"),
+    ("9223372036854775807", 2**63 - 1), ("0x", "0x"), ("0b", "0b"), ("0o8", "0o8"), ("+", "+"),
+    # floats; a whole one is sent as an integer
+    ("1.5", 1.5), ("1e3", 1000), ("5.", 5), (".5", 0.5), ("+.5e-1", 0.05), ("08", 8), ("1.0", 1),
+    ("1e-7", 1e-07), ("1_0.5", 10.5), ("1e", "1e"), (".", "."), ("1.2.3", "1.2.3"), (".e5", ".e5"),
+    # strings that other readers resolve
+    ("12:30:00", "12:30:00"), ("190:20:30.15", "190:20:30.15"), ("2001-01-01", "2001-01-01"),
+    ("2001-12-14t21:59:43.10-05:00", "2001-12-14t21:59:43.10-05:00"), ("10Gi", "10Gi"),
+    ("0b3e5f1", "0b3e5f1"), ("10.0.0.1", "10.0.0.1"), ("=", "="), ("1 2", "1 2"), ("\u0661",
+    "\u0661"),
+])
+def test_read_yaml_resolves_plain_scalars_as_kubectl(scalar, value):
+    for text in ("k: %s\n" % scalar, "k:   %s   # c" % scalar, "k:\n  %s\n" % scalar):
+        [document] = apiproxy.read_yaml(text)
+        assert document == {"k": value} and type(document["k"]) is type(value)
+
+    if scalar:
+        assert apiproxy.read_yaml("[%s, {k: %s}]" % (scalar, scalar)) == [[value, {"k": value}]]
+        assert apiproxy.read_yaml("- '%s'\n- \"%s\"\n" % (scalar, scalar)) == [[scalar, scalar]]
+
+
+@pytest.mark.parametrize("text, documents", [
+    # documents
+    ("", []), ("\n # c\n", []), ("---", [None]), ("---\n---\na", [None, "a"]), ("...\n", []),
+    ("# c\n---\na: 1\n...\n# d\n---\nb", [{"a": 1}, "b"]), ("--- # c\na\n---\n", ["a", None]),
+    ("%YAML 1.1\n---\na\n...\n%YAML 1.1\n---\nb", ["a", "b"]),
+    ("\ufeffa: 1\r\nb: 2\r\n", [{"a": 1, "b": 2}]),
+    ('{"a": 1}\n{"a": "\\ud83d\\ude00\\/"}\n', [{"a": 1}, {"a": "\U0001f600/"}]),
+    ("&a 1\n---\n&a 2\n", [1, 2]),
+    # collections
+    ("a:\n- b\n-\n- - c\n  - d: e\n    f:\ng: h", [{"a": ["b", None, ["c", {"d": "e",
+    "f": None}]], "g": "h"}]),
+    ("  a:\n   b:  c\n", [{"a": {"b": "c"}}]), ("-  a: b\n   c: d\n", [[{"a": "b", "c": "d"}]]),
+    ("a: # c\n\n # d\n  - b # e\n\n#f\n  -\n   c: d", [{"a": ["b", {"c": "d"}]}]),
+    ("'a b' : 1\n\"\\x41\": 2\n\"\": 3", [{"a b": 1, "A": 2, "": 3}]),
+    ("yes: 1\n8080: 2\n2001-01-01: 3\n'~': 4", [{"true": 1, "8080": 2, "2001-01-01": 3, "~": 4}]),
+    ("[ a, [ ], {}, {b: ~, \"c\":d,},\n# c\ne f\n g\n]",
+     [["a", [], {}, {"b": None, "c": "d"}, "e f g"]]),
+    ("a: [\n1,\n2\n]\nb: {\n\tc: d}", [{"a": [1, 2], "b": {"c": "d"}}]),
+    # plain scalars
+    ("a: b#c: d e# f # g", None), ("a: http://b:1/c?d=e#f\nb: -c\nd: ?e\nf: :g\nh: a]b, {c",
+     [{"a": "http://b:1/c?d=e#f", "b": "-c", "d": "?e", "f": ":g", "h": "a]b, {c"}]),
+    ("a: b\n  c\n\n\n  - d # e\nf: g", [{"a": "b c\n\n- d", "f": "g"}]), ("a\nb\n c", ["a b c"]),
+    # quoted scalars
+    ("a: 'b\n  c \n\n  it''s'\nd: ''", [{"a": "b c\nit's", "d": ""}]),
+    ('"\\0\\a\\b\\t\\\t\\n\\v\\f\\r\\e\\ \\"\\/\\\\\\N\\_\\L\\P\\x41\\u00e9\\U0001F600"',
+     ["\0\a\b\t\t\n\v\f\r\x1b \"/\\\x85\xa0\u2028\u2029A\xe9\U0001f600"]),
+    ('"a \\\n   b\\n  c\n  \n\n  d\\ \n  e"', ["a b\n  c\n\nd  e"]),
+    # block scalars
+    ("a: |\n  b\n\n   c\n  # d\n\ne: >\n  f\n  g\n\n  h\n   i\n  j\n",
+     [{"a": "b\n\n c\n# d\n", "e": "f g\nh\n i\nj\n"}]),
+    ("- |-\n  a\n\n- |+\n  b\n\n- >2-\n    c\n  d\n- |1 # e\n  f\n-  |\n- |+\n\n- >+\n\n g\n",
+     [["a", "b\n\n", "  c\nd", " f\n", "", "\n", "\ng\n"]]),
+    ("a: |\n  b", [{"a": "b\n"}]), ("|\n a\n  \n b\n# c\n", ["a\n \nb\n"]),
+    (">\n a\n\n\n b\n", ["a\n\nb\n"]),
+    # anchors and aliases
+    ("a: &x\n  b: c\nd: *x\ne: [&y 1, *y]\nf: &z\ng: *z",
+     [{"a": {"b": "c"}, "d": {"b": "c"}, "e": [1, 1], "f": None, "g": None}]),
+    ("- &x 1\n- &x [2, *x]\n", None), ("a: &x\n- b\nc: *x", [{"a": ["b"], "c": ["b"]}]),
+    ("- &x\n- *x\n", [[None, None]]), ("- &x\n  - &x 1\n- *x", [[[1], 1]]),
+])
+def test_read_yaml_reads_documents(text, documents):
+    if documents is None:
+        with pytest.raises(ValueError):
+            apiproxy.read_yaml(text)
+        return
+
+    assert apiproxy.read_yaml(text) == documents
+    assert apiproxy.read_yaml(text.encode()) == documents
+
+
+@pytest.mark.parametrize("text, line, column", [
+    ("a: b: c", 1, 5), ("a: 1\n b: 2", 2, 3), ("a: 1\n- b", 2, 1), ("- a\nb: 1", 2, 1),
+    ("a: - b", 1, 4),
+    ("a:\n  b: 1\n c: 2", 3, 2), ("a\nb: 1", 2, 2), ("? a\n: b", 1, 1), ("- a\n b: c", 2, 3),
+    ("\ta: 1", 1, 1), ("a:\n\tb: 1", 2, 1), ("a: b\n\tc", 2, 1), ("- \ta", 1, 1),
+    ("a: |\n\tb", 2, 1),
+    ("a: [b", 2, 1), ("a: [b]]", 1, 7), ("[a b: c]", 1, 5), ("{a, b: c}", 1, 2), ("{a: }", 1, 5),
+    ("[a,, b]", 1, 4),
+    ("{a:1}", 1, 2), ("[- a]", 1, 2), ("[a?b]", 1, 3), ("{a:,b: c}", 1, 2), ("[a\n---\n]", 2, 1),
+    ("a: 'b", 1, 4), ('a: "b\\q"', 1, 9), ('"\\ud83d"', 1, 9), ('"\\u12"', 1, 7), ("'a'b", 1, 4),
+    ("'a'#b", 1, 4), ("a: 'b\n---\nc'", 1, 4), ("a: |0\n b", 1, 4), ("a: |\n    \n  b", 3, 3),
+    ("a: |b", 1, 4),
+    ("a: 1\nb: 2\na: 3", 3, 1), ("{a: 1, 'a': 2}", 1, 8), ("yes: 1\n'true': 2", 2, 1),
+    ("1: a\n'1': b", 2, 1),
+    ("<<: {a: 1}", 1, 1), ("~: 1", 1, 1), ("1.5: 1", 1, 1), ("0x1: 1", 1, 1), ("[a]: b", 1, 4),
+    ("a: !!str 1", 1, 4), ("!a b", 1, 1), ("a: *b", 1, 6), ("- &a [*a]", 1, 9), ("&a &b c", 1, 1),
+    ("&a b: c", 1, 5), ("*a : b", 1, 3), ("a: @b", 1, 4), ("a: `b", 1, 4), ("a: %b", 1, 4),
+    ("%YAML 1.2\n---\n", 1, 1),
+    ("%TAG ! !\n---\n", 1, 1), ("--- a", 1, 4), ("---a", 1, 4), ("a\n...\nb", 3, 1),
+    ("... a\n", 1, 1),
+    (".inf", 1, 1), ("a: -.INF\nb: 1", 1, 4), (".NaN", 1, 1), ("0b-1", 1, 1), (".5_0", 1, 1),
+    ("1e400", 1, 1),
+    ("0x8000000000000000", 1, 1), ("18446744073709551615", 1, 1), ("a: b\x00", 1, 5),
+    ("a: b\x85", 1, 5),
+    ("a: b\u2028", 1, 5), ("a: b\ufeff", 1, 5), ("a: 1\rb: 2", 1, 5), ("a: \ud800", 1, 4),
+    ("a: b\x7f", 1, 5),
+    (b"a: 1\nb: \xe9", 2, 4), (b"\xff\xfea\x00", 1, 1), (b"\xed\xa0\x80", 1, 1),
+])
+def test_read_yaml_refuses_with_line_and_column(text, line, column):
+    with pytest.raises(ValueError, match="^line %d, column %d: .*kubectl " % (line, column)):
+        apiproxy.read_yaml(text)
+
+
+def test_read_yaml_says_nothing_of_the_text():
+    texts = ["token: s3cret: x", "s3cret: 1\ns3cret: 2", "a: 's3cret", "a: *s3cret", '"s3cret\\q"']
+    for text in texts:
+        with pytest.raises(ValueError) as refusal:
+            apiproxy.read_yaml(text)
+        assert "s3cret" not in str(refusal.value)
+
+
+def test_read_yaml_reads_what_json_dumps_writes():
+    strange = "\U0001f600\u2028\x7f\0\"\\/"
+    value = [{"a b": [strange, 1.5, -3, True, None, {}, [], ""], "": "yes"}, 2**53]
+    for text in (json.dumps(value), json.dumps(value, indent=2), json.dumps(value, indent="\t")):
+        assert apiproxy.read_yaml(text) == [value]
+
+
+def test_read_yaml_reads_or_refuses_every_beginning_and_every_gap():
+    text = KUBECONFIG + "a: &x [b, 'c\n  d', \"\\x41\\\n  e\"]\nf: *x\n"
+    text += "g: >-\n  h\n\n  i\n...\n---\n- |2+\n   j\n\n"
+    read = 0
+    for cut in range(len(text) + 1):
+        for piece in (text[:cut], text[cut:], text[:cut] + text[cut + 1:]):
+            try:
+                read += bool(apiproxy.read_yaml(piece))
+            except ValueError as refusal:
+                assert re.match(r"line \d+, column \d+: ", str(refusal))
+
+    assert read > len(text)  # most of them are YAML still
+
+
+@pytest.mark.parametrize("bomb", [
+    "[" * 10**5, "{a: " * 10**5, "- " * 10**5, "\n".join(" " * n + "a:" for n in range(2000)),
+    "\n".join(" " * n + "-" for n in range(2000)), "[" * 10**5 + "]" * 10**5,
+])
+def test_read_yaml_bounds_the_depth(bomb):
+    with pytest.raises(ValueError, match="nested too deeply"):
+        apiproxy.read_yaml(bomb)
+
+
+def test_read_yaml_has_no_recursion_error_for_a_caller_deep_in_the_stack():
+    def call_at(depth):
+        return call_at(depth - 1) if depth else apiproxy.read_yaml("[" * 90 + "]" * 90)
+
+    assert apiproxy.read_yaml("[" * 90 + "]" * 90)
+    frames = len(inspect.stack(0))
+    with pytest.raises(ValueError, match="nested too deeply"):
+        call_at(sys.getrecursionlimit() - frames - 60)
+
+
+def test_read_yaml_bounds_what_aliases_stand_for():
+    bomb = "a0: &a0 [%s]\n" % ", ".join(["lol"] * 9)
+    for n in range(1, 30):
+        bomb += "a%d: &a%d [%s]\n" % (n, n, ", ".join(["*a%d" % (n - 1)] * 9))
+
+    for text in (bomb, "- &a %s\n" % ("x" * 10**5) + "- *a\n" * 100):
+        with pytest.raises(ValueError, match="aliases"):
+            apiproxy.read_yaml(text)
+
+    assert apiproxy.read_yaml("- &a x\n" + "- *a\n" * 10**4) == [["x"] * (10**4 + 1)]
+
+
+@pytest.mark.parametrize("repeat", [
+    "a%d: {b: [c, 'd'], e: \"f\\n\"}\n", "- a\n", "- |\n  a\n\n", "---\na: b\n", "# c\n", "\n",
+    "- &a b\n- *a\n",
+    "- 'a''\n  b'\n", "- a:\n    b: >-\n      c\n      d\n",
+])
+def test_read_yaml_takes_time_in_proportion_to_the_text(repeat):
+    def seconds(count):
+        text = "".join(repeat % n if "%" in repeat else repeat for n in range(count))
+        times = []
+        for _ in range(3):
+            start = time.perf_counter()
+            apiproxy.read_yaml(text)
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    assert seconds(4000) < 40 * seconds(400) + 0.05  # 10 when linear, 100 when quadratic
+
+
+N = 50_000
+
+
+@pytest.mark.parametrize("text", [
+    "a: x" + " " * N + "y", "a: 'x" + " " * N + "y'", 'a: "\\ ' + " " * N + 'y"', "a: '" + "'" * N,
+    'a: "' + "\\" * N, "[" + "a," * N, "a: " + "1" * N, "a: 0x" + "f" * N, "a:" * N,
+    "a: a" + "#" * N, "a: x\n" + "  1\n" * N, "a: >\n  x\n" + "\n" * N + "   y",
+    "&a\n" + " #\n" * N,
+    "a: ." + "_" * N, "\n" * N + "\t", "- a\n" * N + "-a",
+])
+def test_read_yaml_wastes_no_time_on_a_hostile_text(text):
+    start = time.perf_counter()
+    try:
+        apiproxy.read_yaml(text)
+    except ValueError:
+        pass
+
+    assert time.perf_counter() - start < 10  # measured: under 1 s; what tries twice takes minutes
 
 
 # ------------------------------------------------------------------------------
@@ -1789,13 +2126,14 @@ def test_what_follows_an_answer_poisons_no_later_call(serve, new_client, answer,
 def test_a_late_cancel_does_not_close_a_connection_that_another_call_has_now(
         serve, new_client, monkeypatch):
     # The one test that knows how a connection is held: it has to stand between two steps of it.
-    cancel, closes, closed = apiproxy.Cancel(), [], threading.Event()
+    scope, closes, closed = apiproxy.Scope(), [], threading.Event()
+    cancel = scope._cancel
     hold = cancel.hold
 
     # set() has read what is held, but not closed it yet, when the answer is complete
     def cancel_late(wire):
         if wire is None:
-            threading.Event.set(cancel)
+            cancel._unset.clear()
             closes.append(cancel._held.close)
         hold(wire)
 
@@ -1809,11 +2147,11 @@ def test_a_late_cancel_does_not_close_a_connection_that_another_call_has_now(
         conn.send(b"{}")
 
     client, cancel.hold = new_client(Api(serve, [pods(), second]).server), cancel_late
-    client.fetch("dev", "/api/v1/pods", None, cancel, False)
+    client._transport.send("GET", "/api/v1/pods", "dev", scope=scope)
     read_body = client._handler._body
     monkeypatch.setattr(client._handler, "_body", close_first)
 
-    assert client.fetch("dev", "/api/v1/pods", None, apiproxy.Cancel(), False) == {}
+    assert client._transport.send("GET", "/api/v1/pods", "dev").json() == {}
 
 
 # -- deadlines
@@ -2964,33 +3302,1532 @@ def test_a_time_out_of_the_system_is_an_end_not_a_time_out_of_ours(dial):
 # Where clusters are and how they want to be met: TLS settings, kubeconfigs, exec plugins.
 # ------------------------------------------------------------------------------
 
-# -- TLS settings
+# An intermediate authority alone, and a server it vouches for: 127.0.0.1 and localhost.
+MIDDLE = """\
+-----BEGIN CERTIFICATE-----
+MIIBhzCCAS2gAwIBAgIUHal9Wz8m7I2qkEeVgf+Qr8if76cwCgYIKoZIzj0EAwIw
+DzENMAsGA1UEAwwEcm9vdDAgFw0yNjExMjYwNTM2MTVaGA8yMTI2MTEwMjA1MzYx
+NVowETEPMA0GA1UEAwwGbWlkZGxlMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE
+V76Js/2pXV8zyB+e3Pzn9hmtFc6kboQoCcAJzLuuObJ+kOQVJt7HAO9LY3dbRAun
+r4b2UUkxaWHyCDMPy/Z5+6NjMGEwDwYDVR0TAQH/BAUwAwEB/zAOBgNVHQ8BAf8E
+BAMCAgQwHQYDVR0OBBYEFEE5PB2idhKcRHykA2z+POs074TGMB8GA1UdIwQYMBaA
+FEndt3p31ALOnC4WEIaNr+LjY0QeMAoGCCqGSM49BAMCA0gAMEUCIQDmN3RrYbGT
+/IyGwEsAg5IvfA1wHARHmTypiZkRV5qtxAIgLuUQRHioUx/OD/5ibmDEQZAo8r0P
+lxyazIKsP6Db3YY=
+-----END CERTIFICATE-----
+"""
+
+LEAF_KEY = """\
+-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg3rxqzuoEyD7BUVWm
+o6YX4lCox4Ge/zeGRfcAzK3D5PShRANCAATCuraU6vhuEZztbdZOz7qYfml8EX3L
+6JfXTMXXuEQeZfY81Qa3B/dtsvhC/8qMdyscKLdnU6H8N9xKd1hMYDMs
+-----END PRIVATE KEY-----
+"""
+
+LEAF = """\
+-----BEGIN CERTIFICATE-----
+MIIBgjCCASigAwIBAgIUWK1CMpk+cWLEEL3pWAsuUlJYQBwwCgYIKoZIzj0EAwIw
+ETEPMA0GA1UEAwwGbWlkZGxlMCAXDTI2MTEyNjA1MzYxNVoYDzIxMjYxMTAyMDUz
+NjE1WjAPMQ0wCwYDVQQDDARsZWFmMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE
+wrq2lOr4bhGc7W3WTs+6mH5pfBF9y+iX10zF17hEHmX2PNUGtwf3bbL4Qv/KjHcr
+HCi3Z1Oh/DfcSndYTGAzLKNeMFwwGgYDVR0RBBMwEYcEfwAAAYIJbG9jYWxob3N0
+MB0GA1UdDgQWBBQFKvUqUcAm1QYgMdD80elRLwwRRDAfBgNVHSMEGDAWgBRBOTwd
+onYSnER8pANs/jzrNO+ExjAKBggqhkjOPQQDAgNIADBFAiEArVs0beBgGW0bElmc
+Ay0Q75D/m2PCxGSfgnwFSCiGC8UCIEZZ5IYTUb+RPtMr0LdkJXVddZNYwXYnvZ6L
+1MlxQLDH
+-----END CERTIFICATE-----
+"""
 
 
-@pytest.mark.parametrize("value", ["false", "0", 1, ["x"], None, ""])
-def test_nothing_but_true_turns_the_check_of_certificates_off(serve, value):
-    server = serve(lambda request, conn: conn.reply(200, {}), tls=True)
-    packed = b64(
-        json.dumps(config(server.url, name="a", cluster={"insecure-skip-tls-verify": value})))
-
-    for cluster in ({"name": "a", "server": server.url, "insecureTLSVerify": value},
-            {"kubeconfig": packed}):
-        with apiproxy.Client("") as client:
-            try:
-                client.set_cluster(cluster)
-            except (TypeError, ValueError):
-                continue  # a value that says neither yes nor no may be refused
-            error = failed(client.request, "/x", {"cluster": "a"})
-            assert isinstance(error.__cause__, ssl.SSLCertVerificationError)
-
-    try:
-        context = apiproxy.tls_context(insecure=value)
-    except (TypeError, ValueError):
-        pass
+def write(path, value, mode=0o600):
+    if isinstance(value, bytes):
+        path.write_bytes(value)
     else:
-        assert context.check_hostname and context.verify_mode == ssl.CERT_REQUIRED
+        path.write_text(value if isinstance(value, str) else json.dumps(value), encoding="utf-8")
 
-    assert not server.requests
+    path.chmod(mode)
+    return str(path)
+
+
+def config(server="https://127.0.0.1:1", user=None, name="here", cluster=None, **context):
+    """A kubeconfig of one context, as a dict."""
+    context = {"cluster": name, "user": name, **context}
+
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": name,
+        "clusters": [{"name": name, "cluster": {"server": server, **(cluster or {})}}],
+        "users": [{"name": name, "user": user or {}}],
+        "contexts": [{"name": name, "context": context}],
+    }
+
+
+def endpoint(values, source="config"):
+    """The Endpoint of the current context of a kubeconfig, a dict or its text."""
+    text = values if isinstance(values, bytes) else json.dumps(values).encode()
+    kubeconfig = apiproxy.Kubeconfig()
+    kubeconfig.add(text, str(source))
+    endpoints = kubeconfig.endpoints(kubeconfig.current)
+    return endpoints[kubeconfig.current] if kubeconfig.current else None
+
+
+def echo_headers(request, conn):
+    conn.reply(200, {"path": request.path, "authorization": request.headers.get("authorization")})
+
+
+def pem():
+    """The tests' key and its certificate."""
+    cut = CERTIFICATE.index("-----BEGIN CERT")
+    return CERTIFICATE[:cut], CERTIFICATE[cut:]
+
+
+def b64(text):
+    return base64.b64encode(text if isinstance(text, bytes) else text.encode()).decode()
+
+
+def mutual(serve, certificate):
+    """A server that takes client certificates, and says whose it got."""
+    def script(request, conn):
+        shown = conn.sock.getpeercert() or {}
+        subject = dict(pair[0] for pair in shown.get("subject", ()))
+        conn.reply(200, {
+            "subject": subject.get("commonName"),
+            "authorization": request.headers.get("authorization"),
+        })
+
+    server = serve(script, tls=True)
+    server.context.load_verify_locations(certificate)
+    server.context.load_verify_locations(cadata=MIDDLE)
+    server.context.verify_flags |= 0x80000
+    server.context.verify_mode = ssl.CERT_OPTIONAL
+    return server
+
+
+# -- what an endpoint is -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("server", [
+    "", "h", "h:1", "ftp://h", "https://", "https://u:SECRET@h", "https://h?a=1", "https://h#a",
+    "https://h/..", "https://h:99999", "https://h /", "https://ü", "https://h\n",
+])
+def test_an_endpoints_address_is_http_a_host_and_a_path(server):
+    with pytest.raises(ValueError, match="^server: ") as caught:
+        apiproxy.Endpoint(server)
+
+    assert "SECRET" not in str(caught.value)
+
+
+def test_an_endpoints_headers_and_proxy_are_checked_at_once():
+    for options in (
+        {"impersonate": [("Impersonate-User", "a\r\nX: y")]}, {"impersonate": [("a b", "c")]},
+        {"proxy": "socks5://p"},
+    ):
+        with pytest.raises(ValueError):
+            apiproxy.Endpoint("https://h", **options)
+
+
+def test_an_endpoint_says_of_itself_only_its_address():
+    endpoint = apiproxy.Endpoint(
+        "HTTPS://h/Path", token="SECRET", basic="u:SECRET", proxy="http://u:SECRET@p",
+        impersonate=[("Impersonate-User", "SECRET")])
+
+    assert repr(endpoint) == "<Endpoint https://h/Path>"
+
+
+def test_an_endpoints_tls_settings_may_be_a_function_that_gives_them(trusting):
+    assert apiproxy.Endpoint("https://h").context() is None
+    assert apiproxy.Endpoint("https://h", ssl_context=trusting).context() is trusting
+    assert apiproxy.Endpoint("https://h", ssl_context=lambda: trusting).context() is trusting
+
+
+# -- whom we trust -----------------------------------------------------------------
+
+
+def trusts(cluster, server):
+    """What a request to `server` gives, or the error, with the TLS settings of a kubeconfig."""
+    try:
+        direct = endpoint(config(server.url, {"token": "SECRET"}, cluster=cluster))
+    except ValueError as error:
+        return str(error)
+
+    with apiproxy.Client("") as client:
+        client.add_endpoint("here", direct)
+        try:
+            return client.request("/version", {"cluster": "here"})["authorization"]
+        except apiproxy.ApiError as error:
+            return str(error)
+
+
+def test_tls_names_and_authorities_are_checked_unless_told_not_to(serve, caplog):
+    server = serve(echo_headers, tls=True)
+    authority = {"certificate-authority-data": b64(pem()[1])}
+    elsewhere = {**authority, "tls-server-name": "elsewhere.example"}
+
+    assert trusts(authority, server) == "Bearer SECRET"
+    assert trusts({**authority, "tls-server-name": "localhost"}, server) == "Bearer SECRET"
+    assert "certificate" in trusts({}, server)
+    assert "certificate" in trusts(elsewhere, server)
+    assert "certificate" in trusts({"certificate-authority-data": b64(MIDDLE)}, server)
+    assert not [record for record in caplog.records if "not checked" in record.message]
+
+    assert trusts({"insecure-skip-tls-verify": True}, server) == "Bearer SECRET"
+    warnings = [record for record in caplog.records if "not checked" in record.message]
+    assert [record.levelname for record in warnings] == ["WARNING"]
+
+
+def test_an_intermediate_authority_alone_is_trusted(serve, tmp_path):
+    server = serve(echo_headers, tls=True)
+    server.context.load_cert_chain(write(tmp_path / "leaf", LEAF_KEY + LEAF))
+
+    assert trusts({"certificate-authority-data": b64(MIDDLE)}, server) == "Bearer SECRET"
+
+
+@pytest.mark.parametrize("around", [
+    "{}", "# Főtanúsítvány – Raíz\n{}", "{}\nsubject=x\n{}", "text {}", "\ufeff{}", "{}\0",
+])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_text_around_certificates_is_passed_over(serve, tmp_path, around, end):
+    server = serve(echo_headers, tls=True)
+    text = around.replace("{}", pem()[1]).replace("\n", end).encode()
+
+    assert trusts({"certificate-authority-data": b64(text)}, server) == "Bearer SECRET"
+    authority = {"certificate-authority": write(tmp_path / "ca", text)}
+    assert trusts(authority, server) == "Bearer SECRET"
+
+
+@pytest.mark.parametrize("cluster, field", [
+    ({"certificate-authority-data": "!!SECRET"}, "certificate-authority-data is not base64"),
+    ({"certificate-authority-data": b64("x")[:-2]}, "certificate-authority-data is not base64"),
+    ({"certificate-authority-data": b64(pem()[1]) + "é"}, "certificate-authority-data is not"),
+    ({"certificate-authority-data": b64("SECRET")}, "certificate-authority: no certificate"),
+    ({"certificate-authority-data": b64(pem()[0])}, "certificate-authority: no certificate"),
+    ({"certificate-authority-data": b64(MIDDLE[:99] + "!" + MIDDLE[100:])}, "authority: "),
+    ({"certificate-authority-data": 5}, "certificate-authority-data is not a string"),
+    ({"certificate-authority": 5}, "certificate-authority is not a string"),
+    ({"certificate-authority": os.devnull}, "certificate-authority: no certificate"),
+    ({"certificate-authority": "."}, "certificate-authority: .*directory"),
+    ({"certificate-authority": "gone.crt"}, "certificate-authority: .*gone.crt"),
+    ({"certificate-authority-data": b64(MIDDLE), "insecure-skip-tls-verify": True}, "insecure"),
+    ({"tls-server-name": ".odd"}, "tls-server-name: "),
+])
+def test_an_authority_that_cant_be_used_is_never_the_systems(cluster, field):
+    with pytest.raises(ValueError, match=field) as caught:
+        endpoint(config(cluster=cluster))
+
+    assert "SECRET" not in str(caught.value)
+
+
+def test_the_systems_authorities_are_trusted_where_none_is_named_and_only_there(monkeypatch):
+    loaded = []
+    monkeypatch.setattr(ssl.SSLContext, "load_default_certs", lambda *_: loaded.append(True))
+
+    authority = {"certificate-authority-data": b64(MIDDLE)}
+    for cluster in ({}, authority, {"insecure-skip-tls-verify": True}):
+        endpoint(config(cluster=cluster))
+    assert not loaded
+
+    endpoint(config(cluster={"tls-server-name": "name"}))
+    assert loaded == [True]
+
+
+@pytest.mark.parametrize("value", ["false", "true", "0", 0, 1, ["x"], {}, ""])
+def test_nothing_but_true_turns_the_check_of_certificates_off(value):
+    with pytest.raises(ValueError, match="insecure-skip-tls-verify is not true or false"):
+        endpoint(config(cluster={"insecure-skip-tls-verify": value}))
+
+    with pytest.raises(ValueError, match="True or False"):
+        apiproxy.tls_context(insecure=value)
+
+    assert endpoint(config(cluster={"insecure-skip-tls-verify": None})).context() is None
+
+
+@pytest.mark.parametrize("arguments", [
+    {"ca_data": b""}, {"ca_data": b"x"}, {"ca_data": b"x", "insecure": True}, {"ca_file": "gone"},
+])
+def test_tls_context_refuses_an_authority_that_is_none(arguments):
+    with pytest.raises((ValueError, OSError)):
+        apiproxy.tls_context(**arguments)
+
+
+# -- files that rotate -------------------------------------------------------------
+
+
+def test_client_certificates_as_files_and_as_data_which_leaves_no_file(
+    serve, certificate, tmp_path, monkeypatch,
+):
+    server, (key, cert) = mutual(serve, certificate), pem()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temp"))
+    (tmp_path / "temp").mkdir()
+    write(tmp_path / "key.pem", key)
+    write(tmp_path / "cert.pem", cert)
+
+    files = {"client-certificate": "cert.pem", "client-key": "key.pem"}
+    data = {"client-certificate-data": b64(cert), "client-key-data": b64(key)}
+    mixed = {"client-certificate": "cert.pem", "client-key-data": b64(key)}
+
+    for user in (files, data, mixed, {**data, "client-certificate": "gone", "client-key": "gone"}):
+        path = write(tmp_path / "config", config(server.url, user, cluster={
+            "certificate-authority": "cert.pem"}))
+        with apiproxy.Client.from_kubeconfig(path) as client:
+            assert client.request("/version")["subject"] == "apiproxy tests"
+        assert not os.listdir(str(tmp_path / "temp"))
+
+
+def test_files_of_a_kubeconfig_need_no_temporary_file(tmp_path, monkeypatch):
+    key, cert = pem()
+    write(tmp_path / "key.pem", key)
+    write(tmp_path / "cert.pem", cert)
+    monkeypatch.setattr(tempfile, "mkstemp", lambda *_: pytest.fail("the disk was written to"))
+
+    user = {"client-certificate": "cert.pem", "client-key": "key.pem"}
+    values = config(user=user, cluster={"certificate-authority": "cert.pem"})
+    assert endpoint(values, tmp_path / "config").context()
+
+
+@pytest.mark.parametrize("user, said", [
+    ({"client-certificate-data": b64(pem()[1])}, "belong together"),
+    ({"client-key-data": b64(pem()[0])}, "belong together"),
+    ({"client-certificate": "cert.pem"}, "belong together"),
+    ({"client-certificate-data": b64(pem()[1]), "client-key-data": b64("SECRET")}, "client-key"),
+    ({"client-certificate-data": b64(pem()[1]), "client-key-data": b64(LEAF_KEY)}, "client-key"),
+    ({"client-certificate-data": b64(pem()[1]), "client-key-data": "!SECRET"}, "not base64"),
+    ({"client-certificate-data": b64(pem()[1]), "client-key": "gone"}, "client-key: .*gone"),
+])
+def test_half_a_client_certificate_is_refused(user, said):
+    with pytest.raises(ValueError, match=said) as caught:
+        endpoint(config(user=user))
+
+    assert "SECRET" not in str(caught.value)
+
+
+def test_a_certificate_that_rotates_is_used_at_once(serve, certificate, tmp_path):
+    server, (key, cert) = mutual(serve, certificate), pem()
+    user = {"client-certificate": "tls.crt", "client-key": "tls.key"}
+    cluster = {"certificate-authority-data": b64(cert)}
+    write(tmp_path / "tls.crt", cert)
+    write(tmp_path / "tls.key", key)
+
+    path = write(tmp_path / "config", config(server.url, user, cluster=cluster))
+    with apiproxy.Client.from_kubeconfig(path) as client:
+        before = client.endpoints["here"].context()
+        assert client.request("/version")["subject"] == "apiproxy tests"
+
+        write(tmp_path / "tls.crt", cert)
+        os.utime(str(tmp_path / "tls.key"), (1, 1))
+        assert client.endpoints["here"].context() is before  # other stamps, the same contents
+
+        write(tmp_path / "tls.crt", LEAF)  # half written: its key is not there yet
+        assert client.endpoints["here"].context() is before
+        assert client.request("/version")["subject"] == "apiproxy tests"
+        os.unlink(str(tmp_path / "tls.key"))
+        assert client.request("/version")["subject"] == "apiproxy tests"
+
+        write(tmp_path / "tls.key", LEAF_KEY)
+        assert client.request("/version")["subject"] == "leaf"  # on a connection of its own
+        assert client.endpoints["here"].context() is not before
+        assert server.count == 2
+
+
+def test_a_file_written_twice_within_a_tick_of_the_clock_is_read_again(tmp_path):
+    path = tmp_path / "ca.crt"
+    files = apiproxy.TlsFiles(write(path, LEAF + "\n" * (len(MIDDLE) - len(LEAF))))
+    before, info = files(), os.stat(str(path))
+
+    write(path, MIDDLE)
+    os.utime(str(path), ns=(info.st_atime_ns, info.st_mtime_ns))
+    assert os.stat(str(path)).st_size == info.st_size
+    assert files() is not before
+
+
+def test_an_authority_that_rotates_is_trusted_at_once(serve, tmp_path, monkeypatch):
+    server = serve(echo_headers, tls=True)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(server.port))
+    write(tmp_path / "token", "SECRET")
+    write(tmp_path / "ca.crt", MIDDLE)
+
+    with apiproxy.Client.in_cluster(str(tmp_path)) as client:
+        with pytest.raises(apiproxy.ApiError, match="certificate"):
+            client.request("/version")
+
+        write(tmp_path / "ca.crt", pem()[1])
+        assert client.request("/version")["authorization"] == "Bearer SECRET"
+
+
+def test_a_client_certificate_is_shown_only_for_its_own_cluster(serve, certificate, tmp_path):
+    server, (key, cert) = mutual(serve, certificate), pem()
+    mine = apiproxy.TlsFiles(cert.encode(), cert.encode(), key.encode())
+
+    with apiproxy.Client("", ssl_context=apiproxy.tls_context(ca_data=cert.encode())) as client:
+        client.add_endpoint("mine", apiproxy.Endpoint(server.url, ssl_context=mine))
+        client.add_endpoint("yours", apiproxy.Endpoint(server.url, token="SECRET"))
+
+        for _ in range(3):  # kept connections too
+            answer = client.request("/x", {"cluster": "mine"})
+            assert answer == {"subject": "apiproxy tests", "authorization": None}
+            answer = client.request("/x", {"cluster": "yours"})
+            assert answer == {"subject": None, "authorization": "Bearer SECRET"}
+
+    assert server.count == 2
+
+
+# -- tokens in files ---------------------------------------------------------------
+
+
+def test_a_token_file_is_read_again_as_it_rotates(serve, tmp_path):
+    server = serve(echo_headers)
+    write(tmp_path / "token", " SECRET-1\r\n")
+    path = write(tmp_path / "config", config(server.url, {"tokenFile": "token"}))
+
+    with apiproxy.Client.from_kubeconfig(path) as client:
+        assert client.request("/version")["authorization"] == "Bearer SECRET-1"
+        write(tmp_path / "token", "SECRET-2\n")
+        assert client.request("/version")["authorization"] == "Bearer SECRET-2"
+        assert client.request("/version")["authorization"] == "Bearer SECRET-2"
+
+        for text in ("", " \n", b"SECRET\xff"):
+            write(tmp_path / "token", text)
+            with pytest.raises(apiproxy.ApiError, match="token"):
+                client.request("/version")
+
+        os.unlink(str(tmp_path / "token"))
+        with pytest.raises(apiproxy.ApiError, match=re.escape(str(tmp_path / "token"))):
+            client.request("/version")
+
+    assert len(server.requests) == 3  # none was sent without its token
+
+
+# -- exec plugins ------------------------------------------------------------------
+
+PLUGIN = """\
+import json, os, sys, time
+runs = os.environ["RUNS"]
+open(runs, "a").write("x")
+info = json.loads(os.environ["KUBERNETES_EXEC_INFO"])
+status = {"token": "SECRET-%s-%d" % (sys.argv[1], os.path.getsize(runs))}
+if len(sys.argv) > 2:
+    end = time.gmtime(time.time() + int(sys.argv[2]))
+    status["expirationTimestamp"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", end)
+answer = {"apiVersion": info["apiVersion"], "kind": "ExecCredential", "status": status}
+print(json.dumps(answer))
+"""
+
+V1 = "client.authentication.k8s.io/v1"
+
+
+def python(code, *args, **spec):
+    """A user whose plugin is a Python program."""
+    command = {"command": sys.executable, "args": ["-I", "-S", "-c", code, *args]}
+    return {"exec": {"apiVersion": V1, "interactiveMode": "Never", **command, **spec}}
+
+
+def says(status, **spec):
+    """A user whose plugin gives this status."""
+    answer = json.dumps({"apiVersion": V1, "kind": "ExecCredential", "status": status})
+    return python("import sys; print(sys.argv[1])", answer, **spec)
+
+
+def plugin(tmp_path, *args, version=V1):
+    env = [{"name": "RUNS", "value": str(tmp_path / "runs")}]
+    return python(PLUGIN, *args, env=env, apiVersion=version)
+
+
+def run(user, cluster=None, seconds=20.0):
+    """What a user's plugin gives."""
+    return endpoint(config(user=user, cluster=cluster)).token(apiproxy.Scope(seconds))
+
+
+@pytest.mark.parametrize("version", [V1, V1 + "beta1"])
+def test_an_exec_plugin_runs_once_for_all_threads_and_again_after_a_401(serve, tmp_path, version):
+    server = serve(echo_headers)
+    user = plugin(tmp_path, "a", "3600", version=version)
+    path = write(tmp_path / "config", config(server.url, user))
+
+    with apiproxy.Client.from_kubeconfig(path) as client:
+        threads = [threading.Thread(target=client.request, args=("/x",)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+        sent = {request.headers["authorization"] for request in server.requests}
+        assert sent == {"Bearer SECRET-a-1"}
+
+        server.script = lambda request, conn: conn.reply(401, {})
+        with pytest.raises(apiproxy.ApiError):
+            client.request("/x")
+
+        server.script = echo_headers
+        assert client.request("/x")["authorization"] == "Bearer SECRET-a-2"
+
+
+def test_a_login_may_be_silent_for_longer_than_an_answer(tmp_path):
+    token = endpoint(config(user=plugin(tmp_path, "a"))).token
+    assert token(apiproxy.Scope(20, idle=0.001)) == "SECRET-a-1"
+
+
+def test_only_the_credential_that_was_refused_is_forgotten(tmp_path):
+    token = endpoint(config(user=plugin(tmp_path, "a"))).token
+    scope = apiproxy.Scope(20)
+
+    assert token(scope) == "SECRET-a-1"
+    token.forget("SECRET-a-0")  # of a request that began before the last renewal
+    assert token(scope) == "SECRET-a-1"
+    token.forget("SECRET-a-1")
+    assert token(scope) == "SECRET-a-2"
+    token.forget()
+    assert token(scope) == "SECRET-a-3"
+
+
+def test_a_credential_that_is_forgotten_as_it_is_given_is_still_one(tmp_path, monkeypatch):
+    """`forget` comes from the thread of another request, at any moment."""
+    token = endpoint(config(user=plugin(tmp_path, "a"))).token
+    assert token(apiproxy.Scope(20)) == "SECRET-a-1"
+
+    monkeypatch.setattr(apiproxy.time, "time", lambda: token.forget() or 0.0)
+    assert token(apiproxy.Scope(20)) == "SECRET-a-1"
+    assert token(apiproxy.Scope(20)) == "SECRET-a-2"
+
+
+def test_an_exec_plugins_credential_that_ends_is_fetched_again(tmp_path):
+    token = endpoint(config(user=plugin(tmp_path, "b", "5"))).token
+    assert [token(apiproxy.Scope(20))[-1] for _ in "123"] == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("text, seconds", [
+    ("1970-01-01T00:00:10Z", 10), ("1970-01-01T00:00:10.9Z", 10),
+    ("1970-01-01T00:00:10.123456789Z", 10), ("1970-01-01T02:00:10+02:00", 10),
+    ("1969-12-31T18:30:10-05:30", 10), ("2100-02-28T23:59:59.5+00:00", 4107542399),
+])
+def test_a_time_has_a_zone_and_perhaps_a_fraction(text, seconds):
+    assert apiproxy.parse_time(text) == seconds
+
+
+@pytest.mark.parametrize("text", [
+    "soon", "1970-01-01", "1970-01-01T00:00:10", "1970-01-01 00:00:10Z", "1970-13-01T00:00:10Z",
+    "1970-01-01T00:00:10+0200", "1970-01-01T00:00:10Z ", "10",
+])
+def test_what_is_no_time_ends_nothing(text):
+    with pytest.raises(apiproxy.ApiError, match="plugin"):
+        run(says({"token": "SECRET", "expirationTimestamp": text}))
+
+
+def test_an_exec_plugin_may_give_a_client_certificate_and_then_another(
+    serve, certificate, tmp_path,
+):
+    server, (key, cert) = mutual(serve, certificate), pem()
+    user = python("import sys; print(open(sys.argv[1]).read())", str(tmp_path / "answer"))
+    cluster = {"certificate-authority-data": b64(cert)}
+    path = write(tmp_path / "config", config(server.url, user, cluster=cluster))
+
+    def give(**status):
+        write(tmp_path / "answer", {"status": status})
+
+    with apiproxy.Client.from_kubeconfig(path) as client:
+        give(clientCertificateData=cert, clientKeyData=key)
+        answer = {"subject": "apiproxy tests", "authorization": None}
+        assert client.request("/version") == answer
+        before = client.endpoints["here"].context()
+        client.endpoints["here"].token.forget()
+        assert client.request("/version") == answer
+        assert client.endpoints["here"].context() is before
+
+        give(clientCertificateData=LEAF, clientKeyData=LEAF_KEY, token="SECRET")
+        client.endpoints["here"].token.forget()
+        answer = {"subject": "leaf", "authorization": "Bearer SECRET"}
+        assert client.request("/version") == answer
+
+        give(clientCertificateData=LEAF, clientKeyData=key, token="SECRET")
+        client.endpoints["here"].token.forget()
+        with pytest.raises(apiproxy.ApiError, match="client-certificate"):
+            client.request("/version")
+
+    assert server.count == 2
+
+
+@pytest.mark.parametrize("status", [
+    {}, None, [], "SECRET", {"token": ""}, {"token": None}, {"token": 5}, {"token": ["SECRET"]},
+    {"clientKeyData": "SECRET"}, {"token": "SECRET", "clientKeyData": "SECRET"},
+    {"clientCertificateData": LEAF}, {"token": "SECRET", "clientCertificateData": LEAF},
+    {"clientCertificateData": LEAF, "clientKeyData": 5},
+    {"clientCertificateData": LEAF, "clientKeyData": "SECRET"},
+    {"token": "SECRET", "expirationTimestamp": 5},
+])
+def test_half_a_credential_is_an_error_and_no_request(serve, status):
+    server = serve(echo_headers)
+
+    with apiproxy.Client("", cluster="here") as client:
+        client.add_endpoint("here", endpoint(config(server.url, says(status))))
+        with pytest.raises(apiproxy.ApiError, match="exec plugin") as caught:
+            client.request("/version")
+
+    assert "SECRET" not in str(caught.value) and not server.requests
+
+
+@pytest.mark.parametrize("answer", [
+    "", "SECRET", "[]", "5", '{"status": {"token": "SECRET"}, "kind": "Other"}',
+    '{"status": {"token": "SECRET"}, "apiVersion": "client.authentication.k8s.io/v1beta1"}',
+])
+def test_an_answer_of_another_kind_or_version_is_refused(answer):
+    with pytest.raises(apiproxy.ApiError, match="answer") as caught:
+        run(python("import sys; print(sys.argv[1])", answer))
+
+    assert "SECRET" not in str(caught.value)
+
+
+def test_a_program_that_is_missing_says_how_to_get_it():
+    user = says({}, command="no-such-program-here", installHint="get it\n  \x1b[31mthere")
+
+    with pytest.raises(apiproxy.ApiError, match=r"no-such-program-here .*get it \[31mthere$"):
+        run(user)
+
+
+def test_what_a_plugin_says_on_stderr_is_seen_and_its_end_is_in_the_error(capfd, monkeypatch):
+    write_out = os.write
+    monkeypatch.setattr(  # a slow terminal
+        os, "write", lambda *args: time.sleep(0.05) or write_out(*args))
+    code = "import sys; sys.stderr.write('a' * 5000 + 'please\\n\\x1b[1mlog in\\n'); sys.exit(7)"
+
+    with pytest.raises(apiproxy.ApiError, match=r"exit code 7. aaa.*please \[1mlog in$") as caught:
+        run(python(code))
+
+    assert len(str(caught.value)) < 500
+    assert capfd.readouterr().err.endswith("aplease\n\x1b[1mlog in\n")
+
+    code = "import sys; sys.stderr.write('a hint\\n'); print(sys.argv[1])"
+    assert run(python(code, '{"status": {"token": "SECRET"}}')) == "SECRET"
+    eventually(lambda: "a hint\n" in capfd.readouterr().err)
+
+
+def test_what_a_plugin_says_is_seen_while_it_runs(capfd):
+    code = "import os, time; os.write(2, b'open this page'); time.sleep(99)"
+    scope = apiproxy.Scope()
+    failed = []
+
+    def login():
+        with pytest.raises(ConnectionAbortedError):
+            endpoint(config(user=python(code))).token(scope)
+        failed.append(True)
+
+    thread = threading.Thread(target=login)
+    thread.start()
+    eventually(lambda: "open this page" in capfd.readouterr().err)
+    scope.cancel()
+    thread.join(5)
+    assert failed
+
+
+@pytest.mark.parametrize("spec, env", [
+    ({"args": ["a b", "$HOME"]}, None), ({"args": None}, None),
+    ({"env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]}, "2"),
+    ({"env": [{"name": "A"}]}, ""), ({"env": None}, None),
+])
+def test_a_plugin_gets_its_arguments_and_environment(tmp_path, spec, env, monkeypatch):
+    monkeypatch.delenv("A", raising=False)
+    program = "#!%s\n%s" % (sys.executable, (
+        "import json, os, sys\n"
+        "token = json.dumps([sys.argv[1:], os.environ.get('A'), 'PATH' in os.environ])\n"
+        "print(json.dumps({'status': {'token': token}}))\n"))
+    write(tmp_path / "program", program, 0o700)
+
+    user = {"exec": {"apiVersion": V1, "command": str(tmp_path / "program"), **spec}}
+    assert json.loads(run(user)) == [spec.get("args") or [], env, True]
+
+
+def test_a_command_with_a_slash_is_relative_to_its_files_folder(tmp_path, monkeypatch):
+    (tmp_path / "bin").mkdir()
+    program = "#!/bin/sh\necho '{\"status\": {\"token\": \"SECRET\"}}'\n"
+    write(tmp_path / "bin" / "my-login", program, 0o700)
+    write(tmp_path / "my-login", program, 0o700)
+
+    def token(command):
+        user = {"exec": {"apiVersion": V1, "command": command}}
+        return endpoint(config(user=user), tmp_path / "config").token(apiproxy.Scope(20))
+
+    assert token("bin/my-login") == token("./my-login") == "SECRET"
+    with pytest.raises(apiproxy.ApiError, match="no such program"):
+        token("my-login")  # a bare name is looked for in PATH alone
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert token("my-login") == "SECRET"
+
+
+TOLD = (
+    "import json, os; info = os.environ['KUBERNETES_EXEC_INFO'];"
+    "print(json.dumps({'status': {'token': info}}))"
+)
+
+
+def test_a_plugin_is_told_of_its_cluster_where_it_wants_that(tmp_path):
+    extensions = [
+        {"name": "other", "extension": {"SECRET": 1}},
+        {"name": "client.authentication.k8s.io/exec", "extension": {"audience": ["a", 1, None]}},
+    ]
+    cluster = {
+        "certificate-authority": write(tmp_path / "ca", MIDDLE),
+        "tls-server-name": "name",
+        "disable-compression": True,
+        "proxy-url": "http://p:1",
+        "extensions": extensions,
+    }
+
+    told = json.loads(run(python(TOLD), cluster))
+    assert told == {"kind": "ExecCredential", "apiVersion": V1, "spec": {"interactive": False}}
+
+    told = json.loads(run(python(TOLD, provideClusterInfo=True), cluster))
+    assert told["spec"] == {"interactive": False, "cluster": {
+        "server": "https://127.0.0.1:1",
+        "certificate-authority-data": b64(MIDDLE),
+        "tls-server-name": "name",
+        "disable-compression": True,
+        "proxy-url": "http://p:1",
+        "config": {"audience": ["a", 1, None]},
+    }}
+
+    insecure = {"insecure-skip-tls-verify": True}
+    told = json.loads(run(python(TOLD, provideClusterInfo=True), insecure))
+    assert told["spec"]["cluster"] == {"server": "https://127.0.0.1:1", **insecure}
+
+
+@pytest.mark.parametrize("mode, terminal, interactive", [
+    ("Never", True, False), ("Never", False, False), ("IfAvailable", True, True),
+    ("IfAvailable", False, False), ("Always", True, True), ("Always", False, None),
+    (None, True, True), (None, False, False),
+])
+def test_a_plugin_is_interactive_as_it_wants_and_as_there_is_a_terminal(
+    monkeypatch, mode, terminal, interactive,
+):
+    monkeypatch.setattr(os, "isatty", lambda descriptor: terminal and descriptor == 0)
+    popen, inputs = subprocess.Popen, []
+
+    def spy(*args, **kwargs):
+        inputs.append(kwargs["stdin"])
+        return popen(*args, **{**kwargs, "stdin": subprocess.DEVNULL})
+
+    monkeypatch.setattr(subprocess, "Popen", spy)
+    user = python(TOLD, interactiveMode=mode)
+
+    if interactive is None:
+        with pytest.raises(apiproxy.ApiError, match="terminal"):
+            run(user)
+        assert not inputs
+    else:
+        assert json.loads(run(user))["spec"] == {"interactive": interactive}
+        assert inputs == [None if interactive else subprocess.DEVNULL]
+
+
+def hanging(tmp_path):
+    """A user whose plugin waits for a child that hangs; the child writes its id to a file."""
+    child = "import os, time; open(%r, 'w').write(str(os.getpid())); time.sleep(99)"
+    child %= str(tmp_path / "pid")
+    return python("import subprocess, sys; subprocess.run([sys.executable, '-c', %r])" % child)
+
+
+def gone(tmp_path):
+    """Whether the child of a hanging plugin has ended."""
+    try:
+        with open("/proc/%s/stat" % (tmp_path / "pid").read_text()) as file:
+            return file.read().split()[2] == "Z"  # nobody has asked how it ended
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_plugin_that_hangs_is_killed_with_its_children(tmp_path):
+    token = endpoint(config(user=hanging(tmp_path))).token
+    pid = tmp_path / "pid"
+
+    scope = apiproxy.Scope()
+    threading.Thread(target=lambda: (
+        eventually(lambda: pid.exists() and pid.read_text()), scope.cancel())).start()
+    with pytest.raises(ConnectionAbortedError):
+        token(scope)
+    eventually(lambda: gone(tmp_path))
+
+    with pytest.raises(TimeoutError):
+        token(apiproxy.Scope(1.0))
+    eventually(lambda: gone(tmp_path))
+
+    with pytest.raises(ConnectionAbortedError):
+        token(scope)  # cancelled before it began
+
+
+def test_who_waits_for_a_plugin_waits_in_a_scope_of_its_own(tmp_path):
+    runs = tmp_path / "runs"
+    code = "import sys, time; open(sys.argv[1], 'w').close(); time.sleep(99)"
+    token = endpoint(config(user=python(code, str(runs)))).token
+    first, failed = apiproxy.Scope(), []
+
+    def wait():
+        with pytest.raises(ConnectionAbortedError):
+            token(first)
+        failed.append(True)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    eventually(runs.exists)
+    began = time.monotonic()
+    with pytest.raises(TimeoutError):
+        token(apiproxy.Scope(0.2))
+
+    second = apiproxy.Scope()
+    threading.Timer(0.1, second.cancel).start()
+    with pytest.raises(ConnectionAbortedError):
+        token(second)
+
+    assert time.monotonic() - began < 5 and not failed
+    first.cancel()
+    thread.join(5)
+    assert failed
+
+
+@pytest.mark.parametrize("spec, field", [
+    ({"apiVersion": None}, "apiVersion"), ({"apiVersion": V1 + "alpha1"}, "apiVersion"),
+    ({"command": None}, "command is missing"), ({"command": 5}, "command is not a string"),
+    ({"interactiveMode": "Sometimes"}, "interactiveMode"), ({"interactiveMode": 5}, "interactiveM"),
+    ({"args": "x"}, "args is not a list"), ({"args": [5]}, "args is not a list of strings"),
+    ({"env": {"A": "1"}}, "env is not a list"), ({"env": ["A=1"]}, "env is not a mapping"),
+    ({"env": [{"value": "1"}]}, "env: name"), ({"env": [{"name": "A", "value": 5}]}, "env: value"),
+    ({"provideClusterInfo": "yes"}, "provideClusterInfo"), ({"installHint": 5}, "installHint"),
+])
+def test_a_plugin_that_cant_be_run_is_refused_with_its_context(spec, field):
+    with pytest.raises(ValueError, match="config: context here: .*user here: exec.*" + field):
+        endpoint(config(user=says({}, **spec)))
+
+
+# -- who we are --------------------------------------------------------------------
+
+
+def identity(user, cluster=None):
+    """(token, basic) of a user, the token being True for a plugin's."""
+    direct = endpoint(config(user=user, cluster=cluster))
+    token = True if isinstance(direct.token, apiproxy.ExecPlugin) else direct.token
+    return token() if callable(token) else token, direct.basic
+
+
+@pytest.mark.parametrize("user, expected", [
+    ({}, (None, "")), ({"token": "t"}, ("t", "")), ({"token": None}, (None, "")),
+    ({"tokenFile": "FILE"}, ("in-file", "")), ({"token": "", "tokenFile": "FILE"}, ("in-file", "")),
+    ({"token": "t", "tokenFile": "FILE"}, ("t", "")),
+    ({"token": "t", "tokenFile": "gone"}, ("t", "")),
+    ({"username": "me", "password": "a:b"}, (None, "me:a:b")), ({"username": "me"}, (None, "me:")),
+    ({**says({})}, (True, "")), ({**says({}), "token": "t"}, ("t", "")),
+    ({**says({}), "tokenFile": "FILE"}, ("in-file", "")),
+    ({**says({}), "username": "me"}, (None, "me:")),
+    ({**says({}), "client-certificate-data": b64(LEAF), "client-key-data": b64(LEAF_KEY)},
+     (None, "")),
+    ({"exec": None, "auth-provider": None, "token": "t"}, ("t", "")),
+])
+def test_who_we_are_is_what_client_go_would_say(tmp_path, user, expected):
+    user = {key: write(tmp_path / "token", "in-file\n") if value == "FILE" else value
+            for key, value in user.items()}
+    assert identity(user) == expected
+
+
+@pytest.mark.parametrize("user, said", [
+    ({"token": "SECRET", "username": "me"}, "username and a token exclude"),
+    ({"tokenFile": os.devnull, "username": "me"}, "username and a token exclude"),
+    ({"password": "SECRET"}, "username is missing"), ({"tokenFile": "gone"}, "tokenFile: .*gone"),
+    ({"tokenFile": os.devnull}, "tokenFile: .*is empty"), ({"tokenFile": "."}, "tokenFile: "),
+    ({"token": "SECRET\n"}, "token has a character"), ({"token": "SECRET x"}, "token has a char"),
+    ({"token": "SECRETé"}, "token has a character"), ({"token": 5}, "token is not a string"),
+    ({"auth-provider": {"name": "oidc"}}, "auth-provider is not supported"),
+    ({"auth-provider": {}, "token": "SECRET"}, "auth-provider is not supported"),
+    ({"exec": {}}, "exec: apiVersion"), ({"exec": []}, "exec is not a mapping"),
+])
+def test_a_user_that_cant_be_had_is_refused(user, said):
+    with pytest.raises(ValueError, match="config: context here: .*user here.*" + said) as caught:
+        endpoint(config(user=user))
+
+    assert "SECRET" not in str(caught.value)
+
+
+ALL = {
+    "as": "Jané",
+    "as-uid": "7",
+    "as-groups": ["a,b", "system:masters"],
+    "as-user-extra": {"example.com/Team": ["x y", "%41"], "é%": ["1"], "none": []},
+}
+
+
+def test_impersonation_goes_out_as_client_go_sends_it():
+    """Keys are percent-encoded, values go as UTF-8: the API server decodes no value."""
+    headers = endpoint(config(user={"token": "t", **ALL})).impersonate
+
+    assert [(name, value.encode("latin-1").decode()) for name, value in headers] == [
+        ("Impersonate-User", "Jané"),
+        ("Impersonate-Uid", "7"),
+        ("Impersonate-Group", "a,b"),
+        ("Impersonate-Group", "system:masters"),
+        ("Impersonate-Extra-example.com%2FTeam", "x y"),
+        ("Impersonate-Extra-example.com%2FTeam", "%41"),
+        ("Impersonate-Extra-%C3%A9%25", "1"),
+    ]
+    assert not endpoint(config(user={"token": "t", "as": "", "as-groups": []})).impersonate
+
+
+def test_impersonation_goes_with_every_request_and_handshake(serve, new_client):
+    seen = []
+
+    def script(request, conn):
+        lines = [line for line in request.lines if line.lower().startswith("impersonate")]
+        seen.append((request.is_watch, lines))
+        if request.is_watch:
+            conn.upgrade(request)
+            conn.wait_end()
+            return False
+        conn.reply(200, {"kind": "PodList", "items": [], "metadata": {"resourceVersion": "1"}})
+
+    server = serve(script)
+    one = new_client("", cluster="here")
+    one.add_endpoint("here", endpoint(config(server.url, {"as": "bob", "as-groups": ["x", "y"]})))
+    cancel = one.stream_results("/api/v1/pods", lambda items: None, lambda *error: None)
+    eventually(lambda: {is_watch for is_watch, _ in seen} == {True, False})
+    cancel()
+
+    lines = ["Impersonate-User: bob", "Impersonate-Group: x", "Impersonate-Group: y"]
+    assert all(sent == lines for _, sent in seen)
+
+
+@pytest.mark.parametrize("user, said", [
+    ({"as-groups": ["a"]}, "as is missing"), ({"as-uid": "1"}, "as is missing"),
+    ({"as-user-extra": {"a": ["1"]}}, "as is missing"), ({"as": "a\r\nX: y"}, "not allowed"),
+    ({"as": "a", "as-groups": ["\n"]}, "not allowed"), ({"as": 5}, "as is not a string"),
+    ({"as": "a", "as-user-extra": {"k": ["\0"]}}, "not allowed"),
+    ({"as": "a", "as-groups": "g"}, "as-groups is not a list"),
+    ({"as": "a", "as-groups": [5]}, "as-groups is not a list of strings"),
+    ({"as": "a", "as-user-extra": ["g"]}, "as-user-extra is not a mapping"),
+    ({"as": "a", "as-user-extra": {"k": "v"}}, "as-user-extra: k is not a list"),
+])
+def test_impersonation_that_cant_be_sent_is_refused(user, said):
+    with pytest.raises(ValueError, match="context here: .*" + said):
+        endpoint(config(user={"token": "t", **user}))
+
+
+# -- where it is -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("server, secure, expected", [
+    ("https://h", False, "https://h"), ("http://h", True, "http://h"),
+    ("h", False, "http://h"), ("h", True, "https://h"), ("h:6443", True, "https://h:6443"),
+    ("10.0.0.1:6443", False, "http://10.0.0.1:6443"), ("[::1]:1", True, "https://[::1]:1"),
+    ("localhost:8080/", False, "http://localhost:8080/"), ("HTTPS://h", False, "https://h"),
+    ("https://h/k8s/clusters/c-1", False, "https://h/k8s/clusters/c-1"),
+    ("https://h/a?x=1#y", False, "https://h/a"), ("https://h#y", False, "https://h"),
+])
+def test_a_server_without_a_scheme_is_https_where_there_are_tls_settings(server, secure, expected):
+    cluster = {"insecure-skip-tls-verify": True} if secure else {}
+    assert endpoint(config(server, cluster=cluster)).server == expected
+
+
+@pytest.mark.parametrize("server", [
+    "", None, "h:1/path", "::1", "https:/h", "//h", " https://h", "https://h ", "ftp://h",
+    "https://u:SECRET@h", "https://h:99999", 5, ["https://h"],
+])
+def test_a_server_that_is_no_address_is_refused(server):
+    with pytest.raises(ValueError, match="config: context here: .*server") as caught:
+        endpoint(config(server))
+
+    assert "SECRET" not in str(caught.value)
+
+
+def test_a_clusters_proxy_is_its_own(serve, tmp_path):
+    proxy = serve(lambda request, conn: conn.reply(200, {"asked": request.path}))
+    values = config("http://api.example", cluster={"proxy-url": proxy.url})
+
+    with apiproxy.Client.from_kubeconfig(write(tmp_path / "config", values)) as client:
+        assert client.request("/version") == {"asked": "http://api.example/version"}
+
+    assert endpoint(config(cluster={"proxy-url": ""})).proxy is None
+
+
+@pytest.mark.parametrize("proxy, said", [
+    ("socks5://u:SECRET@p:1", "socks5"), ("https://p:1", "https"), ("ftp://p", "ftp"),
+    ("p:3128", "proxy-url"), ("http://", "proxy-url"), ("http://p:x", "proxy-url"),
+    (5, "proxy-url"),
+])
+def test_a_proxy_of_another_kind_is_refused_by_name(proxy, said):
+    with pytest.raises(ValueError, match="config: context here: .*" + said) as caught:
+        endpoint(config(cluster={"proxy-url": proxy}))
+
+    assert "SECRET" not in str(caught.value)
+
+
+def test_a_cluster_may_want_no_compression(serve, tmp_path):
+    server = serve(lambda request, conn: conn.reply(200, {}))
+
+    for value, coding in ((True, "identity"), (False, "gzip"), (None, "gzip")):
+        values = config(server.url, cluster={"disable-compression": value})
+        with apiproxy.Client.from_kubeconfig(write(tmp_path / "config", values)) as client:
+            client.request("/version")
+        assert server.requests[-1].headers["accept-encoding"] == coding
+
+
+# -- what kubeconfigs say ----------------------------------------------------------
+
+
+def test_every_context_is_a_cluster_and_the_current_one_is_current(serve, tmp_path, monkeypatch):
+    first, second = serve(echo_headers), serve(echo_headers)
+    arn = "arn:aws:eks:eu/one"
+    one = config(first.url + "/k8s/c-1", {"token": "SECRET-1"}, arn, namespace="shop")
+    two = config(second.url, {"username": "me", "password": "SECRET-2"}, "two")
+    two["current-context"] = ""
+    two["contexts"] += [
+        {"name": "broken", "context": {"cluster": "nowhere"}},
+        {"name": arn, "context": {"cluster": "two", "user": "two"}},
+    ]
+    monkeypatch.setenv("KUBECONFIG", os.pathsep.join([
+        "", str(tmp_path / "missing"), os.devnull, write(tmp_path / "empty", ""),
+        write(tmp_path / "a", two), write(tmp_path / "b", one)]))
+
+    # The first file to name a thing wins: kubectl's rule.
+    with apiproxy.Client.from_kubeconfig() as client:
+        assert client.cluster == arn and sorted(client.endpoints) == [arn, "two"]
+        authorization = client.request("/version")["authorization"]
+        assert authorization == "Basic " + b64("me:SECRET-2")
+
+    with apiproxy.Client.from_kubeconfig(str(tmp_path / "b")) as client:
+        answer = client.request("/version")
+        assert answer == {"path": "/k8s/c-1/version", "authorization": "Bearer SECRET-1"}
+        assert client.endpoints[client.cluster].namespace == "shop"
+        with pytest.raises(ValueError, match="Headlamp"):
+            client.delete_plugin("x")
+
+    assert apiproxy.Client.from_kubeconfig(str(tmp_path / "a"), "two").cluster == "two"
+    for context in ("broken", "nope"):
+        with pytest.raises(ValueError, match=context) as caught:
+            apiproxy.Client.from_kubeconfig(str(tmp_path / "a"), context)
+        assert str(tmp_path / "a") in str(caught.value)
+
+
+def test_paths_are_relative_to_the_folder_of_the_file_that_has_them(tmp_path, monkeypatch):
+    values = config(user={"tokenFile": "token"})
+    monkeypatch.setenv("KUBECONFIG", os.pathsep.join(str(tmp_path / name / "c") for name in "ab"))
+
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / "token", "in-" + name)
+    write(tmp_path / "a" / "c", {**values, "users": []})
+    write(tmp_path / "b" / "c", {"users": values["users"]})
+
+    assert apiproxy.read_kubeconfig().endpoints("here")["here"].token() == "in-b"
+
+    monkeypatch.chdir(tmp_path / "a")
+    write(tmp_path / "a" / "c", values)
+    assert apiproxy.read_kubeconfig("c").endpoints("here")["here"].token() == "in-a"
+
+
+def test_a_path_may_be_any_kind_of_path(tmp_path, monkeypatch):
+    (tmp_path / ".kube").mkdir()
+    odd = tmp_path / ("a" + os.pathsep + "b c")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.setenv("KUBECONFIG", "")
+    write(tmp_path / ".kube" / "config", config())
+    write(odd, config(name="odd"))
+
+    usual = tmp_path / ".kube" / "config"
+    for path in (None, "~/.kube/config", str(usual), usual):
+        assert apiproxy.read_kubeconfig(path).current == "here"
+    assert apiproxy.read_kubeconfig(odd).current == "odd"  # one file, whatever its name
+
+    monkeypatch.setenv("KUBECONFIG", "~/.kube/config")
+    assert apiproxy.read_kubeconfig().current == "here"
+
+
+def test_a_kubeconfig_that_cant_be_read_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+
+    for path in (tmp_path, tmp_path / "missing", str(tmp_path / "missing"), None, "~/x"):
+        with pytest.raises(ValueError, match=re.escape(str(tmp_path)) + "|~"):
+            apiproxy.Client.from_kubeconfig(path)
+
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "x") + os.pathsep + str(tmp_path / "y"))
+    with pytest.raises(ValueError, match="no kubeconfig at"):
+        apiproxy.Client.from_kubeconfig()
+
+    monkeypatch.setenv("KUBECONFIG", write(tmp_path / "a", config()) + os.pathsep + str(tmp_path))
+    with pytest.raises(ValueError, match="directory"):
+        apiproxy.Client.from_kubeconfig()
+
+    if hasattr(os, "geteuid") and os.geteuid():
+        with pytest.raises(ValueError, match="ermission"):
+            apiproxy.Client.from_kubeconfig(write(tmp_path / "b", config(), 0))
+
+
+@pytest.mark.parametrize("text", [
+    "[]", '"x"', "5", '{"users": {"a": 1}}', '{"contexts": 5}', '{"clusters": "x"}',
+    '{"kind": "Pod"}', '{"apiVersion": "v2"}', '{"current-context": 5}', '{"kind": 5}',
+    '{"a": ', "a: [", b"\xff\xfe", b"a: \x00", "{" * 5000,
+])
+def test_a_file_that_is_no_kubeconfig_is_refused(tmp_path, text):
+    path = write(tmp_path / "config", text)
+    with pytest.raises(ValueError, match=re.escape(path)):
+        apiproxy.Client.from_kubeconfig(path)
+
+
+@pytest.mark.parametrize("text", ["", "\n", "# nothing\n", "{}", "null", "---\n", "clusters:\n"])
+def test_an_empty_kubeconfig_is_one_without_clusters(tmp_path, text):
+    path = write(tmp_path / "config", text)
+    with apiproxy.Client.from_kubeconfig(path) as client:
+        assert not client.endpoints and client.cluster == ""
+        with pytest.raises(ValueError):
+            client.request("/version")
+
+    with pytest.raises(ValueError, match="no context x"):
+        apiproxy.Client.from_kubeconfig(path, "x")
+
+
+def test_without_a_current_context_a_call_has_to_name_its_cluster(serve, tmp_path):
+    server = serve(echo_headers)
+    values = {**config(server.url, {"token": "SECRET"}), "current-context": ""}
+
+    with apiproxy.Client.from_kubeconfig(write(tmp_path / "config", values)) as client:
+        assert client.cluster == ""
+        with pytest.raises(ValueError):
+            client.request("/version")
+        answer = client.request("/version", {"cluster": "here"})
+        assert answer["authorization"] == "Bearer SECRET"
+
+
+def test_of_things_with_one_name_the_first_counts():
+    values, other = config(user={"token": "1"}, namespace="first"), config("https://other")
+    other["users"][0]["user"]["token"] = "2"
+    both = {**values, **{section: values[section] + other[section]
+                         for section in ("clusters", "users", "contexts")}}
+
+    direct = endpoint(both)
+    assert (direct.server, direct.token, direct.namespace) == ("https://127.0.0.1:1", "1", "first")
+
+
+TEXT_FORMS = {
+    "JSON": lambda values: json.dumps(values).encode(),
+    "with a BOM": lambda values: b"\xef\xbb\xbf" + json.dumps(values).encode(),
+    "before another document": lambda values: json.dumps(values).encode() + b"\n---\n{}\n",
+    "YAML": lambda values: YAML.encode(),
+    "CRLF": lambda values: YAML.replace("\n", "\r\n").encode(),
+}
+
+YAML = """\
+apiVersion: v1
+kind: Config
+preferences: {}
+current-context: here
+clusters:
+- name: here
+  cluster:
+    server: https://127.0.0.1:1  # nowhere
+users:
+- name: here
+  user:
+    token: "SECRET"
+contexts:
+- {name: here, context: {cluster: here, user: here}}
+"""
+
+
+@pytest.mark.parametrize("form", list(TEXT_FORMS))
+def test_a_kubeconfig_may_be_written_in_several_ways(form):
+    text = TEXT_FORMS[form](config(user={"token": "SECRET"}))
+    direct = endpoint(text)
+    assert (direct.server, direct.token) == ("https://127.0.0.1:1", "SECRET")
+
+
+BROKEN = [
+    ("clusters", {"cluster": {"server": "https://h", "certificate-authority": "x"}}, "authority"),
+    ("clusters", {"cluster": {"server": 5}}, "server"), ("clusters", {"cluster": {}}, "server"),
+    ("clusters", {"cluster": ["x"]}, "cluster"), ("clusters", {"cluster": None}, "server"),
+    ("clusters", {"name": 5}, "cluster"), ("clusters", {"name": None}, "cluster"),
+    ("users", {"user": {"token": 5}}, "token"), ("users", {"user": "x"}, "user"),
+    ("users", {"user": {"tokenFile": "gone"}}, "tokenFile"), ("users", {"name": "other"}, "user"),
+    ("users", {"user": {"auth-provider": {"name": "gcp"}}}, "auth-provider"),
+    ("users", {"user": {"exec": {"apiVersion": "v9"}}}, "apiVersion"),
+    ("contexts", {"context": {"cluster": "nowhere"}}, "cluster"),
+    ("contexts", {"context": 5}, "mapping"),
+    ("contexts", {"context": {"cluster": "bad", "user": "nobody"}}, "user"),
+    ("contexts", {"context": {"cluster": "bad", "namespace": 5}}, "namespace"),
+    ("contexts", {"context": {}}, "cluster"), ("contexts", {"context": {"cluster": 5}}, "cluster"),
+]
+
+
+@pytest.mark.parametrize("section, change, field", BROKEN)
+def test_one_bad_context_never_makes_the_file_unusable(tmp_path, caplog, section, change, field):
+    values, bad = config(user={"token": "SECRET"}), config(name="bad")
+    bad[section][0].update(change)
+    for name in ("clusters", "users", "contexts"):
+        values[name] = ["rubbish", None] + bad[name] + values[name]
+    path = write(tmp_path / "config", values)
+
+    with apiproxy.Client.from_kubeconfig(path) as client:
+        assert list(client.endpoints) == ["here"] and client.cluster == "here"
+
+    left_out = apiproxy.read_kubeconfig(path)
+    assert list(left_out.endpoints("here")) == ["here"]
+    assert field in left_out.left_out["bad"]
+    warnings = [r.message for r in caplog.records if r.levelname == "WARNING"]
+    assert any(message.startswith("left out: " + path) for message in warnings)
+
+    with pytest.raises(ValueError, match=re.escape(path) + ": context bad.*" + field):
+        apiproxy.Client.from_kubeconfig(path, "bad")
+
+
+def replaced(values, odd):
+    """`values` with `odd` in each of its places in turn, and with each key taken away."""
+    if isinstance(values, dict):
+        for key, value in values.items():
+            rest = {name: other for name, other in values.items() if name != key}
+            yield rest
+            yield {**rest, key: odd}
+            for changed in replaced(value, odd):
+                yield {**rest, key: changed}
+    elif isinstance(values, list):
+        for index, value in enumerate(values):
+            yield values[:index] + [odd] + values[index + 1:]
+            for changed in replaced(value, odd):
+                yield values[:index] + [changed] + values[index + 1:]
+
+
+@pytest.mark.parametrize("odd", [None, 5, True, 1.5, "", "x", [], {}, [5], {"a": 5}], ids=repr)
+def test_nothing_that_a_kubeconfig_says_is_more_than_a_value_error(odd):
+    user = {"token": "t", "client-certificate-data": b64(LEAF), "client-key-data": b64(LEAF_KEY)}
+    spec = says({}, env=[{"name": "A", "value": "1"}], provideClusterInfo=True, installHint="h")
+    cluster = {
+        "certificate-authority-data": b64(MIDDLE),
+        "insecure-skip-tls-verify": False,
+        "tls-server-name": "n",
+        "proxy-url": "http://p:1",
+        "disable-compression": True,
+        "extensions": [{"name": "client.authentication.k8s.io/exec", "extension": {"a": 1}}],
+    }
+    values = config(user={**user, **spec, **ALL}, cluster=cluster, namespace="n")
+
+    for changed in replaced(values, odd):
+        try:
+            endpoint(changed)
+        except ValueError:
+            pass
+
+
+# -- as tools write them -----------------------------------------------------------
+
+CA, CERT, KEY = b64(MIDDLE), b64(LEAF), b64(LEAF_KEY)
+
+WRITTEN = {
+    "kind": ("kind-kind", """\
+apiVersion: v1
+clusters:
+- cluster:
+    certificate-authority-data: {CA}
+    server: https://127.0.0.1:35429
+  name: kind-kind
+contexts:
+- context:
+    cluster: kind-kind
+    user: kind-kind
+  name: kind-kind
+current-context: kind-kind
+kind: Config
+preferences: {}
+users:
+- name: kind-kind
+  user:
+    client-certificate-data: {CERT}
+    client-key-data: {KEY}
+"""),
+    "minikube": ("minikube", """\
+apiVersion: v1
+clusters:
+- cluster:
+    certificate-authority: ca.crt
+    extensions:
+    - extension:
+        last-update: Thu, 26 Nov 2026 10:02:53 CET
+        provider: minikube.sigs.k8s.io
+        version: v1.37.0
+      name: cluster_info
+    server: https://192.168.49.2:8443
+  name: minikube
+contexts:
+- context:
+    cluster: minikube
+    extensions:
+    - extension:
+        last-update: Thu, 26 Nov 2026 10:02:53 CET
+        provider: minikube.sigs.k8s.io
+        version: v1.37.0
+      name: context_info
+    namespace: default
+    user: minikube
+  name: minikube
+current-context: minikube
+kind: Config
+preferences: {}
+users:
+- name: minikube
+  user:
+    client-certificate: profiles/minikube/client.crt
+    client-key: profiles/minikube/client.key
+"""),
+    "k3s": ("default", """\
+apiVersion: v1
+clusters:
+- cluster:
+    certificate-authority-data: {CA}
+    server: https://127.0.0.1:6443
+  name: default
+contexts:
+- context:
+    cluster: default
+    user: default
+  name: default
+current-context: default
+kind: Config
+users:
+- name: default
+  user:
+    client-certificate-data: {CERT}
+    client-key-data: {KEY}
+"""),
+    "EKS": ("arn:aws:eks:eu-central-1:111122223333:cluster/shop", """\
+apiVersion: v1
+clusters:
+- cluster:
+    server: https://0123456789ABCDEF.gr7.eu-central-1.eks.amazonaws.com
+    certificate-authority-data: {CA}
+  name: arn:aws:eks:eu-central-1:111122223333:cluster/shop
+contexts:
+- context:
+    cluster: arn:aws:eks:eu-central-1:111122223333:cluster/shop
+    user: arn:aws:eks:eu-central-1:111122223333:cluster/shop
+  name: arn:aws:eks:eu-central-1:111122223333:cluster/shop
+current-context: arn:aws:eks:eu-central-1:111122223333:cluster/shop
+kind: Config
+preferences: {}
+users:
+- name: arn:aws:eks:eu-central-1:111122223333:cluster/shop
+  user:
+    exec:
+      apiVersion: client.authentication.k8s.io/v1beta1
+      args:
+      - --region
+      - eu-central-1
+      - eks
+      - get-token
+      - --cluster-name
+      - shop
+      - --output
+      - json
+      command: aws
+      env:
+      - name: AWS_PROFILE
+        value: shop
+      interactiveMode: IfAvailable
+      provideClusterInfo: false
+"""),
+    "GKE": ("gke_shop-1_europe-west3-a_main", """\
+apiVersion: v1
+clusters:
+- cluster:
+    certificate-authority-data: {CA}
+    server: https://203.0.113.7
+  name: gke_shop-1_europe-west3-a_main
+contexts:
+- context:
+    cluster: gke_shop-1_europe-west3-a_main
+    user: gke_shop-1_europe-west3-a_main
+  name: gke_shop-1_europe-west3-a_main
+current-context: gke_shop-1_europe-west3-a_main
+kind: Config
+preferences: {}
+users:
+- name: gke_shop-1_europe-west3-a_main
+  user:
+    exec:
+      apiVersion: client.authentication.k8s.io/v1beta1
+      args: null
+      command: gke-gcloud-auth-plugin
+      env: null
+      installHint: Install gke-gcloud-auth-plugin for use with kubectl by following
+        https://cloud.google.com/kubernetes-engine/docs/how-to/cluster-access-for-kubectl
+      interactiveMode: IfAvailable
+      provideClusterInfo: true
+"""),
+    "AKS": ("shop-aks", """\
+apiVersion: v1
+clusters:
+- cluster:
+    certificate-authority-data: {CA}
+    server: https://shop-aks-dns-12345678.hcp.westeurope.azmk8s.io:443
+  name: shop-aks
+contexts:
+- context:
+    cluster: shop-aks
+    user: clusterUser_shop_shop-aks
+  name: shop-aks
+current-context: shop-aks
+kind: Config
+preferences: {}
+users:
+- name: clusterUser_shop_shop-aks
+  user:
+    exec:
+      apiVersion: client.authentication.k8s.io/v1beta1
+      args:
+      - get-token
+      - --environment
+      - AzurePublicCloud
+      - --server-id
+      - 6dae42f8-4368-4678-94ff-3960e28e3630
+      - --client-id
+      - 80faf920-1908-4b52-b5ef-a8e7bedfc67a
+      - --tenant-id
+      - 00000000-0000-0000-0000-000000000000
+      - --login
+      - devicecode
+      command: kubelogin
+      env: null
+      installHint: |2
+
+        kubelogin is not installed which is required to connect to AAD enabled cluster.
+
+        To learn more, please go to https://aka.ms/aks/kubelogin
+      provideClusterInfo: false
+"""),
+    "OpenShift": ("shop/api-crc-testing:6443/developer", """\
+apiVersion: v1
+clusters:
+- cluster:
+    insecure-skip-tls-verify: true
+    server: https://api.crc.testing:6443
+  name: api-crc-testing:6443
+contexts:
+- context:
+    cluster: api-crc-testing:6443
+    namespace: shop
+    user: developer/api-crc-testing:6443
+  name: shop/api-crc-testing:6443/developer
+current-context: shop/api-crc-testing:6443/developer
+kind: Config
+preferences: {}
+users:
+- name: developer/api-crc-testing:6443
+  user:
+    token: sha256~SECRET
+"""),
+    "Rancher": ("shop", """\
+apiVersion: v1
+kind: Config
+clusters:
+- name: "shop"
+  cluster:
+    server: "https://rancher.example/k8s/clusters/c-m-abcdefgh"
+    certificate-authority-data: "{CA_LINES}"
+- name: "shop-node-1"
+  cluster:
+    server: "https://192.0.2.10:6443"
+    certificate-authority-data: "{CA_LINES}"
+
+users:
+- name: "shop"
+  user:
+    token: "kubeconfig-user-abcde:SECRET"
+
+
+contexts:
+- name: "shop"
+  context:
+    user: "shop"
+    cluster: "shop"
+- name: "shop-node-1"
+  context:
+    user: "shop"
+    cluster: "shop-node-1"
+
+current-context: "shop"
+"""),
+}
+
+
+def written(tmp_path, text):
+    """A kubeconfig that a tool wrote, with the files that it names."""
+    (tmp_path / "profiles" / "minikube").mkdir(parents=True)
+    write(tmp_path / "ca.crt", MIDDLE)
+    write(tmp_path / "profiles" / "minikube" / "client.crt", LEAF)
+    write(tmp_path / "profiles" / "minikube" / "client.key", LEAF_KEY)
+
+    lines = "\\\n     ".join(CA[at:at + 76] for at in range(0, len(CA), 76))
+    for name, value in (("CA_LINES", lines), ("CA", CA), ("CERT", CERT), ("KEY", KEY)):
+        text = text.replace("{%s}" % name, value)
+    return write(tmp_path / "config", text)
+
+
+@pytest.mark.parametrize("tool", list(WRITTEN))
+def test_kubeconfigs_as_tools_write_them_need_nothing_but_python(tmp_path, tool):
+    current, text = WRITTEN[tool]
+    path = written(tmp_path, text)
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import apiproxy;"
+        "client = apiproxy.Client.from_kubeconfig(sys.argv[2]);"
+        "endpoint = client.endpoints[client.cluster];"
+        "print(client.cluster, len(client.endpoints), endpoint.context() is not None)"
+    )
+
+    output = subprocess.check_output(
+        [sys.executable, "-I", "-S", "-c", code, HERE, path], env={"PATH": "", "HOME": ""},
+        stderr=subprocess.DEVNULL)
+    assert output.decode().split() == [current, "2" if tool == "Rancher" else "1", "True"]
+
+
+# -- inside a cluster --------------------------------------------------------------
+
+
+def test_inside_a_cluster_the_pods_own_files_say_who_we_are(serve, tmp_path, monkeypatch):
+    server = serve(echo_headers, tls=True)
+    write(tmp_path / "token", "SECRET-1\n")
+    write(tmp_path / "namespace", "mine\n")
+    write(tmp_path / "ca.crt", pem()[1])
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(server.port))
+
+    with apiproxy.Client.in_cluster(str(tmp_path), gzip=False) as client:
+        assert (client.cluster, client.gzip) == ("in-cluster", False)
+        assert client.endpoints["in-cluster"].namespace == "mine"
+        assert client.request("/version")["authorization"] == "Bearer SECRET-1"
+
+        write(tmp_path / "token", "SECRET-2\n")
+        assert client.request("/version")["authorization"] == "Bearer SECRET-2"
+
+    os.unlink(str(tmp_path / "namespace"))
+    assert apiproxy.in_cluster_endpoint(str(tmp_path)).namespace == ""
+
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "fd00::1")
+    direct = apiproxy.in_cluster_endpoint(str(tmp_path))
+    assert direct.server == "https://[fd00::1]:%d" % server.port
+
+
+@pytest.mark.parametrize("name, text", [
+    ("token", None), ("token", ""), ("ca.crt", None), ("ca.crt", "nothing"),
+])
+def test_outside_of_a_cluster_that_is_said(tmp_path, monkeypatch, name, text):
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "1")
+    files = {"token": "SECRET", "ca.crt": MIDDLE, name: text}
+    for file, content in files.items():
+        if content is not None:
+            write(tmp_path / file, content)
+
+    with pytest.raises(ValueError, match="not inside a cluster: .*(%s|authority)" % name):
+        apiproxy.Client.in_cluster(str(tmp_path))
+
+    for variable in ("KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"):
+        with monkeypatch.context() as patch:
+            patch.delenv(variable)
+            with pytest.raises(ValueError, match="are not set"):
+                apiproxy.Client.in_cluster(str(tmp_path))
 
 
 def test_what_turns_the_check_off_elsewhere_does_not_here(serve, new_client, monkeypatch):
@@ -3006,317 +4843,6 @@ def test_what_turns_the_check_off_elsewhere_does_not_here(serve, new_client, mon
             assert isinstance(failed(call).__cause__, ssl.SSLCertVerificationError)
 
     assert not server.requests
-
-
-def test_tls_names_and_authorities_are_checked_unless_told_not_to(serve, tmp_path, caplog):
-    server, authority = serve(echo_headers, tls=True), {"certificate-authority-data": b64(pem()[1])}
-    for cluster, works in (
-        (authority, True), ({}, False), ({**authority, "tls-server-name": "localhost"}, True),
-        ({**authority, "tls-server-name": "elsewhere.example"}, False),
-        ({"insecure-skip-tls-verify": True}, True),
-    ):
-        path = write(tmp_path / "config", config(server.url, {"token": "SECRET"}, cluster=cluster))
-        with apiproxy.Client.from_kubeconfig(path) as client:
-            if works:
-                assert client.request("/version")["authorization"] == "Bearer SECRET"
-            else:
-                with pytest.raises(apiproxy.ApiError, match="certificate verify failed"):
-                    client.request("/version")
-
-    warnings = [record for record in caplog.records if "not checked" in record.message]
-    assert [record.levelname for record in warnings] == ["WARNING"]
-
-
-def mutual(serve, certificate):
-    """A server that wants a client certificate, and says whose it got."""
-    def script(request, conn):
-        subject = dict(pair[0] for pair in conn.sock.getpeercert().get("subject", ()))
-        conn.reply(200,
-            {"subject": subject.get("commonName"),
-                "authorization": request.headers.get("authorization")})
-
-    server = serve(script, tls=True)
-    server.context.load_verify_locations(certificate)
-    server.context.verify_mode = ssl.CERT_OPTIONAL
-    return server
-
-
-def test_client_certificates_as_files_and_as_data_which_leaves_no_file(
-        serve, certificate, tmp_path, monkeypatch):
-    server, (key, cert) = mutual(serve, certificate), pem()
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temp"))
-    (tmp_path / "temp").mkdir()
-    write(tmp_path / "key.pem", key)
-    write(tmp_path / "cert.pem", cert)
-
-    for user in ({"client-certificate-data": b64(cert), "client-key-data": b64(key)},
-                 {"client-certificate": "cert.pem", "client-key": "key.pem"}):
-        for cluster in ({"certificate-authority-data": b64(cert)},
-                {"certificate-authority": "cert.pem"}):
-            path = write(tmp_path / "config", config(server.url, user, cluster=cluster))
-            with apiproxy.Client.from_kubeconfig(path) as client:
-                assert client.request("/version") == {"subject": "apiproxy tests",
-                    "authorization": None}
-
-    assert not os.listdir(str(tmp_path / "temp"))
-
-    bad = write(tmp_path / "bad",
-        config(server.url,
-            {"client-certificate-data": b64(cert), "client-key-data": b64("SECRET")}))
-    with pytest.raises(ValueError, match="can't be used") as caught:
-        apiproxy.Client.from_kubeconfig(bad)
-    assert "SECRET" not in str(caught.value) and not os.listdir(str(tmp_path / "temp"))
-
-
-def test_a_client_certificate_is_shown_only_for_its_own_cluster(serve, certificate, tmp_path):
-    def script(request, conn):
-        shown = conn.sock.getpeercert() is not None
-        conn.reply(200,
-            {"certificate": shown, "authorization": request.headers.get("authorization")})
-
-    server, (key, cert) = serve(script, tls=True), pem()
-    server.context.load_verify_locations(certificate)
-    server.context.verify_mode = ssl.CERT_OPTIONAL
-    mine = apiproxy.tls_context(ca_data=cert.encode())
-    apiproxy.load_certificate(mine, cert.encode(), key.encode())
-
-    with apiproxy.Client("", ssl_context=apiproxy.tls_context(ca_data=cert.encode())) as client:
-        # one address, two clusters
-        client.add_endpoint("mine", apiproxy.Endpoint(server.url, ssl_context=mine))
-        client.add_endpoint("yours", apiproxy.Endpoint(server.url, token="SECRET"))
-        for _ in range(3):  # kept connections too
-            assert client.request("/x", {"cluster": "mine"}) == {"certificate": True,
-                "authorization": None}
-            assert client.request("/x", {"cluster": "yours"}) == {"certificate": False,
-                "authorization": "Bearer SECRET"}
-
-    assert server.count == 2
-
-
-def test_a_certificate_without_its_key_is_refused(tmp_path):
-    path = write(tmp_path / "config",
-        config("https://127.0.0.1:1", {"client-certificate-data": b64(pem()[1])}))
-    with pytest.raises(ValueError, match="belong together"):
-        apiproxy.Client.from_kubeconfig(path)
-
-
-# -- kubeconfigs
-
-
-def test_every_context_is_a_cluster_and_the_current_one_is_current(serve, tmp_path, monkeypatch):
-    first, second = serve(echo_headers), serve(echo_headers)
-    first_config = config(first.url + "/k8s/c-1", {"token": "SECRET-1"}, "arn:aws:eks:eu/one",
-        namespace="shop")
-    basic = {"username": "me", "password": "SECRET-2"}
-    second_config = config(second.url, basic, "two", current=False)
-    second_config["contexts"] += [{"name": "broken", "context": {"cluster": "nowhere"}},
-                        {"name": "arn:aws:eks:eu/one",
-                            "context": {"cluster": "two", "user": "two"}}]
-    monkeypatch.setenv("KUBECONFIG", os.pathsep.join([
-        str(tmp_path / "missing"), write(tmp_path / "a", second_config),
-        write(tmp_path / "b", first_config)]))
-
-    # the first file to name a thing wins: kubectl's rule
-    with apiproxy.Client.from_kubeconfig() as client:
-        assert client.cluster == "arn:aws:eks:eu/one"
-        assert sorted(client.endpoints) == ["arn:aws:eks:eu/one", "two"]
-        assert client.request("/version") == {"path": "/version", "authorization": "Basic " +
-            base64.b64encode(b"me:SECRET-2").decode()}
-
-    with apiproxy.Client.from_kubeconfig(str(tmp_path / "b")) as client:
-        assert client.request("/version") == {"path": "/k8s/c-1/version",
-            "authorization": "Bearer SECRET-1"}
-        assert client.endpoints[client.cluster].namespace == "shop"
-        with pytest.raises(ValueError, match="Headlamp"):
-            client.delete_plugin("x")
-        with pytest.raises(ValueError, match="Headlamp"):
-            client.request("/config", use_cluster=False)
-
-    assert apiproxy.Client.from_kubeconfig(str(tmp_path / "a"), "two").cluster == "two"
-
-    for context in ("broken", "nope"):
-        with pytest.raises(ValueError, match=context):
-            apiproxy.Client.from_kubeconfig(str(tmp_path / "a"), context)
-
-    with pytest.raises(ValueError, match="there is no kubeconfig"):
-        apiproxy.Client.from_kubeconfig(str(tmp_path / "missing"))
-
-
-YAML = """\
-apiVersion: v1
-kind: Config
-current-context: here
-clusters: [{name: here, cluster: {server: "%s"}}]
-users: [{name: here, user: {tokenFile: token}}]
-contexts: [{name: here, context: {cluster: here, user: here}}]
-"""
-
-
-@pytest.mark.skipif(not KUBECTL, reason="there is no kubectl")
-def test_yaml_is_read_through_kubectl(serve, tmp_path):
-    server = serve(echo_headers)
-    write(tmp_path / "token", "SECRET-1\n")
-    path = write(tmp_path / "config", YAML % server.url)
-    with apiproxy.Client.from_kubeconfig(path) as client:
-        assert client.request("/version")["authorization"] == "Bearer SECRET-1"
-    write(tmp_path / "config", "a: [")
-
-    with pytest.raises(ValueError, match="kubectl can't read"):
-        apiproxy.Client.from_kubeconfig(path)
-
-
-def test_yaml_without_kubectl_is_read_by_pyyaml_or_gives_the_one_command_that_helps(
-        serve, tmp_path, monkeypatch):
-    server = serve(echo_headers)
-    write(tmp_path / "token", "SECRET-1\n")
-    path = write(tmp_path / "config", YAML % server.url)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setitem(sys.modules, "yaml", None)
-
-    with pytest.raises(ValueError,
-            match="kubectl config view --raw --flatten -o json > kubeconfig.json"):
-        apiproxy.Client.from_kubeconfig(path)
-
-    stub = types.ModuleType("yaml")
-    stub.safe_load = lambda text: config(server.url, {"tokenFile": "token"})
-    monkeypatch.setitem(sys.modules, "yaml", stub)
-    with apiproxy.Client.from_kubeconfig(path) as client:
-        assert client.request("/version")["authorization"] == "Bearer SECRET-1"
-
-
-@pytest.mark.parametrize("text", [
-    b"[]", b'"x"', b'{"clusters": [{}]}', b'{"users": {"a": 1}}', b'{"contexts": 5}'])
-def test_a_file_that_is_no_kubeconfig_is_refused(tmp_path, text):
-    (tmp_path / "config").write_bytes(text)
-    with pytest.raises(ValueError, match="not a kubeconfig"):
-        apiproxy.Client.from_kubeconfig(str(tmp_path / "config"))
-
-
-@pytest.mark.parametrize("user", [
-    {"auth-provider": {"name": "oidc"}},
-    {"exec": {"apiVersion": "client.authentication.k8s.io/v1alpha1"}}])
-def test_ways_to_log_in_that_are_not_supported_are_refused(tmp_path, user):
-    with pytest.raises(ValueError, match="auth-provider|v1alpha1"):
-        apiproxy.Client.from_kubeconfig(write(tmp_path / "config",
-            config("https://127.0.0.1:1", user)))
-
-
-def test_a_clusters_proxy_is_its_own(serve, tmp_path):
-    proxy = serve(lambda request, conn: conn.reply(200, {"asked": request.path}))
-    path = write(tmp_path / "config",
-        config("http://api.example", cluster={"proxy-url": proxy.url}))
-    with apiproxy.Client.from_kubeconfig(path) as client:
-        assert client.request("/version") == {"asked": "http://api.example/version"}
-
-
-def test_a_token_file_is_read_again_as_it_rotates(serve, tmp_path, monkeypatch):
-    server = serve(echo_headers, tls=True)
-    for name, text in (("token", "SECRET-1\n"), ("namespace", "mine"), ("ca.crt", pem()[1])):
-        write(tmp_path / name, text)
-    with pytest.raises(ValueError, match="not inside a cluster"):
-        monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-        apiproxy.Client.in_cluster()
-
-    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
-    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(server.port))
-    with pytest.raises(ValueError, match="not inside a cluster"):
-        apiproxy.Client.in_cluster(str(tmp_path / "nowhere"))
-
-    with apiproxy.Client.in_cluster(str(tmp_path), gzip=False) as client:
-        assert (client.cluster, client.endpoints["in-cluster"].namespace,
-            client.gzip) == ("in-cluster", "mine", False)
-        assert client.request("/version")["authorization"] == "Bearer SECRET-1"
-        write(tmp_path / "token", "SECRET-2\n")
-        assert client.request("/version")["authorization"] == "Bearer SECRET-2"
-        os.unlink(str(tmp_path / "token"))
-        with pytest.raises(apiproxy.ApiError, match="FileNotFoundError"):
-            client.request("/version")
-
-
-# -- exec plugins
-
-PLUGIN = """\
-import json, os, sys, time
-runs = os.environ["RUNS"]
-open(runs, "a").write("x")
-info = json.loads(os.environ["KUBERNETES_EXEC_INFO"])
-count = os.path.getsize(runs)
-status = {"token": "SECRET-%s-%d" % (sys.argv[1], count)}
-if len(sys.argv) > 2:
-    ends = time.gmtime(time.time() + int(sys.argv[2]))
-    status["expirationTimestamp"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", ends)
-print(json.dumps({"apiVersion": info["apiVersion"], "kind": "ExecCredential", "status": status}))
-"""
-
-
-def plugin(tmp_path, *args, version="v1"):
-    (tmp_path / "plugin.py").write_text(PLUGIN)
-    return {"exec": {"apiVersion": "client.authentication.k8s.io/" + version,
-                     "command": sys.executable,
-                     "args": [str(tmp_path / "plugin.py")] + list(args),
-                     "env": [{"name": "RUNS", "value": str(tmp_path / "runs")}]}}
-
-
-@pytest.mark.parametrize("version", ["v1", "v1beta1"])
-def test_an_exec_plugin_runs_once_for_all_threads_and_again_after_a_401(serve, tmp_path, version):
-    server = serve(echo_headers)
-    path = write(tmp_path / "config",
-        config(server.url, plugin(tmp_path, "a", "3600", version=version)))
-
-    with apiproxy.Client.from_kubeconfig(path) as client:
-        together(*[functools.partial(client.request, "/version")] * 8)
-        sent = {request.headers["authorization"] for request in server.requests}
-        assert sent == {"Bearer SECRET-a-1"}
-        server.script = lambda request, conn: conn.reply(401, {})
-        with pytest.raises(apiproxy.ApiError):
-            client.request("/version")
-        server.script = echo_headers
-        assert client.request("/version")["authorization"] == "Bearer SECRET-a-2"
-
-
-def test_an_exec_plugins_credential_that_ends_is_fetched_again(serve, tmp_path):
-    server = serve(echo_headers)
-    path = write(tmp_path / "config", config(server.url, plugin(tmp_path, "b", "5")))
-    with apiproxy.Client.from_kubeconfig(path) as client:
-        assert [client.request("/version")["authorization"][-1] for _ in "123"] == ["1", "2", "3"]
-
-
-def test_an_exec_plugin_may_give_a_client_certificate(serve, certificate, tmp_path):
-    server, (key, cert) = mutual(serve, certificate), pem()
-    (tmp_path / "status").write_text(
-        json.dumps({"status": {"clientCertificateData": cert, "clientKeyData": key}}))
-    code = "print(open(%r).read())" % str(tmp_path / "status")
-    user = {"exec": {
-        "apiVersion": "client.authentication.k8s.io/v1",
-        "command": sys.executable, "args": ["-c", code]}}
-    path = write(tmp_path / "config",
-        config(server.url, user, cluster={"certificate-authority-data": b64(cert)}))
-    with apiproxy.Client.from_kubeconfig(path) as client:
-        assert client.request("/version") == {"subject": "apiproxy tests", "authorization": None}
-
-
-@pytest.mark.parametrize("spec, said", [
-    ({"command": "no-such-program-here"}, "FileNotFoundError"),
-    ({"command": sys.executable, "args": ["-c", "import sys; sys.exit('please log in')"],
-        "installHint": "get it there"}, "please log in get it there"),
-    ({"command": sys.executable, "args": ["-c", "print('rubbish SECRET')"]}, "JSONDecodeError"),
-    ({"command": sys.executable, "args": ["-c", "print('{\"status\": {}}')"]}, "no credential"),
-])
-def test_an_exec_plugin_that_fails_says_why(serve, tmp_path, spec, said):
-    server = serve(echo_headers)
-    user = {"exec": {"apiVersion": "client.authentication.k8s.io/v1", **spec}}
-
-    with apiproxy.Client.from_kubeconfig(write(tmp_path / "config",
-            config(server.url, user))) as client:
-        with pytest.raises(apiproxy.ApiError) as caught:
-            client.request("/version")
-        assert said in str(caught.value)
-        assert "SECRET" not in str(caught.value)
-        assert not server.requests
-        errors = []
-        client.stream_results("/api/v1/pods", print,
-            lambda error, cancel: [errors.append(error), cancel()])
-        eventually(lambda: errors)
 
 
 # ------------------------------------------------------------------------------
@@ -3551,7 +5077,7 @@ def test_a_token_may_be_a_function_and_is_asked_each_time(serve, new_client):
         "Bearer SECRET-2", None]
 
 
-def test_the_backend_token_goes_only_where_it_is_wanted(serve, new_client):
+def test_the_backend_token_goes_to_headlamp_and_to_nobody_else(serve, new_client):
     server = serve(lambda request, conn: conn.reply(200, {}))
     client = new_client(server, backend_token="SECRET-backend")
     client.set_cluster({"name": "new", "server": "https://api.example:6443"})
@@ -3563,7 +5089,11 @@ def test_the_backend_token_goes_only_where_it_is_wanted(serve, new_client):
     client.drain_node("dev", "n")
     with_token = [r.path for r in server.requests if "x-headlamp_backend-token" in r.headers]
 
-    assert with_token == ["/cluster", "/cluster/new", "/plugins/p", "/clusters/dev/helm/releases"]
+    assert with_token == server.paths()  # today's server asks for it nearly everywhere
+    client.add_endpoint("direct", apiproxy.Endpoint(server.url, token="SECRET"))
+    client.cluster = "direct"
+    client.request("/x")
+    assert "x-headlamp_backend-token" not in server.requests[-1].headers
 
 
 @pytest.mark.parametrize("token, kubeconfig, option, authorization, protocols", [
@@ -3751,6 +5281,8 @@ def test_stream_reconnects_by_default_if_there_is_no_fail_cb(
         args = dict(args, failCb=lambda: calls.append("fail"))
     stream = new_client(server).stream(STREAM, lambda message: None,
         dict(args, connectCb=lambda: calls.append("connect")))
+    if steps == [403] and not args.get("reconnectOnFailure"):
+        goes_on = False  # a refusal: it would go on silently for ever
     if goes_on:
         eventually(lambda: len(server.requests) > 3)
     else:
@@ -4095,10 +5627,9 @@ def test_a_partial_list_is_never_shown(serve, new_client, answers, views, errors
 
 BAD_LISTS = [
     (200, b""), (200, b"{"), (200, b"<html>"), (200, b"\xff"), (200, []), (200, 5), (200, {}),
-    (200, dict(pods(), kind="Status")), (200, dict(pods(), kind="Table")),
-    (200, dict(pods(), metadata={})), (200, dict(pods(), metadata=None)),
-    (200, dict(pods(), items=[5])), (200, dict(pods(), items=5)), (200, pods(None)),
-    (200, pods({})), (200, pods(version="")), (200, pods(version=5)), (200, pod("a")),
+    (200, dict(pods(), kind="Status")), (200, dict(pods(), items=[5])),
+    (200, dict(pods(), items=5)), (200, pods(None)), (200, pods({"metadata": 5})),
+    (200, pods(version=5)), (200, pod("a")),
     (200, pods(pod("a", uid={"x": 1}))), (302, b"", {"Location": "http://localhost:1/"}),
     (408, b""), (409, b""), (410, {"reason": "Expired"}), (418, b""),
     (429, b"slow", {"Retry-After": "0"}), (500, b"x" * 100), (502, b"<html>"), (503, b""),
@@ -4114,22 +5645,22 @@ def test_a_list_that_fails_is_reported_and_tried_again(serve, new_client, bad, l
         [[error(410)]] * later + [[]]).start(new_client)
     eventually(lambda: len(api.views) > later)
     assert api.views == ["a1"] * later + ["b1"]
-    # the first comes on a kept connection: asked again
-    assert len(api.errors) == (1 if later and callable(bad) else 2)
+    # a kept connection that ended is asked again; so is a server that may have a broken cache, once
+    assert len(api.errors) == (1 - later if callable(bad) else 2)
     assert set(api.errors) <= {bad[0] if isinstance(bad, tuple) else 502, 502}
 
 
-@pytest.mark.parametrize("status", sorted(apiproxy.FINAL) + [422])
+@pytest.mark.parametrize("status", sorted(apiproxy.REFUSALS) + [422])
 @pytest.mark.parametrize("start", [Api.start, lambda api, client: api.start(client, name="a")])
 def test_a_refusal_of_the_first_list_ends_the_stream(serve, new_client, status, start):
     answers = [(503, b""), (status, {"kind": "Status", "code": status, "details": {"name": "a"}})]
     api = start(Api(serve, answers, gets=answers), new_client)
     eventually(lambda: not threads())
     assert api.errors == [503, status] and not api.views and len(api.server.requests) == 2
-    assert {400, 401, 403, 404, 405, 406, 422} == apiproxy.FINAL
+    assert {400, 401, 403, 404, 405, 406, 422} == apiproxy.REFUSALS
 
 
-@pytest.mark.parametrize("status", sorted(apiproxy.FINAL) + [410, 500])
+@pytest.mark.parametrize("status", sorted(apiproxy.REFUSALS) + [410, 500])
 def test_after_the_first_list_nothing_ends_the_stream(serve, new_client, status):
     api = Api(serve, [pods(pod("a")), (status, b""), (status, b""), pods(pod("b"))],
         [[error(410)], []]).start(new_client)
@@ -4220,7 +5751,7 @@ def test_an_empty_and_a_large_collection_are_delivered_once(serve, new_client, c
     ("bare error", [{"type": "ERROR", "object": {}}], 1, [0], "10"),
     ("odd error", [error("x", details=[1], message={}, metadata=5)], 1, [0], "10"),
     *(("refused %d" % code, [code], 1, [code], "10")
-        for code in (200, 302, 400, 401, 403, 404, 405, 406, 422, 429, 500, 503)),
+        for code in (200, 302, 400, 401, 403, 404, 406, 422, 429, 500, 503)),
     ("invalid JSON", [B2, frame(1, "{"), event("ADDED", "c", "13")], 2, [0], "20"),
     ("not UTF-8", [B2, frame(1, b'"\xff"'), event("ADDED", "c", "13")], 2, [0], "20"),
     ("binary", [B2, frame(2, ADDED), event("ADDED", "c", "13")], 2, [0], "20"),
@@ -4355,7 +5886,7 @@ def test_a_watch_that_ends_at_once_because_of_its_version_goes_on_from_the_next(
     assert api.views == ["a1", "a14", "a14 c17"]
     assert len(api.asked(False)) == 2
     assert len(api.asked(True)) == 2
-    assert api.errors == [0]
+    assert not api.errors
 
 
 # W55: without the optional rule: its bound is that of W54
@@ -6171,6 +7702,9 @@ def test_patches_by_type(api):
     assert maps.patch({"data": {"w": "2"}}, api.space, "a")["data"] == {"w": "2", "z": "1"}
 
 
+MANIFEST = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}}
+
+
 # -- API clients
 
 
@@ -6181,63 +7715,1252 @@ def test_an_api_client_makes_reads_changes_scales_and_removes(api):
 
     made = deployments.post(web(api.space, 2))
     assert deployments.scale.get(api.space, "web")["spec"]["replicas"] == 2
-
-    scaled = deployments.scale.put({"metadata": {"name": "web", "namespace": api.space},
-        "spec": {"replicas": 5}})
+    scale = {"metadata": {"name": "web", "namespace": api.space}, "spec": {"replicas": 5}}
+    scaled = deployments.scale.put(scale)
     assert scaled["kind"] == "Scale" and scaled["spec"]["replicas"] == 5
+    scaled = deployments.scale.patch({"spec": {"replicas": 4}}, api.space, "web")
+    assert scaled["kind"] == "Scale" and scaled["spec"]["replicas"] == 4
 
     now = api.request("/apis/apps/v1/namespaces/%s/deployments/web" % api.space)
-    assert now["spec"]["replicas"] == 5 and now["metadata"]["uid"] == made["metadata"]["uid"]
-
+    assert now["spec"]["replicas"] == 4 and now["metadata"]["uid"] == made["metadata"]["uid"]
+    patch = [{"op": "add", "path": "/metadata/labels", "value": {"a": "b"}}]
+    assert deployments.patch(patch, api.space, "web")["metadata"]["labels"] == {"a": "b"}
+    stale = {**now, "metadata": {**now["metadata"], "resourceVersion": "1"}}
+    del now["metadata"]["resourceVersion"]
     now["spec"]["replicas"] = 1
     assert deployments.put(now)["spec"]["replicas"] == 1
     with pytest.raises(apiproxy.ApiError) as caught:
-        deployments.put(now)  # the version is an old one by now
+        deployments.put(stale)
     assert caught.value.status == 409
 
     seen = Views()
     deployments.list(api.space, seen.cb, seen.err_cb)
     eventually(lambda: seen.views)
-
     deployments.delete(api.space, "web")
     eventually(lambda: seen.views[-1] == [])
 
+
+def test_an_api_client_of_a_cluster_wide_resource(api):
     nodes = api.api_factory("", "v1", "nodes")
     assert not nodes.is_namespaced
-    assert api.api_factory_with_namespace("", "v1", "pods").scale is None
-
     node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": api.space}}
-    nodes.post(node)
-    assert nodes.patch({"metadata": {"labels": {"a": "b"}}}, api.space)["metadata"][
-        "labels"]["a"] == "b"
+    made, states = nodes.post(node), []
+    nodes.get(api.space, states.append, print)
+    eventually(lambda: states)
+    assert states[0]["metadata"]["uid"] == made["metadata"]["uid"]
+    patched = nodes.patch({"metadata": {"labels": {"a": "b"}}}, api.space)
+    assert patched["metadata"]["labels"]["a"] == "b"
     assert nodes.delete(api.space)["status"] == "Success"
 
 
+def test_a_scale_is_there_only_if_it_was_asked_for(new_client):
+    one = new_client("http://127.0.0.1:1")
+    info = ("apps", "v1", "deployments")
+    for args in (info, info + (False,), (info, info + (False,)), ([*info],)):
+        assert one.api_factory_with_namespace(*args).scale is None
+    for args in (info + (True,), (info, info + (True,)), ([*info, True],)):
+        client_of_it = one.api_factory_with_namespace(*args)
+        assert isinstance(client_of_it, apiproxy.NamespacedApiClient)
+        assert isinstance(client_of_it.scale, apiproxy.ScaleApi)
+
+
 def test_endpoints_are_tried_in_order_until_the_server_has_one(api):
-    maps = api.api_factory_with_namespace(("no.group", "v1", "configmaps"),
-        ("", "v1", "configmaps"))
+    endpoints = ("no.group", "v1", "configmaps"), ("", "v1", "configmaps")
+    maps = api.api_factory_with_namespace(*endpoints)
     maps.post(config_map("a", api.space, x="1"))
     maps.patch({"data": {"x": "2"}}, api.space, "a")
-
-    for missing in (lambda: maps.delete(api.space, "nope"),
-            lambda: maps.post(config_map("a", "no-such-space"))):
+    for missing in (
+        lambda: maps.delete(api.space, "nope"),
+        lambda: maps.post(config_map("a", "no-such-space")),
+    ):
         with pytest.raises(apiproxy.ApiError) as caught:
             missing()
-        # an object's 404 is not the API's
-        assert caught.value.details["name"] in ("nope", "no-such-space")
+        assert caught.value.details["name"] in ("nope", "no-such-space")  # not the API's 404
 
     seen, states = Views(), []
-    other = api.api_factory_with_namespace(("no.group", "v1", "configmaps"),
-        ("", "v1", "configmaps"))
+    other = api.api_factory_with_namespace(*endpoints)
     other.list(api.space, seen.cb, seen.err_cb)
     other.get(api.space, "a", states.append, seen.err_cb)
     eventually(lambda: seen.views and states)
     assert states[0]["data"] == {"x": "2"} and not seen.errors
 
     lost = Views()
-    api.api_factory(("no.group", "v1", "xs"), ("no.other", "v1", "xs")).list(lost.cb, lost.err_cb)
+    nowhere = api.api_factory(("no.group", "v1", "xs"), ("no.other", "v1", "xs"))
+    nowhere.list(lost.cb, lost.err_cb)
     eventually(lambda: lost.errors)
     assert [error.status for error in lost.errors] == [404] and not lost.views
+
+
+def test_the_endpoint_that_answered_last_is_asked_first_by_cluster(serve, new_client):
+    def script(request, conn):
+        there = "/apps/" in request.path if "/one/" in request.path else "/old/" in request.path
+        conn.reply(200, {"ok": 1}) if there else conn.reply(404, "404 page not found\n")
+
+    server = serve(script)
+    maps = new_client(server).api_factory_with_namespace(("old", "v1", "a"), ("apps", "v1", "a"))
+    for cluster in ("one", "one", "two", "one", "two"):
+        maps.delete("d", "x", None, cluster)
+    asked = [path.split("/")[2] + " " + path.split("/")[4] for path in server.paths()]
+    assert asked == ["one old", "one apps", "one apps", "two old", "one apps", "two old"]
+
+
+def test_two_resources_of_one_api_are_two_endpoints(serve, new_client):
+    def script(request, conn):
+        if "/olds" in request.path:
+            return conn.reply(404, "404 page not found\n")
+        conn.reply(200, {"ok": 1})
+
+    server = serve(script)
+    maps = new_client(server).api_factory_with_namespace(("g", "v1", "olds"), ("g", "v1", "news"))
+    for _ in "12":
+        maps.delete("d", "x")
+    assert [path.split("/")[-2] for path in server.paths()] == ["olds", "news", "news"]
+
+
+def test_factories_refuse_impossible_endpoints(new_client):
+    one = new_client("http://127.0.0.1:1")
+    for args in (
+        (), ([],), (("a", "b"),), ("", "v1"), ("", "", "pods"), ("a/b", "v1", "pods"),
+        ("", "v1", "a/b"), (5,), (None,), (("", "v1", "pods"), "x"), ("", "v1", 5),
+    ):
+        for factory in (one.api_factory, one.api_factory_with_namespace):
+            with pytest.raises((ValueError, TypeError)):
+                factory(*args)
+
+
+def test_a_patch_is_a_list_or_a_mapping(serve, new_client):
+    server = serve(lambda request, conn: conn.reply(200, {}))
+    maps = new_client(server).api_factory_with_namespace("", "v1", "configmaps")
+    for patch in ({}, [], ()):
+        maps.patch(patch, "n", "a")
+    assert [request.headers["content-type"] for request in server.requests] == [
+        "application/%s-patch+json" % kind for kind in ("merge", "json", "json")]
+    assert {path.partition("?")[2] for path in server.paths()} == {"pretty=true"}
+    for patch in (None, "x", b"{}", 5):
+        with pytest.raises(TypeError):
+            maps.patch(patch, "n", "a")
+    assert len(server.requests) == 3
+
+
+# -- discovery
+
+
+def resource_list(*names, kind="ConfigMap", namespaced=True):
+    return {"kind": "APIResourceList", "resources": [
+        {"name": name, "kind": kind, "namespaced": namespaced} for name in names]}
+
+
+def test_apply_asks_discovery_again_before_it_says_no_and_skips_subresources(serve, new_client):
+    listed = resource_list("widgets/scale", kind="Widget")
+
+    def script(request, conn):
+        if request.path.endswith("/v1"):
+            return conn.reply(200, listed)
+        conn.reply(201, json.loads(request.body))
+
+    server = serve(script)
+    one = new_client(server)
+    widget = {"apiVersion": "g/v1", "kind": "Widget", "metadata": {"name": "w"}}
+    with pytest.raises(apiproxy.ApiError) as caught:
+        one.apply(widget)
+    assert caught.value.status == 404 and "Widget" in str(caught.value)
+
+    listed.update(resource_list("widgets/scale", "widgets", kind="Widget"))
+    assert one.apply(widget)["metadata"] == {"name": "w", "namespace": "default"}
+    one.apply(widget)
+    assert server.paths().count("/clusters/dev/apis/g/v1") == 2  # the first miss, then remembered
+    assert server.paths()[-1] == "/clusters/dev/apis/g/v1/namespaces/default/widgets"
+
+    one.discovery_ttl = 0.0
+    one.apply(widget)
+    assert server.paths().count("/clusters/dev/apis/g/v1") == 3
+
+
+@pytest.mark.parametrize("answer, told", [
+    ([], "[]"), (None, None), (5, "5"), ("x", "x"),
+    ({"resources": {"a": 1}}, "{'a': 1}"), ({"resources": 5}, "5"),
+    ({"resources": [5]}, "5"), ({"resources": [None]}, "None"), ({"resources": [[]]}, "[]"),
+    ({"resources": [{"name": 5, "kind": "ConfigMap"}]}, "'name': 5"),
+    ({"resources": [{"name": "configmaps", "kind": ["ConfigMap"]}]}, "['ConfigMap']"),
+    ({"resources": [{"name": "configmaps"}]}, "'name': 'configmaps'"),
+    ({"resources": None}, "no kind ConfigMap"), ({"resources": []}, "no kind ConfigMap"),
+    ({}, "no kind ConfigMap"),
+    (resource_list(".."), "no kind ConfigMap"), (resource_list("a b\n"), "no kind ConfigMap"),
+    (resource_list("a/b"), "no kind ConfigMap"),
+])
+def test_odd_answers_of_discovery_are_errors_that_say_what_came(serve, new_client, answer, told):
+    server = serve(lambda request, conn: conn.reply(200, answer))
+    with pytest.raises(apiproxy.ApiError) as caught:
+        new_client(server).apply(MANIFEST)
+    assert told is None or told in str(caught.value)
+    assert {request.method for request in server.requests} == {"GET"}
+
+
+def test_what_is_forgotten_while_it_is_asked_for_stays_forgotten(new_client):
+    class Slow:
+        """A Transport whose answer comes after the cluster was replaced."""
+
+        settings = new_client("http://127.0.0.1:1")
+        asked = 0
+
+        def send(self, *_, **__):
+            self.asked += 1
+            if self.asked == 1:
+                discovery.forget("c")
+            name = "olds" if self.asked == 1 else "news"
+            return apiproxy.Response(200, "OK", {}, json.dumps(resource_list(name)).encode())
+
+    discovery = apiproxy.Discovery(Slow())
+    assert discovery.find("c", "", "v1", "ConfigMap").name == "olds"
+    assert discovery.find("c", "", "v1", "ConfigMap").name == "news"
+    assert discovery.find("c", "", "v1", "ConfigMap").name == "news"
+    assert discovery.find("d", "", "v1", "ConfigMap").name == "news"
+
+
+@pytest.mark.parametrize("server_side", [False, True])
+def test_a_kind_that_came_back_with_another_scope_is_found(serve, new_client, server_side):
+    scope = ["Namespaced"]
+
+    def script(request, conn):
+        if request.path.endswith("/v1"):
+            listed = resource_list("ws", kind="W", namespaced=scope[0] == "Namespaced")
+            return conn.reply(200, listed)
+        if ("/namespaces/" in request.path) != (scope[0] == "Namespaced"):
+            return conn.reply(404, "404 page not found\n")
+        conn.reply(201, json.loads(request.body))
+
+    server = serve(script)
+    one, seen = new_client(server), []
+    options = {"field_manager": "me"} if server_side else {}
+    for scope[0] in ("Namespaced", "Cluster", "Namespaced"):
+        made = one.apply({"apiVersion": "g/v1", "kind": "W", "metadata": {"name": "w"}}, **options)
+        seen.append(made["metadata"].get("namespace"))
+    assert seen == ["default", None, "default"]
+
+    scope[0] = "Gone"
+    server.script = lambda request, conn: conn.reply(404, "404 page not found\n")
+    with pytest.raises(apiproxy.ApiError) as caught:
+        one.apply({"apiVersion": "g/v1", "kind": "W", "metadata": {"name": "w"}}, **options)
+    assert caught.value.status == 404
+
+
+# -- apply: what is sent
+
+
+@pytest.mark.parametrize("body", [
+    None, [], {}, "x", {"kind": "Pod", "metadata": {"name": "a"}},
+    {"apiVersion": "v1", "metadata": {"name": "a"}}, {"apiVersion": "v1", "kind": "Pod"},
+    {"apiVersion": "v1", "kind": "Pod", "metadata": {}},
+    {"apiVersion": "v1", "kind": "Pod", "metadata": []},
+    {"apiVersion": "v1", "kind": "Pod", "metadata": {"generateName": "a-"}},
+    {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a/b"}},
+    {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": 5}},
+    {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "namespace": ".."}},
+    {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "namespace": 5}},
+    {"apiVersion": "a/b/c", "kind": "Pod", "metadata": {"name": "a"}},
+    {"apiVersion": "/v1", "kind": "Pod", "metadata": {"name": "a"}},
+    {"apiVersion": 1, "kind": "Pod", "metadata": {"name": "a"}},
+    {"apiVersion": "v1", "kind": "List", "metadata": {"name": "a"}, "items": []},
+    {"apiVersion": "v1", "kind": "PodList", "metadata": {"name": "a"}, "items": []},
+])
+def test_what_can_not_be_applied_is_refused_before_anything_is_sent(serve, new_client, body):
+    server = serve(lambda request, conn: conn.reply(200, {}))
+    with pytest.raises((ValueError, TypeError)):
+        new_client(server).apply(body)
+    assert not server.requests
+
+
+UTC = datetime.timezone.utc
+LATER = datetime.timezone(datetime.timedelta(hours=5, minutes=30))
+
+
+@pytest.mark.parametrize("value, sent", [
+    (datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), "2026-01-02T03:04:05Z"),
+    (datetime.datetime(2026, 1, 2, 3, 4, 5), "2026-01-02T03:04:05Z"),  # YAML: UTC
+    (datetime.datetime(2026, 1, 2, 3, 4, 5, 678900, UTC), "2026-01-02T03:04:05.678900Z"),
+    (datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=LATER), "2026-01-02T03:04:05+05:30"),
+    (datetime.date(2026, 1, 2), "2026-01-02"),  # what kubectl sends of an unquoted one
+    ([{"a": (datetime.date(2026, 1, 2),)}], [{"a": ["2026-01-02"]}]),
+    (types.MappingProxyType({"a": None}), {"a": None}),
+    ([True, 0, 10 ** 20, 0.5, "é", None, {}, []],) * 2,
+])
+def test_dates_become_text_and_all_else_stays(value, sent):
+    assert apiproxy.plain_json({"a": value}) == {"a": sent}
+
+
+@pytest.mark.parametrize("body, path", [
+    ({"data": {"since": {1}}}, "data.since is a set"),
+    ({"data": {"since": b"SECRET"}}, "data.since is a bytes"),
+    ({"spec": {"ports": [{}, {"port": decimal.Decimal(5)}]}}, "spec.ports[1].port is a Decimal"),
+    ({"a": float("nan")}, "a is a float"), ({"a": [float("-inf")]}, "a[0] is a float"),
+    ({"a": datetime.time(1)}, "a is a time"), ({"a": datetime.timedelta(1)}, "a is a timedelta"),
+    ({"a": object}, "a is a type"), ({"a": 1j}, "a is a complex"),
+    ({"a": (n for n in ())}, "a is a generator"),
+    ({"data": {5: "SECRET"}}, "data has a key that is no text: 5"),
+    ({"data": {None: "SECRET"}}, "data has a key that is no text: None"),
+    ({True: "SECRET"}, "the object has a key that is no text: True"),
+])
+def test_what_json_lacks_is_refused_with_its_path(serve, new_client, body, path):
+    server = serve(lambda request, conn: conn.reply(200, {}))
+    with pytest.raises(ValueError) as caught:
+        new_client(server).apply({**MANIFEST, **body})
+    assert path in str(caught.value) and "SECRET" not in str(caught.value)
+    assert not server.requests
+
+
+def test_an_object_that_holds_itself_is_refused(new_client):
+    body = dict(MANIFEST)
+    body["data"] = [body]
+    with pytest.raises(ValueError):
+        new_client("http://127.0.0.1:1").apply(body)
+
+
+LAID = [  # what is there, the manifest, and the one laid over the other
+    ({}, {}, {}),
+    ({"a": 1}, {}, {"a": 1}),
+    ({"a": 1}, {"b": 2}, {"a": 1, "b": 2}),
+    ({"a": 1}, {"a": None}, {"a": None}),
+    ({"metadata": {"a": 1, "b": 1}}, {"metadata": {"a": 2}}, {"metadata": {"a": 2, "b": 1}}),
+    ({"metadata": {"labels": {"a": "1", "b": "1"}}}, {"metadata": {"labels": {"a": "2"}}},
+     {"metadata": {"labels": {"a": "2", "b": "1"}}}),
+    ({"metadata": {"labels": {"a": "1"}}}, {"metadata": {"labels": None}},
+     {"metadata": {"labels": None}}),
+    ({"metadata": {"labels": {"spec": "1"}}}, {"metadata": {"labels": {"spec": "2"}}},
+     {"metadata": {"labels": {"spec": "2"}}}),
+    ({"metadata": {"finalizers": ["a", "b"]}}, {"metadata": {"finalizers": ["a"]}},
+     {"metadata": {"finalizers": ["a"]}}),
+    ({"data": {"a": "1", "b": "1"}}, {"data": {"a": "2"}}, {"data": {"a": "2"}}),
+    ({"data": {"caBundle": "1", "nodePort": "1"}}, {"data": {"a": "2"}}, {"data": {"a": "2"}}),
+    ({"data": {"labels": {"a": 1}, "spec": {"a": 1}}}, {"data": {"labels": {}, "spec": {}}},
+     {"data": {"labels": {}, "spec": {}}}),
+    ({"spec": {"replicas": 5, "nodeSelector": {"a": "1", "b": "1"}}},
+     {"spec": {"nodeSelector": {"a": "1"}}}, {"spec": {"replicas": 5, "nodeSelector": {"a": "1"}}}),
+    ({"spec": {"template": {"metadata": {"annotations": {"restartedAt": "1"}}, "spec": {"x": 1}}}},
+     {"spec": {"template": {"metadata": {"labels": {"a": "1"}}, "spec": {"y": 1}}}},
+     {"spec": {"template": {"metadata": {"annotations": {"restartedAt": "1"}, "labels": {"a": "1"}},
+                            "spec": {"x": 1, "y": 1}}}}),
+    ({"spec": {"jobTemplate": {"spec": {"template": {"metadata": {"labels": {"b": "1"}}}}}}},
+     {"spec": {"jobTemplate": {"spec": {"template": {"metadata": {"labels": {"a": "1"}}}}}}},
+     {"spec": {"jobTemplate": {"spec": {"template": {"metadata": {
+         "labels": {"a": "1", "b": "1"}}}}}}}),
+    ({"spec": {"strategy": {"type": "RollingUpdate", "rollingUpdate": {}}}},
+     {"spec": {"strategy": {"type": "Recreate"}}}, {"spec": {"strategy": {"type": "Recreate"}}}),
+    ({"spec": {"x": {"metadata": {"a": 1}}}}, {"spec": {"x": {"metadata": {"b": 1}}}},
+     {"spec": {"x": {"metadata": {"b": 1}}}}),
+    ({"spec": {"containers": [{"name": "a", "env": [1]}, {"name": "b"}]}},
+     {"spec": {"containers": [{"name": "a"}]}}, {"spec": {"containers": [{"name": "a"}]}}),
+    ({"spec": [1]}, {"spec": {"a": 1}}, {"spec": {"a": 1}}),
+    ({"spec": {"a": 1}}, {"spec": [1]}, {"spec": [1]}),
+    ({"spec": None, "metadata": 5}, {"spec": {"a": 1}, "metadata": {}},
+     {"spec": {"a": 1}, "metadata": {}}),
+    ({"status": {"a": 1}}, {"status": {}}, {"status": {"a": 1}}),
+    # A Service's ports: found again by name, port and protocol.
+    ({"spec": {"ports": [{"port": 80, "protocol": "TCP", "nodePort": 1, "targetPort": 80},
+                         {"port": 80, "protocol": "UDP", "nodePort": 2}]}},
+     {"spec": {"ports": [{"port": 80, "protocol": "UDP"}, {"port": 80}, {"port": 81}]}},
+     {"spec": {"ports": [{"port": 80, "protocol": "UDP", "nodePort": 2},
+                         {"port": 80, "nodePort": 1}, {"port": 81}]}}),
+    ({"spec": {"ports": [{"name": "a", "port": 80, "nodePort": 1}]}},
+     {"spec": {"ports": [{"name": "b", "port": 80}]}},
+     {"spec": {"ports": [{"name": "b", "port": 80}]}}),
+    ({"spec": {"ports": [{"port": 80, "nodePort": 1}]}},
+     {"spec": {"ports": [{"port": 80, "nodePort": 5}]}},
+     {"spec": {"ports": [{"port": 80, "nodePort": 5}]}}),
+    ({"spec": {"ports": [5, {"port": [1]}]}}, {"spec": {"ports": [{"port": [1]}, 6]}},
+     {"spec": {"ports": [{"port": [1]}, 6]}}),
+    # What cert-manager writes into webhooks and conversions.
+    ({"webhooks": [{"name": "a", "clientConfig": {"url": "u", "caBundle": "x"}}]},
+     {"webhooks": [{"name": "b", "clientConfig": {}}, {"name": "a", "clientConfig": {"url": "v"}}]},
+     {"webhooks": [{"name": "b", "clientConfig": {}},
+                   {"name": "a", "clientConfig": {"caBundle": "x", "url": "v"}}]}),
+    ({"spec": {"conversion": {"webhook": {"clientConfig": {"caBundle": "x"}, "y": 1}}}},
+     {"spec": {"conversion": {"webhook": {"clientConfig": {"url": "v"}}}}},
+     {"spec": {"conversion": {"webhook": {"clientConfig": {"caBundle": "x", "url": "v"}}}}}),
+    ({"spec": {"conversion": {"strategy": "Webhook", "webhook": {"clientConfig": {}}}}},
+     {"spec": {"conversion": {"strategy": "None"}}},
+     {"spec": {"conversion": {"strategy": "None"}}}),
+    # The claim that a volume is bound to, and another.
+    ({"spec": {"claimRef": {"namespace": "n", "name": "a", "uid": "u"}}},
+     {"spec": {"claimRef": {"namespace": "n", "name": "a"}}},
+     {"spec": {"claimRef": {"namespace": "n", "name": "a", "uid": "u"}}}),
+    ({"spec": {"claimRef": {"namespace": "n", "name": "a", "uid": "u"}}},
+     {"spec": {"claimRef": {"namespace": "n", "name": "b"}}},
+     {"spec": {"claimRef": {"namespace": "n", "name": "b"}}}),
+    ({"spec": {"claimRef": {"namespace": "n", "name": "a", "uid": "u"}}},
+     {"spec": {"claimRef": {"namespace": "m", "name": "a"}}},
+     {"spec": {"claimRef": {"namespace": "m", "name": "a"}}}),
+]
+
+
+@pytest.mark.parametrize("live, manifest, laid", LAID, ids=short)
+def test_what_is_named_becomes_as_it_says_and_the_rest_stays(live, manifest, laid):
+    before = json.dumps([live, manifest])
+    result = apiproxy.lay_over(live, manifest)
+    assert result == laid
+    assert apiproxy.lay_over(result, manifest) == result  # a second time changes nothing
+    assert json.dumps([live, manifest]) == before
+
+
+EXISTS = 409, {"kind": "Status", "reason": "AlreadyExists", "message": "it exists"}
+CONFLICT = 409, {"kind": "Status", "reason": "Conflict", "message": "another version"}
+QUOTA = 409, {"kind": "Status", "reason": "Conflict", "message": "a quota"}
+FORBIDDEN = 403, {"kind": "Status", "reason": "Forbidden", "message": "not to you"}
+INVALID = 422, {"kind": "Status", "reason": "Invalid", "message": "a list"}
+GONE = 404, {"kind": "Status", "reason": "NotFound", "message": "gone", "details": {"name": "a"}}
+MEDIA = 415, {"kind": "Status", "reason": "UnsupportedMediaType", "message": "no such patch"}
+LIVE_OBJECT = 200, {"metadata": {"name": "a", "resourceVersion": "7"}, "data": {"old": "1"}}
+DONE = 200, {"metadata": {"name": "a"}}
+
+CONVERSATIONS = [  # (method, answer) one after the other; what apply gives or raises
+    ([("POST", DONE)], None),
+    ([("POST", EXISTS), ("GET", LIVE_OBJECT), ("PUT", DONE)], None),
+    ([("POST", FORBIDDEN), ("GET", LIVE_OBJECT), ("PUT", DONE)], None),  # no right to create, or a quota
+    ([("POST", INVALID), ("GET", LIVE_OBJECT), ("PUT", DONE)], None),  # 1.20: a Service as it was read
+    ([("POST", FORBIDDEN), ("GET", GONE)], "not to you"),
+    ([("POST", FORBIDDEN), ("GET", FORBIDDEN)], "not to you"),
+    ([("POST", INVALID), ("GET", GONE)], "a list"),
+    ([("POST", INVALID), ("GET", FORBIDDEN)], "a list"),
+    ([("POST", EXISTS), ("GET", FORBIDDEN)], "not to you"),
+    ([("POST", EXISTS), ("GET", LIVE_OBJECT), ("PUT", FORBIDDEN)], "not to you"),
+    ([("POST", QUOTA)], "a quota"),  # is not an object that exists
+    ([("POST", GONE)], "gone"),  # its namespace
+    ([("POST", (500, "broken"))], "broken"),
+    ([("POST", EXISTS), ("GET", (500, "broken"))], "broken"),
+    ([("POST", EXISTS), ("GET", LIVE_OBJECT), ("PUT", CONFLICT), ("POST", EXISTS), ("GET", LIVE_OBJECT),
+      ("PUT", DONE)], None),
+    ([("POST", EXISTS), ("GET", LIVE_OBJECT), ("PUT", GONE), ("POST", DONE)], None),
+    ([("POST", EXISTS), ("GET", GONE), ("POST", DONE)], None),
+    ([("POST", EXISTS), ("GET", LIVE_OBJECT), ("PUT", CONFLICT)] * 5, "another version"),
+    ([("POST", EXISTS), ("GET", GONE)] * 5, "gone"),
+    ([("POST", EXISTS), ("GET", LIVE_OBJECT), ("PUT", INVALID), ("PATCH", DONE)], None),
+    ([("POST", EXISTS), ("GET", LIVE_OBJECT), ("PUT", INVALID), ("PATCH", MEDIA), ("PATCH", DONE)], None),
+    ([("POST", EXISTS), ("GET", LIVE_OBJECT), ("PUT", INVALID), ("PATCH", INVALID)], "a list"),
+    ([("POST", EXISTS), ("GET", LIVE_OBJECT), ("PUT", INVALID), ("PATCH", MEDIA), ("PATCH", MEDIA)],
+     "no such patch"),
+    ([("POST", EXISTS), ("GET", LIVE_OBJECT), ("PUT", INVALID), ("PATCH", GONE), ("POST", DONE)], None),
+    *[([("POST", EXISTS), ("GET", (200, odd))], "the server sent") for odd in (
+        [], 5, "x", {}, {"metadata": None}, {"metadata": {"resourceVersion": 5}})],
+]
+
+
+class Dialogue:
+    """A server that answers apply as a table says, and keeps what it was asked."""
+
+    def __init__(self, serve, steps):
+        self.steps, self.asked = list(steps), []
+        self.server = serve(self.script)
+
+    def script(self, request, conn):
+        if request.path.endswith("/api/v1"):
+            return conn.reply(200, resource_list("configmaps"))
+        self.asked.append(request)
+        if not self.steps or self.steps[0][0] != request.method:
+            return conn.reply(599, "not in the script: %s" % request)
+        status, body = self.steps.pop(0)[1]
+        conn.reply(status, body)
+
+    def bodies(self, method):
+        return [json.loads(request.body) for request in self.asked if request.method == method]
+
+
+@pytest.mark.parametrize("steps, refusal", CONVERSATIONS, ids=lambda value: "-".join(
+    "%s%d" % (method, answer[0]) for method, answer in value) if isinstance(value, list) else "")
+def test_apply_creates_then_changes(serve, new_client, steps, refusal):
+    dialogue = Dialogue(serve, steps)
+    manifest = {**MANIFEST, "data": {"new": "1"}}
+    before = json.dumps(manifest)
+    if refusal is None:
+        assert new_client(dialogue.server).apply(manifest) == DONE[1]
+    else:
+        with pytest.raises(apiproxy.ApiError) as caught:
+            new_client(dialogue.server).apply(manifest)
+        assert refusal in caught.value.message
+    assert not dialogue.steps and json.dumps(manifest) == before
+    item = "/clusters/dev/api/v1/namespaces/default/configmaps"
+    for request in dialogue.asked:
+        assert request.path == item + ("" if request.method == "POST" else "/a")
+    for body in dialogue.bodies("PUT"):
+        assert body["metadata"] == {"name": "a", "namespace": "default", "resourceVersion": "7"}
+        assert body["data"] == {"new": "1"}
+    patches = [request for request in dialogue.asked if request.method == "PATCH"]
+    types_of_patch = [request.headers["content-type"] for request in patches]
+    assert types_of_patch == ["application/strategic-merge-patch+json",
+                              "application/merge-patch+json"][:len(patches)]
+
+
+@pytest.mark.parametrize("steps, refusal", [
+    ([("POST", DONE)], None),
+    ([("POST", EXISTS), ("GET", LIVE_OBJECT), ("PUT", DONE)], None),
+    ([("POST", EXISTS), ("GET", LIVE_OBJECT), ("PUT", CONFLICT)], "another version"),
+    ([("POST", EXISTS), ("GET", LIVE_OBJECT), ("PUT", INVALID)], "a list"),
+    ([("POST", EXISTS), ("GET", GONE)], "gone"),
+    ([("POST", FORBIDDEN), ("GET", LIVE_OBJECT), ("PUT", DONE)], None),
+    ([("POST", FORBIDDEN), ("GET", GONE)], "not to you"),
+])
+def test_a_body_with_a_version_replaces_just_that_one(serve, new_client, steps, refusal):
+    dialogue = Dialogue(serve, steps)
+    metadata = {"name": "a", "resourceVersion": "5", "managedFields": [], "uid": "u"}
+    with contextlib.ExitStack() as stack:
+        if refusal:
+            caught = stack.enter_context(pytest.raises(apiproxy.ApiError))
+        new_client(dialogue.server).apply({**MANIFEST, "metadata": metadata})
+    assert refusal is None or refusal in caught.value.message
+    assert not dialogue.steps
+    for body in dialogue.bodies("PUT"):
+        assert body == {**MANIFEST, "metadata": {**metadata, "namespace": "default"}}
+    assert "resourceVersion" not in dialogue.bodies("POST")[0]["metadata"]
+
+
+def test_old_copies_of_the_servers_books_are_left_out(serve, new_client):
+    live = {**LIVE_OBJECT[1]["metadata"], "managedFields": [{"manager": "b"}], "uid": "u"}
+    steps = [("POST", EXISTS), ("GET", (200, {"metadata": live})), ("PUT", INVALID),
+             ("PATCH", DONE)]
+    dialogue = Dialogue(serve, steps)
+    read = {"name": "a", "managedFields": [{"manager": "a"}], "resourceVersion": None,
+            "deletionTimestamp": "2026-01-02T03:04:05Z", "deletionGracePeriodSeconds": 0,
+            "labels": {"a": "b"}}
+    new_client(dialogue.server).apply({**MANIFEST, "metadata": read})
+    put, = dialogue.bodies("PUT")
+    assert put["metadata"] == {**live, "namespace": "default", "labels": {"a": "b"}}
+    patch, = dialogue.bodies("PATCH")
+    assert patch["metadata"] == {"name": "a", "namespace": "default", "labels": {"a": "b"}}
+
+
+def test_a_dry_run_is_one_in_every_request(serve, new_client):
+    steps = [("POST", EXISTS), ("GET", LIVE_OBJECT), ("PUT", INVALID), ("PATCH", DONE)]
+    dialogue = Dialogue(serve, steps)
+    new_client(dialogue.server).apply(MANIFEST, dry_run=True)
+    for request in dialogue.asked:
+        assert request.method == "GET" or request.path.partition("?")[2] == "dryRun=All"
+
+
+@pytest.mark.parametrize("options, query", [
+    ({"field_manager": "me"}, "fieldManager=me&force=false"),
+    ({"field_manager": "me", "force": True}, "fieldManager=me&force=true"),
+    ({"field_manager": "me", "dry_run": True}, "fieldManager=me&force=false&dryRun=All"),
+])
+def test_server_side_apply_is_one_patch(serve, new_client, options, query):
+    dialogue = Dialogue(serve, [("PATCH", DONE)])
+    assert new_client(dialogue.server).apply(MANIFEST, **options) == DONE[1]
+    request, = dialogue.asked
+    assert request.path.split("?") == [
+        "/clusters/dev/api/v1/namespaces/default/configmaps/a", query]
+    assert request.headers["content-type"] == "application/apply-patch+yaml"
+    assert json.loads(request.body) == {
+        **MANIFEST, "metadata": {"name": "a", "namespace": "default"}}
+
+
+@pytest.mark.parametrize("options, error", [
+    ({"force": True}, ValueError), ({"field_manager": ""}, ValueError),
+    ({"field_manager": 5}, TypeError), ({"field_manager": True}, TypeError),
+    ({"force": True, "dry_run": True}, ValueError)])
+def test_impossible_options_of_apply_are_refused(serve, new_client, options, error):
+    server = serve(lambda request, conn: conn.reply(200, {}))
+    with pytest.raises(error):
+        new_client(server).apply(MANIFEST, **options)
+    assert not server.requests
+
+
+def test_all_of_apply_has_one_time_limit(serve, new_client):
+    def script(request, conn):
+        if request.path.endswith("/v1"):
+            return conn.reply(200, resource_list("configmaps"))
+        time.sleep(0.15)
+        conn.reply(*{"POST": EXISTS, "GET": LIVE_OBJECT, "PUT": CONFLICT}[request.method])
+
+    start = time.monotonic()
+    with pytest.raises(apiproxy.ApiError) as caught:
+        new_client(serve(script), request_timeout=0.5).apply(MANIFEST)
+    assert caught.value.status == 408 and time.monotonic() - start < 1.5
+
+
+# -- apply: what becomes of it, on the demo cluster and on real servers
+
+
+def test_apply_makes_then_changes_and_leaves_the_callers_object_alone(api):
+    mine = config_map("a", api.space, x="1")
+    before = json.dumps(mine)
+    first = api.apply(mine)
+    api.patch(api.maps + "/a", {"data": {"other": "1"}})
+    mine["data"]["x"] = "2"
+    second = api.apply(mine)
+    assert second["data"] == {"x": "2"}
+    assert second["metadata"]["uid"] == first["metadata"]["uid"]
+
+    mine["data"]["x"] = "1"
+    assert json.dumps(mine) == before
+    version = first["metadata"]["resourceVersion"]
+    stale = {**mine, "metadata": {**mine["metadata"], "resourceVersion": version}}
+    with pytest.raises(apiproxy.ApiError) as caught:
+        api.apply(stale)
+    assert (caught.value.status, caught.value.reason) == (409, "Conflict")
+    version = second["metadata"]["resourceVersion"]
+    fresh = {**mine, "metadata": {**mine["metadata"], "resourceVersion": version}}
+    assert api.apply(fresh)["data"] == {"x": "1"}
+
+
+def test_what_others_changed_beside_a_manifest_stays(api):
+    mine = web(api.space)
+    del mine["spec"]["replicas"]
+    api.apply(mine)
+    path = "/apis/apps/v1/namespaces/%s/deployments/web" % api.space
+    theirs = {
+        "metadata": {"labels": {"theirs": "1"}, "annotations": {"theirs": "1"},
+                     "finalizers": ["example.com/hold"]},
+        "spec": {"replicas": 5, "template": {"metadata": {"annotations": {"restartedAt": "now"}}}},
+    }
+    api.patch(path, theirs)
+    mine["metadata"]["labels"] = {"mine": "1"}
+    now = api.apply(mine)
+    try:
+        assert now["metadata"]["labels"] == {"mine": "1", "theirs": "1"}
+        assert now["metadata"]["annotations"]["theirs"] == "1"
+        assert now["metadata"]["finalizers"] == ["example.com/hold"]
+        assert now["spec"]["replicas"] == 5
+        assert now["spec"]["template"]["metadata"]["annotations"] == {"restartedAt": "now"}
+        assert now["spec"]["template"]["metadata"]["labels"] == {"app": "web"}
+    finally:
+        api.patch(path, {"metadata": {"finalizers": None}})
+
+
+BUILT_IN = [
+    config_map("it"), web(None),
+    {"apiVersion": "v1", "kind": "Secret", "data": {"k": "dmFsdWU="}},
+    {"apiVersion": "v1", "kind": "ServiceAccount"},
+    {"apiVersion": "v1", "kind": "Service", "spec": {
+        "ports": [{"port": 80}], "selector": {"app": "web"}}},
+    {"apiVersion": "v1", "kind": "Pod", "spec": {"containers": [{"name": "c", "image": "i"}]}},
+    {"apiVersion": "v1", "kind": "Node"},
+    {"apiVersion": "v1", "kind": "Namespace"},
+    {"apiVersion": "batch/v1", "kind": "Job", "spec": {"template": {"spec": {
+        "restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}}},
+    {"apiVersion": "apps/v1", "kind": "DaemonSet", "spec": {
+        "selector": {"matchLabels": {"a": "b"}}, "template": {
+            "metadata": {"labels": {"a": "b"}},
+            "spec": {"containers": [{"name": "c", "image": "i"}]}}}},
+]
+
+
+def made_at_last(api, body):
+    """apply, again while the namespace's service account, or a kind's API, is still to come."""
+
+    def attempt():
+        try:
+            return api.apply(body)
+        except apiproxy.ApiError as error:
+            assert error.status in (404, 503) or "serviceaccount" in error.message, error
+
+    return eventually(attempt)
+
+
+@pytest.mark.parametrize("body", BUILT_IN, ids=lambda body: body["kind"])
+def test_apply_of_built_in_kinds_as_written_and_as_read(api, body):
+    cluster_wide = body["kind"] in ("Node", "Namespace")
+    name = api.space + "-x" if cluster_wide else "it"
+    body = {**body, "metadata": {"name": name, "labels": {"step": "1"}}}
+    api.default_namespaces = {api.cluster: api.space}
+    states = [made_at_last(api, body)]
+    body["metadata"]["labels"] = {"step": "2"}
+    states.append(api.apply(body))
+    read = json.loads(json.dumps(states[-1]))
+    if not nodes_here(api):  # or a controller may have changed it meanwhile
+        read["metadata"]["labels"] = {"step": "3"}
+        states.append(api.apply(read))  # 1.20: a Service's POST is invalid before it is found there
+    del read["metadata"]["resourceVersion"]
+    read["metadata"]["labels"] = {"step": "4"}
+    states.append(api.apply(read))
+
+    assert states[-1]["metadata"]["labels"]["step"] == "4"
+    space = None if cluster_wide else api.space
+    assert {(state["metadata"]["uid"], state["metadata"].get("namespace")) for state in states} == {
+        (states[0]["metadata"]["uid"], space)}
+    if cluster_wide:
+        api.remove("/api/v1/%ss/%s" % (body["kind"].lower(), name))
+
+
+def nodes_here(api):
+    """Whether controllers run, so that objects change by themselves."""
+    return api.base_url == REAL and os.environ.get("APIPROXY_TEST_NODES", "0") != "0"
+
+
+def widgets_definition(group, scope="Namespaced"):
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "widgets." + group},
+        "spec": {
+            "group": group, "scope": scope,
+            "names": {"plural": "widgets", "singular": "widget", "kind": "Widget"},
+            "versions": [{"name": "v1", "served": True, "storage": True, "schema": {
+                "openAPIV3Schema": {
+                    "type": "object", "x-kubernetes-preserve-unknown-fields": True}}}]}}
+
+
+def test_apply_of_a_custom_resource_as_soon_as_it_is_defined(api):
+    group = "g%s.example.com" % api.space[2:]
+    api.apply(widgets_definition(group))
+    widget = {"apiVersion": group + "/v1", "kind": "Widget",
+              "metadata": {"name": "w", "namespace": api.space}, "spec": {"size": 1}}
+    first = made_at_last(api, widget)
+    widgets = api.api_factory_with_namespace([group, "v2", "widgets"], [group, "v1", "widgets"])
+    seen = Views()
+    widgets.list(api.space, seen.cb, seen.err_cb)
+    eventually(lambda: seen.views and len(seen.views[-1]) == 1)
+    widget["spec"]["size"] = 2
+    assert api.apply(widget)["metadata"]["uid"] == first["metadata"]["uid"]
+    eventually(lambda: seen.views[-1][0]["spec"]["size"] == 2)
+    definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/widgets."
+    api.remove(definitions + group)
+
+
+def test_apply_follows_a_definition_that_comes_back_with_another_scope(api):
+    group = "s%s.example.com" % api.space[2:]
+    path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/widgets." + group
+    widget = {"apiVersion": group + "/v1", "kind": "Widget", "metadata": {"name": "w"}}
+    api.discovery_ttl = 3600.0
+    spaces = []
+    for scope in ("Namespaced", "Cluster"):
+        api.post(path.rpartition("/")[0], widgets_definition(group, scope))
+        spaces.append(made_at_last(api, widget)["metadata"].get("namespace"))
+        api.remove(path)
+        eventually(lambda: result_of_request(api, path) == 404)
+    assert spaces == ["default", None]
+
+
+def result_of_request(api, path):
+    try:
+        return api.request(path)
+    except apiproxy.ApiError as error:
+        return error.status
+
+
+# -- apply, others' changes, apply again: every kind that 1.20 or 1.37 lets somebody make
+
+POD = {"containers": [{"name": "c", "image": "i:1", "ports": [{"containerPort": 80}]}]}
+APP = {"app": "web"}
+TEMPLATE = {"metadata": {"labels": APP}, "spec": POD}
+JOB = {"template": {"spec": {"restartPolicy": "Never", **POD}}}
+WORKLOAD = {"selector": {"matchLabels": APP}, "template": TEMPLATE}
+CLAIM = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}}
+HOOK = {
+    "name": "a.example.com",
+    "clientConfig": {"service": {"namespace": "default", "name": "hook"}},
+    "rules": [{"apiGroups": ["none.example.com"], "apiVersions": ["v1"], "resources": ["xs"],
+               "operations": ["CREATE"]}],
+    "failurePolicy": "Ignore",
+    "sideEffects": "None",
+    "admissionReviewVersions": ["v1"],
+}
+CRD_VERSION = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": {
+    "type": "object", "x-kubernetes-preserve-unknown-fields": True}}}
+TEMPLATED = {"spec": {"devices": {"requests": [
+    {"name": "a", "exactly": {"deviceClassName": "a"}}]}}}
+TAINT = {"key": "example.com/a", "effect": "None"}
+MATCH = {"resourceRules": [{"apiGroups": ["none.example.com"], "apiVersions": ["v1"],
+                            "resources": ["xs"], "operations": ["CREATE"]}]}
+WHO = [{"kind": "User", "name": "nobody", "apiGroup": "rbac.authorization.k8s.io"}]
+RBAC = "rbac.authorization.k8s.io"
+FLOW = "flowcontrol.apiserver.k8s.io/v1 flowcontrol.apiserver.k8s.io/v1beta1"
+CAN = [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]
+STARTED = "2026-01-02T03:04:05.000000Z"
+
+KINDS = [  # apiVersions, the newest first; kind; all but its metadata
+    ("v1", "ConfigMap", {"data": {"a": "1"}}),
+    ("v1", "Endpoints", {"subsets": [
+        {"addresses": [{"ip": "192.0.2.1"}], "ports": [{"port": 80}]}]}),
+    ("v1", "Event", {"involvedObject": {"kind": "Pod", "namespace": "SPACE", "name": "a"},
+                     "reason": "Tested", "message": "m", "type": "Normal"}),
+    ("v1", "LimitRange", {"spec": {"limits": [{"type": "Container", "max": {"cpu": "1"}}]}}),
+    ("v1", "Namespace", {}),
+    ("v1", "Node", {"spec": {"unschedulable": True}}),
+    ("v1", "PersistentVolumeClaim", {"spec": CLAIM}),
+    ("v1", "PersistentVolume", {"spec": {
+        "accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Mi"},
+        "hostPath": {"path": "/a"}, "claimRef": {"namespace": "SPACE", "name": "pre"}}}),
+    ("v1", "Pod", {"spec": POD}),
+    ("v1", "PodTemplate", {"template": TEMPLATE}),
+    ("v1", "ReplicationController", {"spec": {"selector": APP, "template": TEMPLATE}}),
+    ("v1", "ResourceQuota", {"spec": {"hard": {"configmaps": "10"}}}),
+    ("v1", "Secret", {"stringData": {"a": "1"}}),
+    ("v1", "ServiceAccount", {}),
+    ("v1", "Service", {"spec": {
+        "type": "LoadBalancer", "externalTrafficPolicy": "Local", "selector": APP,
+        "ports": [{"port": 80, "name": "a"}, {"port": 81, "name": "b"}]}}),
+    ("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration", {"webhooks": [HOOK]}),
+    ("admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration", {"webhooks": [HOOK]}),
+    ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy", {"spec": {
+        "failurePolicy": "Ignore", "matchConstraints": MATCH,
+        "validations": [{"expression": "true"}]}}),
+    ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding", {"spec": {
+        "policyName": "none", "validationActions": ["Audit"]}}),
+    ("admissionregistration.k8s.io/v1", "MutatingAdmissionPolicy", {"spec": {
+        "failurePolicy": "Ignore", "matchConstraints": MATCH, "reinvocationPolicy": "Never",
+        "mutations": [{"patchType": "JSONPatch", "jsonPatch": {
+            "expression": "[JSONPatch{op: 'test', path: '/a', value: 1}]"}}]}}),
+    ("admissionregistration.k8s.io/v1", "MutatingAdmissionPolicyBinding", {
+        "spec": {"policyName": "none"}}),
+    ("apiextensions.k8s.io/v1", "CustomResourceDefinition", {"spec": {
+        "group": "SPACE.example.com", "scope": "Namespaced", "versions": [CRD_VERSION],
+        "names": {"plural": "things", "singular": "thing", "kind": "Thing"},
+        "conversion": {"strategy": "Webhook", "webhook": {
+            "clientConfig": {"service": {"namespace": "default", "name": "hook"}},
+            "conversionReviewVersions": ["v1"]}}}}),
+    ("apiregistration.k8s.io/v1", "APIService", {"spec": {
+        "group": "a.SPACE.example.com", "version": "v1",
+        "groupPriorityMinimum": 1, "versionPriority": 1,
+        "insecureSkipTLSVerify": True, "service": {"namespace": "default", "name": "none"}}}),
+    ("apps/v1", "ControllerRevision", {"revision": 1, "data": {"a": 1}}),
+    ("apps/v1", "DaemonSet", {"spec": WORKLOAD}),
+    ("apps/v1", "Deployment", {"spec": WORKLOAD}),
+    ("apps/v1", "ReplicaSet", {"spec": WORKLOAD}),
+    ("apps/v1", "StatefulSet", {"spec": {
+        **WORKLOAD, "serviceName": "a", "volumeClaimTemplates": [
+            {"metadata": {"name": "v"}, "spec": CLAIM}]}}),
+    ("autoscaling/v1", "HorizontalPodAutoscaler", {"spec": {
+        "maxReplicas": 3, "targetCPUUtilizationPercentage": 50,
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "none"}}}),
+    ("autoscaling/v2", "HorizontalPodAutoscaler", {"spec": {
+        "maxReplicas": 3, "metrics": [{"type": "Resource", "resource": {
+            "name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}}}],
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "none"}}}),
+    ("batch/v1 batch/v1beta1", "CronJob", {"spec": {
+        "schedule": "0 0 1 1 *", "jobTemplate": {"spec": JOB}}}),
+    ("batch/v1", "Job", {"spec": JOB}),
+    ("certificates.k8s.io/v1", "CertificateSigningRequest", {"spec": {
+        "request": "REQUEST", "signerName": "example.com/none", "usages": ["client auth"]}}),
+    ("certificates.k8s.io/v1", "ClusterTrustBundle", {"spec": {"trustBundle": "CERTIFICATE"}}),
+    ("coordination.k8s.io/v1", "Lease", {"spec": {"holderIdentity": "a", "renewTime": STARTED}}),
+    ("discovery.k8s.io/v1 discovery.k8s.io/v1beta1", "EndpointSlice", {
+        "addressType": "IPv4", "ports": [{"port": 80}],
+        "endpoints": [{"addresses": ["192.0.2.1"]}]}),
+    ("events.k8s.io/v1", "Event", {
+        "regarding": {"kind": "Pod", "namespace": "SPACE", "name": "a"}, "reason": "Tested",
+        "type": "Normal", "action": "Testing", "eventTime": STARTED,
+        "reportingController": "example.com/a", "reportingInstance": "a"}),
+    (FLOW, "FlowSchema", {"spec": {
+        "matchingPrecedence": 9000, "priorityLevelConfiguration": {"name": "exempt"}}}),
+    (FLOW, "PriorityLevelConfiguration", {"spec": {
+        "type": "Limited", "limited": {"limitResponse": {"type": "Reject"}}}}),
+    ("networking.k8s.io/v1", "IngressClass", {"spec": {"controller": "example.com/a"}}),
+    ("networking.k8s.io/v1", "Ingress", {"spec": {"rules": [{"http": {"paths": [
+        {"path": "/", "pathType": "Prefix", "backend": {
+            "service": {"name": "a", "port": {"number": 80}}}}]}}]}}),
+    ("networking.k8s.io/v1", "NetworkPolicy", {"spec": {
+        "podSelector": {}, "ingress": [{"ports": [{"port": 80}]}]}}),
+    ("networking.k8s.io/v1", "ServiceCIDR", {"spec": {"cidrs": ["10.99.0.0/24"]}}),
+    ("node.k8s.io/v1", "RuntimeClass", {"handler": "a"}),
+    ("policy/v1 policy/v1beta1", "PodDisruptionBudget", {"spec": {
+        "minAvailable": 1, "selector": {"matchLabels": APP}}}),
+    ("policy/v1beta1", "PodSecurityPolicy", {"spec": {
+        name: {"rule": "RunAsAny"}
+        for name in ("runAsUser", "seLinux", "fsGroup", "supplementalGroups")}}),
+    (RBAC + "/v1", "ClusterRole", {"rules": CAN}),
+    (RBAC + "/v1", "ClusterRoleBinding", {
+        "subjects": WHO, "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": "view"}}),
+    (RBAC + "/v1", "Role", {"rules": CAN}),
+    (RBAC + "/v1", "RoleBinding", {
+        "subjects": WHO, "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": "view"}}),
+    ("resource.k8s.io/v1", "DeviceClass", {"spec": {
+        "selectors": [{"cel": {"expression": "true"}}]}}),
+    ("resource.k8s.io/v1", "DeviceTaintRule", {"spec": {
+        "deviceSelector": {"driver": "a"}, "taint": TAINT}}),
+    ("resource.k8s.io/v1", "ResourceClaim", TEMPLATED),
+    ("resource.k8s.io/v1", "ResourceClaimTemplate", {"spec": TEMPLATED}),
+    ("resource.k8s.io/v1", "ResourceSlice", {"spec": {
+        "driver": "a", "nodeName": "none", "pool": {
+            "name": "a", "generation": 1, "resourceSliceCount": 1}}}),
+    ("scheduling.k8s.io/v1", "PriorityClass", {"value": 5}),
+    ("storage.k8s.io/v1", "CSIDriver", {"spec": {"attachRequired": False}}),
+    ("storage.k8s.io/v1", "CSINode", {"spec": {"drivers": []}}),
+    ("storage.k8s.io/v1", "CSIStorageCapacity", {"storageClassName": "a", "capacity": "1Mi"}),
+    ("storage.k8s.io/v1", "StorageClass", {"provisioner": "example.com/a"}),
+    ("storage.k8s.io/v1", "VolumeAttachment", {"spec": {
+        "attacher": "a.example.com", "nodeName": "none",
+        "source": {"persistentVolumeName": "none"}}}),
+    ("storage.k8s.io/v1", "VolumeAttributesClass", {
+        "driverName": "example.com/a", "parameters": {"a": "1"}}),
+    ("storagemigration.k8s.io/v1", "StorageVersionMigration", {"spec": {
+        "resource": {"group": "none.example.com", "resource": "xs"}}}),
+]
+
+
+@pytest.fixture(params=[pytest.param("direct", marks=needs_cluster)])
+def real(request, new_client):
+    """A Client of the real API server, with a namespace of its own: real.space."""
+    one = direct_client(new_client)
+    one.space = "t-" + os.urandom(4).hex()
+    one.post("/api/v1/namespaces", {"metadata": {"name": one.space}})
+    yield one
+    one.remove("/api/v1/namespaces/" + one.space)
+
+
+def filled_in(value, words):
+    """`value` with words replaced in all its text."""
+    if isinstance(value, dict):
+        return {key: filled_in(item, words) for key, item in value.items()}
+    if isinstance(value, list):
+        return [filled_in(item, words) for item in value]
+    for word in words if isinstance(value, str) else ():
+        value = value.replace(word, words[word]())
+    return value
+
+
+def certificate_request():
+    """A CSR in base64, as text."""
+    command = "openssl req -new -newkey rsa:2048 -nodes -keyout /dev/null -subj /CN=a"
+    made = subprocess.run(command.split(), capture_output=True, check=True)
+    return base64.b64encode(made.stdout).decode()
+
+
+def made_of(real, versions, kind, rest):
+    """(object, its path) for the newest version that the server has; skips where it has none."""
+    for version in versions.split():
+        root = ("/apis/" if "/" in version else "/api/") + version
+        try:
+            resources = real.request(root)["resources"]
+        except apiproxy.ApiError:
+            continue
+        for resource in resources:
+            if resource["kind"] == kind and "/" not in resource["name"]:
+                break
+        else:
+            continue
+        break
+    else:
+        pytest.skip("%s is not on this server" % kind)
+
+    name = {"CustomResourceDefinition": "things.%s.example.com",
+            "APIService": "v1.a.%s.example.com"}.get(kind, "%s-x") % real.space
+    metadata = {"name": name, "labels": {"mine": "1"}}
+    if resource["namespaced"]:
+        metadata["namespace"] = real.space
+        root += "/namespaces/" + real.space
+    words = {"SPACE": lambda: real.space, "REQUEST": certificate_request,
+             "CERTIFICATE": lambda: CERTIFICATE[CERTIFICATE.index("-----BEGIN CERT"):]}
+    body = {"apiVersion": version, "kind": kind, "metadata": metadata, **filled_in(rest, words)}
+    return body, "%s/%s/%s" % (root, resource["name"], name)
+
+
+def settled(real, path):
+    """The object once its controllers have left it alone for a while."""
+    states = [real.request(path)]
+
+    def quiet():
+        time.sleep(0.3)
+        states.append(real.request(path))
+        versions = [state["metadata"]["resourceVersion"] for state in states[-2:]]
+        return versions[0] == versions[1]
+
+    eventually(quiet)
+    return states[-1]
+
+
+def without_books(body):
+    metadata = {key: value for key, value in body["metadata"].items()
+                if key not in ("managedFields", "resourceVersion")}
+    return {**body, "metadata": metadata}
+
+
+def check_unchanged_by(real, body, path):
+    """Apply `body`, and find the object as it was, to its generation and status."""
+    for _ in "1234":  # a controller may write at just this moment
+        before = settled(real, path)
+        real.apply(body)
+        after = real.request(path)
+        if without_books(after) == without_books(before):
+            return
+    assert without_books(after) == without_books(before)
+
+
+def others_changes(real, body, live):
+    """A merge patch with what controllers and people write beside a manifest."""
+    if "namespace" in body["metadata"]:
+        owner = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "owner"}}
+        path = "/api/v1/namespaces/%s/configmaps" % real.space
+        owner = real.post(path, owner)
+    else:
+        owner = real.request("/api/v1/namespaces/" + real.space)
+
+    reference = {key: owner[key] for key in ("apiVersion", "kind")}
+    reference.update({key: owner["metadata"][key] for key in ("name", "uid")})
+    finalizers = live["metadata"].get("finalizers", []) + ["example.com/hold"]
+    restarted = {"kubectl.kubernetes.io/restartedAt": "2026-01-02T03:04:05Z"}
+    patch = {"metadata": {"labels": {"theirs": "1"}, "annotations": restarted,
+                          "finalizers": finalizers, "ownerReferences": [reference]}}
+
+    kind = body["kind"]
+    ca = {"caBundle": base64.b64encode(CERTIFICATE.encode()).decode()}
+    if kind in ("Deployment", "StatefulSet", "ReplicaSet", "ReplicationController", "DaemonSet"):
+        patch["spec"] = {"template": {"metadata": {"annotations": restarted}}}
+        if kind != "DaemonSet":
+            patch["spec"]["replicas"] = 3
+    elif kind == "CronJob":
+        patch["spec"] = {"suspend": True, "jobTemplate": {"metadata": {"labels": {"theirs": "1"}}}}
+    elif kind == "ServiceAccount":
+        patch.update(imagePullSecrets=[{"name": "a"}], secrets=[{"name": "b"}])
+    elif kind.endswith("WebhookConfiguration"):
+        hook, = live["webhooks"]
+        patch["webhooks"] = [{**hook, "clientConfig": {**hook["clientConfig"], **ca}}]
+    elif kind == "CustomResourceDefinition":
+        patch["spec"] = {"conversion": {"webhook": {"clientConfig": ca}}}
+    return patch
+
+
+@pytest.mark.parametrize("versions, kind, rest", KINDS, ids=["-".join(row[1::-1]) for row in KINDS])
+def test_a_second_apply_changes_nothing_and_nothing_of_others(real, versions, kind, rest):
+    body, path = made_of(real, versions, kind, rest)
+    made_at_last(real, body)
+    try:
+        check_unchanged_by(real, body, path)
+        patch = others_changes(real, body, settled(real, path))
+        real.patch(path + "?fieldManager=theirs", patch)
+        check_unchanged_by(real, body, path)
+        assert holds(real.request(path), patch)
+    finally:
+        real.patch(path, {"metadata": {"finalizers": None, "ownerReferences": None}})
+        real.remove(path)
+
+
+def holds(value, wanted):
+    """Whether all that `wanted` names is in `value`."""
+    if isinstance(value, dict) and isinstance(wanted, dict):
+        return all(key in value and holds(value[key], item) for key, item in wanted.items())
+    if isinstance(value, list) and isinstance(wanted, list):
+        return all(any(holds(item, one) for item in value) for one in wanted)
+    return value == wanted
+
+
+CHANGED_AT_RANDOM = ("Deployment", "StatefulSet", "ReplicaSet", "ServiceAccount", "Namespace",
+                     "Service", "PersistentVolumeClaim", "ConfigMap", "NetworkPolicy", "Ingress")
+
+
+def random_change(chance, kind, live, owner):
+    """(subresource, merge patch) of somebody else's."""
+    key = "k%d" % chance.randrange(10 ** 6)
+    what = ["labels", "annotations", "finalizers", "ownerReferences"]
+    if kind in ("Deployment", "StatefulSet", "ReplicaSet"):
+        what += ["replicas", "restartedAt"]
+    if kind in ("Namespace", "Service"):  # whose conditions nobody else writes
+        what += ["status"]
+    if kind == "ServiceAccount":
+        what += ["imagePullSecrets", "secrets"]
+    what = chance.choice(what)
+
+    if what in ("labels", "annotations"):
+        return "", {"metadata": {what: {key: "1"}}}
+    if what == "finalizers":
+        return "", {"metadata": {what: live["metadata"].get(what, []) + ["example.com/" + key]}}
+    if what == "ownerReferences":
+        references = live["metadata"].get(what, [])
+        return "", {"metadata": {what: references + ([] if owner in references else [owner])}}
+    if what == "replicas":
+        return "", {"spec": {"replicas": chance.randrange(9)}}
+    if what == "restartedAt":
+        return "", {"spec": {"template": {"metadata": {"annotations": {what: key}}}}}
+    if what == "status":
+        conditions = live["status"].get("conditions", [])
+        new = {"type": key, "status": "True", "reason": "Tested", "message": "m",
+               "lastTransitionTime": "2026-01-02T03:04:05Z"}
+        return "/status", {"status": {"conditions": conditions + [new]}}
+    return "", {what: live.get(what, []) + [{"name": key}]}
+
+
+def merged(target, patch):
+    """RFC 7386, without nulls."""
+    if not isinstance(patch, dict):
+        return patch
+    target = target if isinstance(target, dict) else {}
+    return {**target, **{key: merged(target.get(key), item) for key, item in patch.items()}}
+
+
+def test_a_hundred_changes_of_others_between_two_applies_are_all_still_there(real):
+    seed = random.randrange(10 ** 6)
+    chance = random.Random(seed)
+    rows = {row[1]: row for row in KINDS}
+    objects = {kind: made_of(real, *rows[kind]) for kind in CHANGED_AT_RANDOM}
+    for body, path in objects.values():
+        made_at_last(real, body)
+        settled(real, path)
+
+    made = real.request("/api/v1/namespaces/" + real.space)
+    owner = {"apiVersion": "v1", "kind": "Namespace"}
+    owner.update({key: made["metadata"][key] for key in ("name", "uid")})
+    wanted = {}
+    for _ in range(100):
+        kind = chance.choice(CHANGED_AT_RANDOM)
+        path = objects[kind][1]
+        subresource, patch = random_change(chance, kind, real.request(path), owner)
+        real.patch(path + subresource + "?fieldManager=theirs", patch)
+        wanted[kind] = merged(wanted.get(kind, {}), patch)
+
+    try:
+        for body, _ in objects.values():
+            real.apply(body)
+        for kind, (_, path) in objects.items():
+            assert holds(real.request(path), wanted.get(kind, {})), (seed, kind)
+    finally:
+        for _, path in objects.values():
+            real.patch(path, {"metadata": {"finalizers": None, "ownerReferences": None}})
+            real.remove(path)
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "ServiceAccount", "Service", "Pod", "CronJob"])
+def test_a_manifest_as_read_undoes_nothing_that_it_does_not_name(real, kind):
+    body, path = made_of(real, *{row[1]: row for row in KINDS}[kind])
+    made_at_last(real, body)
+    read = settled(real, path)
+    del read["metadata"]["resourceVersion"]
+    change = {"metadata": {"labels": {"theirs": "1"}, "annotations": {"theirs": "1"}}}
+    real.patch(path + "?fieldManager=theirs", change)
+    now = real.apply(read)
+    assert holds(now, change)
+    managers = {entry["manager"] for entry in now["metadata"]["managedFields"]}
+    assert "theirs" in managers  # an old copy of managedFields would forget them
+    real.remove(path)
+
+
+def test_services_change_their_type_and_keep_their_ports(real):
+    path = "/api/v1/namespaces/%s/services/a" % real.space
+
+    def applied(kind, *ports, **rest):
+        ports = [{"port": port, "name": "p%d" % port} for port in ports]
+        made = real.apply({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": "a", "namespace": real.space},
+            "spec": {"type": kind, "ports": ports, "selector": {"app": "web"}, **rest}})
+        spec = made["spec"]
+        ports = {port["port"]: port.get("nodePort") for port in spec.get("ports", [])}
+        return ports, spec.get("clusterIP"), spec.get("healthCheckNodePort")
+
+    local = {"externalTrafficPolicy": "Local"}
+    first = applied("LoadBalancer", 80, 81, **local)
+    assert first == applied("LoadBalancer", 80, 81, **local) and all(first[0].values()) and first[2]
+    second = applied("LoadBalancer", 81, 82, **local)
+    assert second[0][81] == first[0][81] and second[0][82] and second[1:] == first[1:]
+    third = applied("ClusterIP", 81, externalTrafficPolicy=None)
+    assert third == ({81: None}, first[1], None)
+    assert applied("ExternalName", 81, externalName="a.example.com")[1] is None
+    assert applied("NodePort", 81)[0][81]
+    real.remove(path)
+
+
+def test_a_bound_claim_and_its_volume_are_applied_again(real):
+    if not nodes_here(real):
+        pytest.skip("nobody binds them here")
+    volume = {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": real.space},
+              "spec": {"storageClassName": "manual", "accessModes": ["ReadWriteOnce"],
+                       "capacity": {"storage": "1Mi"}, "hostPath": {"path": "/a"},
+                       "claimRef": {"namespace": real.space, "name": "c"}}}
+    claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim",
+             "metadata": {"name": "c", "namespace": real.space},
+             "spec": {**CLAIM, "storageClassName": "manual"}}
+    volume_path = "/api/v1/persistentvolumes/" + real.space
+    claim_path = "/api/v1/namespaces/%s/persistentvolumeclaims/c" % real.space
+    real.apply(volume)
+    real.apply(claim)
+    eventually(lambda: real.request(claim_path)["status"].get("phase") == "Bound", 30)
+    check_unchanged_by(real, claim, claim_path)
+    check_unchanged_by(real, volume, volume_path)
+    assert real.request(volume_path)["spec"]["claimRef"]["uid"]
+    real.remove(claim_path)
+    real.remove(volume_path)
+
+
+def test_a_pod_that_runs_is_applied_again_and_its_image_changed(real):
+    body, path = made_of(real, "v1", "Pod", {"spec": {
+        **POD, "tolerations": [{"key": "a", "operator": "Exists"}],
+        "volumes": [{"name": "v", "emptyDir": {}}]}})
+    made_at_last(real, body)
+    if nodes_here(real):
+        eventually(lambda: real.request(path)["spec"].get("nodeName"), 30)
+    check_unchanged_by(real, body, path)
+    before = real.request(path)
+    body["spec"] = {**body["spec"], "containers": [{**POD["containers"][0], "image": "i:2"}]}
+    after = real.apply(body)
+    assert after["spec"]["containers"][0]["image"] == "i:2"
+    assert after["spec"]["volumes"] == before["spec"]["volumes"]
+    real.remove(path)
+
+
+def test_apply_with_the_right_to_change_but_not_to_create(real, new_client):
+    rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/%s/" % real.space
+    maps = "/api/v1/namespaces/%s/configmaps" % real.space
+    real.post(maps, config_map("mine", x="1"))
+    rules = [{"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["mine"],
+              "verbs": ["get", "update"]}]
+    real.post(rbac + "roles", {"metadata": {"name": "r"}, "rules": rules})
+    real.post(rbac + "rolebindings", {
+        "metadata": {"name": "r"}, "subjects": [{**WHO[0], "name": "viewer"}],
+        "roleRef": {"apiGroup": RBAC, "kind": "Role", "name": "r"}})
+    viewer = new_client("", cluster="c")
+    viewer.add_endpoint("c", apiproxy.Endpoint(
+        os.environ["APIPROXY_TEST_DIRECT"], token=os.environ["APIPROXY_TEST_VIEWER"],
+        ssl_context=ssl.create_default_context(cafile=os.environ["APIPROXY_TEST_CA"])))
+
+    def applied():
+        try:
+            return viewer.apply(config_map("mine", real.space, x="2"))["data"]
+        except apiproxy.ApiError as error:  # rights take a moment
+            assert error.status == 403
+            return None
+
+    assert eventually(applied) == {"x": "2"}
+    with pytest.raises(apiproxy.ApiError) as caught:
+        viewer.apply(config_map("other", real.space))
+    assert caught.value.status == 403 and "cannot create" in caught.value.message
+
+
+def test_apply_where_the_quota_is_used_up(real):
+    base = "/api/v1/namespaces/" + real.space
+    real.post(base + "/secrets", {"metadata": {"name": "a"}, "stringData": {"x": "1"}})
+    real.post(base + "/resourcequotas", {
+        "metadata": {"name": "q"}, "spec": {"hard": {"secrets": "1"}}})
+    used = {"hard": {"secrets": "1"}, "used": {"secrets": "1"}}
+    if not nodes_here(real):  # the controller's work
+        real.patch(base + "/resourcequotas/q/status", {"status": used})
+    eventually(lambda: real.request(base + "/resourcequotas/q").get("status") == used)
+
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"}}
+    real.default_namespaces = {"direct": real.space}
+    changed = real.apply({**secret, "stringData": {"x": "2"}})
+    assert changed["data"] == {"x": "Mg=="}
+
+    def refused():
+        try:
+            real.remove(base + "/secrets/%s" % real.apply(
+                {**secret, "metadata": {"name": "b"}})["metadata"]["name"])
+        except apiproxy.ApiError as error:
+            return error
+        return None
+
+    error = eventually(refused)  # the admission's cache takes a moment
+    assert error.status == 403 and "exceeded quota" in error.message
+
+
+def test_server_side_apply_conflicts_and_takes_over(real):
+    body = config_map("a", real.space, x="1")
+    assert real.apply(body, field_manager="one")["data"] == {"x": "1"}
+    body["data"]["x"] = "2"
+    with pytest.raises(apiproxy.ApiError) as caught:
+        real.apply(body, field_manager="two")
+    error = caught.value
+    assert (error.status, error.reason) == (409, "Conflict")
+    assert [cause["field"] for cause in error.details["causes"]] == [".data.x"]
+
+    tried = real.apply(body, field_manager="two", force=True, dry_run=True)
+    path = "/api/v1/namespaces/%s/configmaps/a" % real.space
+    assert tried["data"] == {"x": "2"} and real.request(path)["data"] == {"x": "1"}
+    assert real.apply(body, field_manager="two", force=True)["data"] == {"x": "2"}
+
+
+def test_a_dry_run_keeps_nothing(real):
+    path = "/api/v1/namespaces/%s/configmaps/a" % real.space
+    body = config_map("a", real.space, x="1")
+    assert real.apply(body, dry_run=True)["data"] == {"x": "1"}
+    assert result_of_request(real, path) == 404
+    real.apply(body)
+    body["data"]["x"] = "2"
+    assert real.apply(body, dry_run=True)["data"] == {"x": "2"}
+    assert real.request(path)["data"] == {"x": "1"}
 
 
 def test_the_endpoint_that_worked_is_asked_first_after(serve, new_client):
@@ -6253,190 +8976,6 @@ def test_the_endpoint_that_worked_is_asked_first_after(serve, new_client):
         maps.delete("d", "x")
 
     assert [("/apis/" in path) for path in server.paths()] == [True, False, False, False]
-
-
-def test_factories_refuse_impossible_endpoints(new_client):
-    client = new_client("http://127.0.0.1:1")
-    for args in ((), ([],), (("a", "b"),), ("", "v1"), ("", "", "pods"), ("a/b", "v1", "pods"),
-            ("", "v1", "a/b")):
-        with pytest.raises((ValueError, TypeError)):
-            client.api_factory(*args)
-        with pytest.raises((ValueError, TypeError)):
-            client.api_factory_with_namespace(*args)
-
-
-# -- apply and discovery
-
-
-def test_apply_makes_then_replaces_and_leaves_the_callers_object_alone(api):
-    mine = config_map("a", api.space, x="1")
-    before = json.dumps(mine)
-    first = api.apply(mine)
-    api.patch(api.maps + "/a", {"data": {"other": "1"}})
-    mine["data"]["x"] = "2"
-    second = api.apply(mine)
-
-    assert second["data"] == {"x": "2"} and second["metadata"]["uid"] == first["metadata"]["uid"]
-
-    mine["data"]["x"] = "1"
-    assert json.dumps(mine) == before
-
-    stale = {**mine,
-        "metadata": {**mine["metadata"], "resourceVersion": first["metadata"]["resourceVersion"]}}
-    with pytest.raises(apiproxy.ApiError) as caught:
-        api.apply(stale)
-    assert (caught.value.status, caught.value.reason) == (409, "Conflict")
-
-    fresh = {**mine,
-        "metadata": {**mine["metadata"], "resourceVersion": second["metadata"]["resourceVersion"]}}
-    assert api.apply(fresh)["data"] == {"x": "1"}
-
-
-BUILT_IN = [
-    config_map("it"), web(None),
-    {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "it"}, "data": {"k": "dmFsdWU="}},
-    {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "it"}},
-    {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "it"},
-        "spec": {"ports": [{"port": 80}], "selector": {"app": "web"}}},
-    {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "it"},
-        "spec": {"containers": [{"name": "c", "image": "i"}]}},
-    {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "it"}},
-    {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "it"}},
-    {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "it"},
-        "spec": {"template": {"spec": {
-        "restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}}},
-    {"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "it"}, "spec": {
-        "selector": {"matchLabels": {"a": "b"}}, "template": {
-            "metadata": {"labels": {"a": "b"}},
-            "spec": {"containers": [{"name": "c", "image": "i"}]}}}},
-]
-
-
-@pytest.mark.parametrize("body", BUILT_IN, ids=lambda body: body["kind"])
-def test_apply_of_built_in_kinds_as_written_and_as_read(api, body):
-    cluster_wide = body["kind"] in ("Node", "Namespace")
-    body = {**body, "metadata": {"name": api.space + "-x" if cluster_wide else "it",
-        "labels": {"step": "1"}}}
-    api.client.default_namespaces = {api.cluster: api.space}
-    states = [api.apply(body)]
-    # of those the server lets nobody take away what it has filled in
-    if body["kind"] not in ("Job", "Pod"):
-        body["metadata"]["labels"] = {"step": "2"}
-        states.append(api.apply(body))
-
-    read = json.loads(json.dumps(states[-1]))
-    read["metadata"]["labels"] = {"step": "3"}
-    # a Service's and a Job's POST is found invalid before it is found to exist
-    states.append(api.apply(read))
-    del read["metadata"]["resourceVersion"]
-    read["metadata"]["labels"] = {"step": "4"}
-    states.append(api.apply(read))
-
-    assert states[-1]["metadata"]["labels"]["step"] == "4"
-    places = {(state["metadata"]["uid"], state["metadata"].get("namespace")) for state in states}
-    assert places == {(states[0]["metadata"]["uid"], None if cluster_wide else api.space)}
-
-
-def test_apply_of_a_custom_resource_as_soon_as_it_is_defined(api):
-    group = "g%s.example.com" % api.space[2:]
-    api.apply({
-        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-        "metadata": {"name": "widgets." + group},
-        "spec": {"group": group, "scope": "Namespaced",
-                 "names": {"plural": "widgets", "singular": "widget", "kind": "Widget"},
-                 "versions": [{"name": "v1", "served": True, "storage": True,
-                     "schema": {"openAPIV3Schema": {
-                     "type": "object", "x-kubernetes-preserve-unknown-fields": True}}}]}})
-    widget = {"apiVersion": group + "/v1", "kind": "Widget",
-        "metadata": {"name": "w", "namespace": api.space}, "spec": {"size": 1}}
-
-    def applied():
-        try:
-            return api.apply(widget)
-        except apiproxy.ApiError as error:  # the real server takes a moment to serve it
-            assert error.status in (404, 503), error
-
-    first = eventually(applied)
-    widgets = api.api_factory_with_namespace([group, "v2", "widgets"], [group, "v1", "widgets"])
-    seen = Views()
-    widgets.list(api.space, seen.cb, seen.err_cb)
-    eventually(lambda: seen.views and len(seen.views[-1]) == 1)
-
-    widget["spec"]["size"] = 2
-    assert api.apply(widget)["metadata"]["uid"] == first["metadata"]["uid"]
-    eventually(lambda: seen.views[-1][0]["spec"]["size"] == 2)
-
-    api.remove("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/widgets." + group)
-
-
-@pytest.mark.parametrize("body", [
-    None, [], {}, {"kind": "Pod", "metadata": {"name": "a"}},
-    {"apiVersion": "v1", "metadata": {"name": "a"}},
-    {"apiVersion": "v1", "kind": "Pod"}, {"apiVersion": "v1", "kind": "Pod", "metadata": {}},
-    {"apiVersion": "v1", "kind": "Pod", "metadata": {"generateName": "a-"}},
-    {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a/b"}},
-    {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "namespace": ".."}},
-    {"apiVersion": "a/b/c", "kind": "Pod", "metadata": {"name": "a"}},
-    {"apiVersion": "/v1", "kind": "Pod", "metadata": {"name": "a"}},
-    {"apiVersion": "v1", "kind": "List", "metadata": {"name": "a"}, "items": []},
-    {"apiVersion": "v1", "kind": "PodList", "metadata": {"name": "a"}, "items": []},
-])
-def test_what_can_not_be_applied_is_refused_before_anything_is_sent(serve, new_client, body):
-    server = serve(lambda request, conn: conn.reply(200, {}))
-    with pytest.raises((ValueError, TypeError)):
-        new_client(server).apply(body)
-    assert not server.requests
-
-
-def test_apply_asks_discovery_again_before_it_says_no_and_skips_subresources(serve, new_client):
-    resources = [{"name": "widgets/scale", "kind": "Widget", "namespaced": True}]
-
-    def script(request, conn):
-        if request.path.endswith("/v1"):
-            return conn.reply(200, {"kind": "APIResourceList", "resources": resources})
-        conn.reply(201, json.loads(request.body))
-
-    server = serve(script)
-    client = new_client(server)
-    widget = {"apiVersion": "g/v1", "kind": "Widget", "metadata": {"name": "w"}}
-    with pytest.raises(apiproxy.ApiError) as caught:
-        client.apply(widget)
-    assert caught.value.status == 404 and "Widget" in str(caught.value)
-
-    resources.append({"name": "widgets", "kind": "Widget", "namespaced": True})
-    assert client.apply(widget)["metadata"] == {"name": "w", "namespace": "default"}
-
-    client.apply(widget)
-    assert server.paths().count("/clusters/dev/apis/g/v1") == 2  # the first miss, then remembered
-    assert server.paths()[-1] == "/clusters/dev/apis/g/v1/namespaces/default/widgets"
-
-
-def test_apply_gives_up_on_an_object_that_others_keep_changing(serve, new_client):
-    def script(request, conn):
-        if request.path.endswith("/v1"):
-            return conn.reply(200,
-                {"resources": [{"name": "configmaps", "kind": "ConfigMap", "namespaced": True}]})
-
-        if request.method == "GET":
-            return conn.reply(200, config_map("a") and {"metadata": {"resourceVersion": "5"}})
-        conn.reply(409,
-            {"kind": "Status", "reason": "AlreadyExists" if request.method == "POST"
-                else "Conflict"})
-
-    server = serve(script)
-    with pytest.raises(apiproxy.ApiError) as caught:
-        new_client(server).apply(config_map("a"))
-    assert caught.value.reason == "Conflict" and len(server.requests) == 16
-
-    server.script = lambda request, conn: conn.reply(200,
-        {"resources": [{"name": "pods", "kind": "Pod", "namespaced": True}]}) \
-        if request.path.endswith("/v1") else conn.reply(409,
-            {"kind": "Status", "reason": "Conflict", "message": "quota"})
-
-    with pytest.raises(apiproxy.ApiError) as caught:  # a quota's 409 is not an object that exists
-        new_client(server).apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}})
-    assert caught.value.message == "quota"
-    assert [r.method for r in server.requests[-2:]] == ["GET", "POST"]
 
 
 # ------------------------------------------------------------------------------
@@ -6556,7 +9095,1532 @@ def test_a_plugin_is_removed_and_the_next_answer_says_reload(new_client, demo):
     assert reloads == [1] and server.requests[0].path == "/plugins/some%20plugin"
 
 
-# -- drains
+@pytest.fixture
+def direct(new_client):
+    """direct(server, **settings) -> Client whose cluster "here" is the server, without Headlamp."""
+    def make(server, **settings):
+        settings = {"cluster": "here", "drain_interval": 0.02, **settings}
+        one = new_client("http://127.0.0.1:1", **settings)
+        one.add_endpoint("here", apiproxy.Endpoint(server.url, token="SECRET"))
+        return one
+
+    return make
+
+
+def drained(one, node="n"):
+    """The status of a drain, once it has ended."""
+    return eventually(lambda: one.drain_node_status(one.cluster, node)["id"], 20)
+
+
+NODES = int(os.environ.get("APIPROXY_TEST_NODES", "0"))
+# with controllers the garbage collector takes pods whose owners are made up
+needs_no_nodes = pytest.mark.skipif(NODES > 0, reason="needs a cluster without controllers")
+needs_nodes = [pytest.mark.cluster, pytest.mark.skipif(NODES < 2, reason="needs two nodes")]
+
+
+@pytest.fixture(params=[
+    "demo", pytest.param("real", marks=[*needs_cluster, needs_no_nodes]),
+])
+def bare(request, demo, new_client):
+    """A direct Client with a node `bare.node` and a namespace `bare.space` of its own."""
+    if request.param == "demo":
+        server = demo(controllers=False, seed=False)
+        one = new_client("http://127.0.0.1:1", cluster="here", drain_interval=0.05)
+        one.add_endpoint("here", apiproxy.Endpoint(server.url + "/clusters/dev"))
+    else:
+        one = direct_client(new_client, drain_interval=0.05)
+
+    is_new = request.param == "real" and os.environ["APIPROXY_TEST_VERSION"] != "1.20"
+    one.policy = "policy/v1" if is_new else "policy/v1beta1"
+    one.node = one.space = "drain-" + os.urandom(3).hex()
+    one.pods = "/api/v1/namespaces/%s/pods" % one.space
+    one.post("/api/v1/namespaces", {"metadata": {"name": one.space}})
+    one.post("/api/v1/nodes", {"metadata": {"name": one.node}})
+    yield one
+    one.close()
+    one.remove("/api/v1/nodes/" + one.node)
+    one.remove("/api/v1/namespaces/" + one.space)
+
+
+def add_pod(one, name, **metadata):
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, **metadata},
+        "spec": {
+            "nodeName": one.node,
+            "terminationGracePeriodSeconds": 0,
+            "containers": [{"name": "c", "image": "i"}],
+        },
+    }
+
+    def is_made():  # with controllers a namespace's service account takes its time
+        try:
+            return one.post(one.pods, pod)
+        except apiproxy.ApiError as error:
+            assert "serviceaccount" in str(error)
+            return None
+
+    return eventually(is_made)
+
+
+def owned_by(kind):
+    return [{"apiVersion": "apps/v1", "kind": kind, "name": "x", "uid": "1", "controller": True}]
+
+
+def test_a_drain_evicts_what_may_go_and_leaves_what_would_come_back(bare):
+    for name in "abc":
+        add_pod(bare, name, ownerReferences=owned_by("ReplicaSet"))
+    add_pod(bare, "alone")
+    add_pod(bare, "daemon", ownerReferences=owned_by("DaemonSet"))
+    add_pod(bare, "mirror", annotations={"kubernetes.io/config.mirror": "x"})
+    add_pod(bare, "done", ownerReferences=owned_by("DaemonSet"))
+    bare.patch(bare.pods + "/done/status", {"status": {"phase": "Failed"}})
+
+    assert bare.drain_node_status(bare.cluster, bare.node) == {"id": "", "cluster": bare.cluster}
+    assert "success" in bare.drain_node(bare.cluster, bare.node)["message"]
+    assert drained(bare, bare.node) == "success"
+    assert bare.request("/api/v1/nodes/" + bare.node)["spec"]["unschedulable"] is True
+    left = [pod["metadata"]["name"] for pod in bare.request(bare.pods)["items"]]
+    assert sorted(left) == ["daemon", "mirror"]
+
+
+def test_a_drain_waits_for_a_disruption_budget_and_gives_up_in_the_end(bare):
+    add_pod(bare, "kept", labels={"app": "kept"})
+    pod = bare.request(bare.pods + "/kept")
+    ready = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+    bare.patch(bare.pods + "/kept/status", {"status": ready})
+    budgets = "/apis/%s/namespaces/%s/poddisruptionbudgets" % (bare.policy, bare.space)
+    bare.post(budgets, {
+        "apiVersion": bare.policy,
+        "kind": "PodDisruptionBudget",
+        "metadata": {"name": "b"},
+        "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "kept"}}},
+    })
+
+    bare.drain_timeout = 0.3
+    bare.drain_node(bare.cluster, bare.node)
+    status = drained(bare, bare.node)
+    assert status.startswith("error: ") and "/kept: " in status and "disruption budget" in status
+    assert bare.request(bare.pods + "/kept")["metadata"]["uid"] == pod["metadata"]["uid"]
+
+    bare.drain_timeout = 20.0
+    bare.drain_node(bare.cluster, bare.node)
+    bare.remove(budgets + "/b")
+    assert drained(bare, bare.node) == "success"
+
+
+def test_a_drain_of_a_node_that_is_not_there_says_so(bare):
+    bare.drain_node(bare.cluster, "no-such-node")
+    status = drained(bare, "no-such-node")
+    assert status.startswith("error: ") and "not found" in status
+
+
+class Node:
+    """The script of an API server with one node; `evictions`, in order, are (pod, Eviction).
+
+    pods       {name: uid} of those that are there
+    refusals   {name: [refusal(conn), ...]}: what comes before an eviction is granted
+    stay       names of pods that are evicted and do not go
+    after      {name: uid}: what has a pod's name once it has gone
+    """
+
+    def __init__(self, *names):
+        self.pods = {name: "uid-" + name for name in names}
+        self.refusals, self.stay, self.after = {}, set(), {}
+        self.evictions, self.lists = [], 0
+        self.resources = [{"name": "pods/eviction", "group": "policy", "version": "v1"}]
+
+    def __call__(self, request, conn):
+        path, _, query = request.path.partition("?")
+        name = path.split("/")[6] if path.count("/") > 5 else ""
+        if path == "/api/v1/nodes/n":
+            assert json.loads(request.body) == {"spec": {"unschedulable": True}}
+            return conn.reply(200, {})
+        if path == "/api/v1":
+            return conn.reply(200, {"resources": self.resources})
+        if path == "/api/v1/pods":
+            assert query == "fieldSelector=spec.nodeName%3Dn"
+            self.lists += 1
+            return conn.reply(200, {"items": [self.pod(name) for name in self.pods]})
+        if name not in self.pods:
+            return conn.reply(404, {"kind": "Status", "message": "gone", "reason": "NotFound"})
+        if request.method == "GET":
+            return conn.reply(200, self.pod(name))
+        return self.evict(name, json.loads(request.body), conn)
+
+    def pod(self, name):
+        return {"metadata": {"name": name, "namespace": "ns", "uid": self.pods[name]}}
+
+    def evict(self, name, eviction, conn):
+        self.evictions.append((name, eviction))
+        if self.refusals.get(name):
+            return self.refusals[name].pop(0)(conn)
+        if eviction["deleteOptions"]["preconditions"]["uid"] != self.pods[name]:
+            return conn.reply(409, {"kind": "Status", "reason": "Conflict"})
+        if name not in self.stay:
+            del self.pods[name]
+        if name in self.after:
+            self.pods[name] = self.after[name]
+        return conn.reply(201, {"kind": "Status", "status": "Success"})
+
+
+def refusal(status, message, **more):
+    return lambda conn: conn.reply(status, {"kind": "Status", "message": message, **more})
+
+
+TERMINATING = {"causes": [{"reason": "NamespaceTerminating"}]}
+REFUSALS = {
+    "budget": refusal(429, "it would violate the budget", reason="TooManyRequests"),
+    "terminating": refusal(403, "it is being terminated", reason="Forbidden", details=TERMINATING),
+    "webhook": refusal(400, "a webhook denied the request"),
+    "internal": refusal(500, "an internal error"),
+    "unavailable": refusal(503, "no webhook there"),
+    "conflict": refusal(409, "somebody else changed it", reason="Conflict"),
+    "away": lambda conn: False,
+    "page": lambda conn: conn.reply(502, "<html>"),
+}
+
+
+@pytest.mark.parametrize("refused", REFUSALS.values(), ids=REFUSALS)
+def test_a_drain_goes_on_after_each_refusal_and_comes_back_to_it(serve, direct, refused):
+    node = Node("a", "b", "c")
+    node.refusals["a"] = [refused] * 3
+    one = direct(serve(node))
+    one.drain_node("here", "n")
+    assert drained(one) == "success" and not node.pods and node.lists == 1
+    assert [name for name, _ in node.evictions] == ["a", "b", "c", "a", "a", "a"]
+    assert node.evictions[0][1] == {
+        "apiVersion": "policy/v1",
+        "kind": "Eviction",
+        "metadata": {"name": "a", "namespace": "ns"},
+        "deleteOptions": {"preconditions": {"uid": "uid-a"}},
+    }
+
+
+def test_every_pod_that_stayed_is_reported_with_the_servers_reason(serve, direct):
+    node = Node(*REFUSALS, "slow", "fast")
+    node.refusals = {name: [refused] * 1000 for name, refused in REFUSALS.items()}
+    node.stay = {"slow"}
+    one = direct(serve(node), drain_timeout=0.3)
+    one.drain_node("here", "n")
+    status = drained(one)
+    assert status.startswith("error: ") and "fast" not in status
+    for name, text in (
+        ("budget", "it would violate the budget"), ("terminating", "it is being terminated"),
+        ("webhook", "a webhook denied the request"), ("internal", "an internal error"),
+        ("unavailable", "no webhook there"), ("conflict", "somebody else changed it"),
+        ("away", "closed|ended"), ("slow", "it was evicted"),
+    ):
+        assert re.search("ns/%s: [^;]*(%s)" % (name, text), status), name
+
+
+def test_what_comes_while_a_node_is_drained_is_left_alone(serve, direct):
+    node = Node("a", "b", "c")
+    node.after = {"a": "uid-new"}  # evicted, and back at once: it tolerates the cordon
+    node.refusals["b"] = [lambda conn: (node.pods.update(b="uid-new"), REFUSALS["budget"](conn))[1]]
+    one = direct(serve(node))
+    one.drain_node("here", "n")
+    assert drained(one) == "success" and node.pods == {"a": "uid-new", "b": "uid-new"}
+    assert [name for name, _ in node.evictions] == ["a", "b", "c", "b"]
+
+
+@pytest.mark.parametrize("path", ["/api/v1", "/api/v1/pods"])
+def test_a_drain_outlasts_a_server_that_is_away_for_a_while(serve, direct, path):
+    node, failures = Node("a"), [REFUSALS["unavailable"], REFUSALS["away"], REFUSALS["budget"]]
+
+    def script(request, conn):
+        if request.path.partition("?")[0] == path and failures:
+            return failures.pop()(conn)
+        return node(request, conn)
+
+    one = direct(serve(script))
+    one.drain_node("here", "n")
+    assert drained(one) == "success" and not failures and not node.pods
+
+
+def test_a_drain_speaks_the_eviction_api_that_the_server_has(serve, direct):
+    node = Node("a")
+    node.resources = [{"name": "pods"}, {"name": "pods/eviction", "group": "policy",
+                                         "version": "v1beta1"}]
+    one = direct(serve(node))
+    one.drain_node("here", "n")
+    assert drained(one) == "success" and node.evictions[0][1]["apiVersion"] == "policy/v1beta1"
+
+
+def odd_drain(serve, direct, path, answer):
+    """The status of a drain that gets `answer` at `path`."""
+    node = Node()
+
+    def script(request, conn):
+        if request.path.partition("?")[0] == path:
+            return conn.reply(200, json.dumps(answer))
+        return node(request, conn)
+
+    one = direct(serve(script))
+    one.drain_node("here", "n")
+    return drained(one)
+
+
+@pytest.mark.parametrize("answer", [
+    {"items": [{}]}, {"items": [{"metadata": None}]}, {"items": [{"metadata": []}]},
+    {"items": [{"metadata": {"name": "a", "namespace": "ns", "uid": 5}}]},
+    {"items": [{"metadata": {"name": 5, "namespace": "ns", "uid": "u"}}]},
+    {"items": [{"metadata": {"name": "a", "uid": "u"}}]}, {"items": ["a"]}, {"items": [None]},
+    {"items": "a"}, {"items": 5}, [], "", None, 5,
+    {"items": [{"metadata": {"annotations": [], "ownerReferences": {}}}]},
+    {"items": [{"metadata": {"ownerReferences": [None, 5, {"controller": "x"}]}, "status": 5}]},
+], ids=short)
+def test_a_drain_that_is_told_odd_pods_ends_and_says_so(serve, direct, caplog, answer):
+    assert re.match("error: .*the server (sent|listed) ", odd_drain(
+        serve, direct, "/api/v1/pods", answer))
+    assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize("answer", [[], "", None, 5])
+def test_a_drain_that_is_told_no_discovery_ends_and_says_so(serve, direct, caplog, answer):
+    assert "the server sent" in odd_drain(serve, direct, "/api/v1", answer)
+    assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize("resources", [None, {}, 5, [None, 5, {"name": 5}]])
+def test_a_drain_makes_do_with_odd_discovery(serve, direct, resources):
+    assert odd_drain(serve, direct, "/api/v1", {"resources": resources}) == "success"
+
+
+def test_whatever_ends_a_drain_is_told_and_logged(serve, direct, caplog, monkeypatch):
+    monkeypatch.setattr(apiproxy, "must_go", lambda pod: 1 // 0)
+    one = direct(serve(Node("a")))
+    one.drain_node("here", "n")
+    assert drained(one).startswith("error: ") and "ZeroDivisionError" in caplog.text
+    monkeypatch.undo()
+    one.drain_node("here", "n")  # a new one may begin
+    assert drained(one) == "success"
+
+
+@pytest.mark.parametrize("end", [
+    lambda one: one.close(), lambda one: one.delete_cluster("here"),
+], ids=["close", "delete_cluster"])
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_cancelled_drain_ends_at_once_and_says_so(serve, direct, end, waits):
+    node = Node("a", "b")
+    node.refusals["b"] = [REFUSALS["budget"] if waits else lambda conn: conn.wait_end()] * 1000
+    one = direct(serve(node), drain_interval=1000.0)
+    endpoint = one.endpoints["here"]
+    one.drain_node("here", "n")
+    eventually(lambda: len(node.evictions) == 2)
+    one.drain_node("here", "n")  # it goes on already
+    end(one)
+    one.add_endpoint("here", endpoint)
+    assert drained(one) == "error: cancelled" and node.lists == 1
+
+
+# -- forwarding
+
+
+class Pods:
+    """The script of an API server with pods in one namespace; what they say is `serve(conn)`'s.
+
+    pods       {name: pod}, as far as they are known
+    services   {name: spec}
+    slices     EndpointSlices, or the status that answers who asks for them
+    subsets    of the Endpoints
+    asked      the path of each connection
+    """
+
+    def __init__(self, serve=None, **pods):
+        self.serve = serve or echoes
+        self.pods = {name: {"status": {"phase": "Running"}, **pod} for name, pod in pods.items()}
+        for name, pod in self.pods.items():
+            pod.setdefault("metadata", {"name": name, "namespace": "ns", "uid": "uid-" + name})
+        self.services, self.slices, self.subsets, self.asked = {}, 404, [], []
+
+    def __call__(self, request, conn):
+        path, _, _ = request.path.partition("?")
+        if request.is_watch:
+            self.asked.append(request.path)
+            channel_open(request, conn)
+            return self.serve(conn)
+        if path.endswith("/endpointslices"):
+            return self.answer(conn, self.slices, {"items": self.slices})
+        name = path.split("/")[6]
+        if "/endpoints/" in path:
+            return conn.reply(200, {"subsets": self.subsets})
+        if "/services/" in path:
+            spec = self.services.get(name, 404)
+            return self.answer(conn, spec, {"spec": spec})
+        return self.answer(conn, self.pods.get(name, 404), self.pods.get(name))
+
+    def answer(self, conn, what, value):
+        if isinstance(what, int):
+            return conn.reply(what, {"kind": "Status", "message": "no such thing"})
+        return conn.reply(200, value)
+
+
+def channel_open(request, conn):
+    """The 101 of a kubelet's portForward route, matching `Accept: */*` alone, and its words."""
+    if "*/*" not in request.headers.get("accept", ""):
+        return conn.reply(406, "406: Not Acceptable")
+    assert "v4.channel.k8s.io" in request.headers["sec-websocket-protocol"]
+    conn.upgrade(request, "v4.channel.k8s.io")
+    # the API server asks a kubelet for "port"
+    port = int(re.search(r"ports?=(\d+)", request.path).group(1)).to_bytes(2, "little")
+    return conn.send(frame(2, b"\0" + port) + frame(2, b"\1" + port))
+
+
+def said(conn):
+    """What a connection's local side says, piece by piece, until its end."""
+    while True:
+        opcode, data = conn.read_frame()
+        if opcode == 8:
+            return
+        if opcode == 2:
+            assert data[:1] == b"\0"
+            yield data[1:]
+
+
+def say(conn, data, channel=0):
+    for start in range(0, len(data), 65536):
+        conn.send(frame(2, bytes([channel]) + data[start:start + 65536]))
+
+
+def end(conn, code=1000):
+    conn.send(frame(8, code.to_bytes(2, "big")))
+    return False
+
+
+def echoes(conn):
+    """What comes goes back in upper case."""
+    for data in said(conn):
+        say(conn, data.upper())
+        if b"bye" in data:
+            return end(conn)
+    return False
+
+
+def connected(made):
+    return socket.create_connection(("127.0.0.1", int(made["port"])), 20)
+
+
+def received(local):
+    """All that comes until the end."""
+    pieces = []
+    while True:
+        piece = local.recv(65536)
+        if not piece:
+            return b"".join(pieces)
+        pieces.append(piece)
+
+
+def forwarded(made, data):
+    """What comes back for `data`, as much as that was."""
+    with connected(made) as local:
+        local.sendall(data)
+        back = b""
+        while len(back) < len(data):
+            piece = local.recv(65536)
+            if not piece:
+                break
+            back += piece
+        return back
+
+
+def listed(one, made):
+    return {entry["id"]: entry for entry in one.list_port_forward(made["cluster"])}[made["id"]]
+
+
+def test_a_port_is_forwarded_by_this_machine_where_there_is_no_headlamp(serve, direct):
+    pods = Pods(p={})
+    one = direct(serve(pods))
+    made = one.start_port_forward("here", "ns", "p", 8080, "", "")
+    assert made["targetPort"] == "8080" and made["id"] and "SECRET" not in repr(made)
+    assert forwarded(made, b"hello") == b"HELLO"
+    assert forwarded(made, b"x" * 300000) == b"X" * 300000
+    assert forwarded(made, b"bye") == b"BYE"
+    assert pods.asked == ["/api/v1/namespaces/ns/pods/p/portforward?ports=8080"] * 3
+
+    assert [listed(one, made)[key] for key in ("status", "error", "pod")] == ["Running", "", "p"]
+    with pytest.raises(ValueError, match="already"):
+        one.start_port_forward("here", "ns", "p", 8080, "", "", id=made["id"])
+    with connected(made) as local:
+        local.sendall(b"hello")
+        assert local.recv(5) == b"HELLO"
+        assert one.stop_or_delete_port_forward("here", made["id"]) == "stopped"
+        assert local.recv(1) == b""
+    with pytest.raises(OSError):
+        forwarded(made, b"x")
+
+    assert listed(one, made)["status"] == "Stopped"
+    again = one.start_port_forward("here", "ns", "p", 8080, "", "", made["port"], "", made["id"])
+    assert again["port"] == made["port"] and forwarded(again, b"hello") == b"HELLO"
+    one.stop_or_delete_port_forward("here", made["id"], False)
+    assert one.list_port_forward("here") == []
+    with pytest.raises(apiproxy.ApiError) as caught:
+        one.stop_or_delete_port_forward("here", "no-such-id")
+    assert caught.value.status == 404
+    eventually(lambda: not one.tasks)
+
+
+@pytest.mark.parametrize("wrong", [
+    {"port": 70000}, {"port": 65536}, {"port": -1}, {"port": "abc"}, {"port": True}, {"port": 80.0},
+    {"port": "80 "}, {"port": b"80"}, {"port": "\u0663"}, {"address": "no.such.host"},
+    {"address": "300.0.0.1"}, {"address": "::1::"}, {"address": "127.0.0.1:80"},
+    {"address": "a\0"}, {"container_port": 0}, {"container_port": 70000}, {"container_port": -1},
+    {"container_port": True}, {"container_port": ""}, {"container_port": None},
+    {"container_port": "a b"}, {"container_port": "x" * 64}, {"container_port": "80/../x"},
+    {"namespace": "a/b"}, {"podname": ".."}, {"podname": "", "service": ""},
+    {"podname": "", "service": "a/b"},
+], ids=short)
+def test_what_can_not_be_forwarded_is_refused_before_anything_is_sent(serve, direct, wrong):
+    server = serve(Pods(p={}))
+    one = direct(server)
+    arguments = {"cluster": "here", "namespace": "ns", "podname": "p", "container_port": 80,
+                 "service": "", "service_namespace": "", **wrong}
+    with pytest.raises(ValueError) as caught:
+        one.start_port_forward(**arguments)
+    (name, value), *_ = wrong.items()
+    assert not server.requests and one.list_port_forward("here") == []
+    assert name in str(caught.value) or repr(value) in str(caught.value) or name == "podname"
+
+
+@pytest.mark.parametrize("address", ["", "localhost", "127.0.0.1", "0.0.0.0", "::1"])
+@pytest.mark.parametrize("port", [None, "", 0, "0"])
+def test_any_free_port_of_an_address_will_do(serve, direct, address, port):
+    one = direct(serve(Pods(p={})))
+    made = one.start_port_forward("here", "ns", "p", "80", "", "", port, address)
+    host = "::1" if address == "::1" else "127.0.0.1"
+    with socket.create_connection((host, int(made["port"])), 20) as local:
+        local.sendall(b"bye")
+        assert received(local) == b"BYE"
+
+
+def test_a_port_that_is_taken_and_an_address_of_another_machine_are_named(serve, direct):
+    one = direct(serve(Pods(p={})))
+    made = one.start_port_forward("here", "ns", "p", 80, "", "")
+    for port, address, text in ((made["port"], "", "127.0.0.1 port " + made["port"]),
+                                (0, "192.0.2.1", "192.0.2.1")):
+        with pytest.raises(apiproxy.ApiError, match="can't listen on .*" + text):
+            one.start_port_forward("here", "ns", "p", 80, "", "", port, address)
+
+
+@pytest.mark.parametrize("pod, port, status, text", [
+    ({"status": {"phase": "Pending"}}, 80, 503, "not running.*Pending"),
+    ({"status": {"phase": "Succeeded"}}, 80, 503, "not running.*Succeeded"),
+    ({"status": {"phase": "Failed"}}, 80, 503, "not running.*Failed"),
+    ({}, "http", 404, "no port named http"), (404, 80, 404, "no such thing"),
+    ({"spec": {"containers": [{"ports": [{"name": "https"}]}]}}, "http", 404, "no port named"),
+    ({"spec": {"containers": 5}}, "http", 404, "no port named"), (500, 80, 500, "no such thing"),
+], ids=short)
+def test_a_pod_that_can_not_be_reached_is_refused_at_once(serve, direct, pod, port, status, text):
+    pods = Pods(p=pod if isinstance(pod, dict) else {})
+    if isinstance(pod, int):
+        pods.pods["p"] = pod
+    one = direct(serve(pods))
+    with pytest.raises(apiproxy.ApiError, match=text) as caught:
+        one.start_port_forward("here", "ns", "p", port, "", "")
+    assert caught.value.status == status and not one.tasks and not pods.asked
+
+
+@pytest.mark.parametrize("section", ["containers", "initContainers"])
+def test_a_containers_port_is_forwarded_by_its_name(serve, direct, section):
+    ports = [{"name": "metrics", "containerPort": 9090}, {"name": "http", "containerPort": 8080}]
+    pods = Pods(p={"spec": {section: [{"name": "a"}, {"name": "b", "ports": ports}]}})
+    one = direct(serve(pods))
+    made = one.start_port_forward("here", "ns", "p", "http", "web", "ns")  # Headlamp says both
+    assert made["targetPort"] == "8080" and forwarded(made, b"a") == b"A"
+    assert pods.asked[0].endswith("/p/portforward?ports=8080")
+
+
+def slice_endpoint(name, ready=True, kind="Pod"):
+    """An endpoint of an EndpointSlice; `ready` None says nothing."""
+    conditions = {} if ready is None else {"ready": ready}
+    reference = {"kind": kind, "namespace": "ns", "name": name, "uid": "uid-" + name}
+    return {"addresses": ["10.0.0.1"], "conditions": conditions, "targetRef": reference}
+
+
+WEB = {"ports": [
+    {"name": "dns", "port": 80, "protocol": "UDP", "targetPort": 5353},
+    {"name": "web", "port": 80, "protocol": "TCP", "targetPort": "http"},
+    {"name": "admin", "port": 81, "targetPort": 9090},
+]}
+PORTS = [{"name": name, "port": port} for name, port in (
+    ("dns", 5353), ("admin", 9090), ("web", 8080))]
+SLICES = [
+    {"ports": PORTS},
+    {"endpoints": [slice_endpoint("late", False), slice_endpoint("node", True, "Node"), {}], "ports": PORTS},
+    {"endpoints": [slice_endpoint("other")], "ports": PORTS[:1]},
+    {"endpoints": [slice_endpoint("late", False), slice_endpoint("p", None), slice_endpoint("q")], "ports": PORTS},
+]
+SUBSETS = [
+    {"notReadyAddresses": [slice_endpoint("late")], "ports": PORTS},
+    {"addresses": [{"ip": "10.0.0.1"}, slice_endpoint("p")], "ports": PORTS},
+]
+
+
+@pytest.mark.parametrize("port, target", [(80, "8080"), ("80", "8080"), ("web", "8080"),
+                                          (81, "9090"), ("admin", "9090")])
+@pytest.mark.parametrize("slices, subsets", [(SLICES, []), (404, SUBSETS), (403, SUBSETS),
+                                             (400, SUBSETS)], ids=short)
+def test_a_services_port_leads_to_a_ready_pods(serve, direct, port, target, slices, subsets):
+    pods = Pods(p={})
+    pods.services, pods.slices, pods.subsets = {"web": WEB}, slices, subsets
+    server = serve(pods)
+    one = direct(server)
+    made = one.start_port_forward("here", "elsewhere", "", port, "web", "ns")
+    assert (made["pod"], made["targetPort"], made["namespace"]) == ("p", target, "ns")
+    assert forwarded(made, b"a") == b"A"
+    assert pods.asked == ["/api/v1/namespaces/ns/pods/p/portforward?ports=" + target]
+    assert "labelSelector=kubernetes.io%2Fservice-name%3Dweb" in server.requests[1].path
+
+
+@pytest.mark.parametrize("service, port, slices, status, text", [
+    ("nope", 80, SLICES, 404, "no such thing"), ("web", 82, SLICES, 404, "no TCP port 82"),
+    ("web", "dns", SLICES, 404, "no TCP port dns"), ("web", 80, [], 503, "no ready pod"),
+    ("web", 80, SLICES[:3], 503, "no ready pod"), ("web", 80, 500, 500, "no such thing"),
+    ("odd", 80, SLICES, 404, "no TCP port"),
+    ("web", 80, [{"endpoints": 5, "ports": [5]}], 503, "no"),
+    ("web", 80, [{"endpoints": [5, {"targetRef": 5}], "ports": [{"name": "web"}]}], 503, "no"),
+    ("web", 80, ["x"], 200, "a list of something else"),
+], ids=short)
+def test_a_service_that_leads_nowhere_says_so(serve, direct, service, port, slices, status, text):
+    pods = Pods(p={})
+    pods.services, pods.slices = {"web": WEB, "odd": {"ports": [5, {}]}}, slices
+    one = direct(serve(pods))
+    with pytest.raises(apiproxy.ApiError, match=text) as caught:
+        one.start_port_forward("here", "ns", "", port, service, "ns")
+    assert caught.value.status == status and not one.tasks
+
+
+def test_what_a_pod_refuses_is_listed_and_ends_the_connection(serve, direct):
+    def refuses(conn):
+        say(conn, b"nothing listens there", 1)
+        conn.wait_end()
+
+    pods = Pods(refuses, p={})
+    one = direct(serve(pods))
+    made = one.start_port_forward("here", "ns", "p", 80, "", "")
+    assert forwarded(made, b"a") == b""
+    eventually(lambda: listed(one, made)["error"] == "nothing listens there")
+
+    pods.serve = lambda conn: False  # the connection breaks
+    assert forwarded(made, b"a") == b""
+    eventually(lambda: "1006" in listed(one, made)["error"])
+    pods.serve = echoes
+    assert forwarded(made, b"a") == b"A" and listed(one, made)["status"] == "Running"
+    one.delete_cluster("here")
+    assert not one.tasks
+    with pytest.raises(OSError):
+        connected(made)
+
+
+def test_a_kubelet_that_is_asked_for_json_alone_refuses(serve, direct):
+    """As these tests' own must, or nobody sees what a real one answers."""
+    one = direct(serve(Pods(p={})))
+    with pytest.raises(apiproxy.HandshakeError) as caught:
+        apiproxy.WebSocket.connect("ws" + one.endpoints["here"].server[4:] + "/x?ports=1",
+                          headers={"Accept": "application/json"})
+    assert caught.value.status == 406
+
+
+# -- forwarding: half-closes, silence, amounts
+
+
+def test_a_half_closed_connection_has_its_answer_however_late(serve, direct):
+    def answers_late(conn):
+        request = b""
+        for data in said(conn):
+            request += data
+            if request == b"question":
+                conn.stopped.wait(1.5)  # longer than any wait that began before the half-close
+                say(conn, b"answer")
+                return end(conn)
+        return False
+
+    one = direct(serve(Pods(answers_late, p={})), forward_linger=2.0)
+    made = one.start_port_forward("here", "ns", "p", 80, "", "")
+    with connected(made) as local:
+        local.sendall(b"question")
+        local.shutdown(socket.SHUT_WR)
+        assert received(local) == b"answer"
+
+
+def test_after_the_local_sides_end_a_pod_may_be_silent_for_so_long(serve, direct):
+    def trickles(conn):
+        for data in said(conn):
+            for _ in range(8):
+                conn.stopped.wait(0.1)
+                say(conn, data)
+            conn.wait_end()
+        return False
+
+    one = direct(serve(Pods(trickles, p={})), forward_linger=0.4)
+    made = one.start_port_forward("here", "ns", "p", 80, "", "")
+    with connected(made) as local:
+        local.sendall(b"x")
+        local.shutdown(socket.SHUT_WR)
+        assert received(local) == b"x" * 8  # 0.8 s, with no silence of 0.4
+    eventually(lambda: len(one.tasks) == 1)
+    assert listed(one, made)["error"] == ""  # to give up is no error
+
+
+def test_a_local_side_that_has_gone_ends_its_connection_at_once(serve, direct):
+    one = direct(serve(Pods(p={})), forward_linger=1000.0)
+    made = one.start_port_forward("here", "ns", "p", 80, "", "")
+    with connected(made) as local:
+        local.sendall(b"x")
+        assert local.recv(1) == b"X"
+        local.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    eventually(lambda: len(one.tasks) == 1)
+    assert listed(one, made)["error"] == ""
+
+
+def digest(data):
+    return hashlib.sha256(data).digest()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_megabytes_go_both_ways_whenever_the_local_side_ends(serve, direct, seed):
+    rng = random.Random(seed)
+    up, down = rng.randbytes(8 << 20) if hasattr(rng, "randbytes") else os.urandom(8 << 20), b""
+    down = digest(up) * (1 << 18)
+    asked, paused = rng.randrange(len(up)), rng.random() < 0.5
+
+    def swaps(conn):
+        """Half of the answer before the question is whole, the rest after it."""
+        got = bytearray()
+        if paused:
+            conn.stopped.wait(0.3)  # nothing is read: both sides fill up
+        for data in said(conn):
+            if len(got) < asked <= len(got) + len(data):
+                say(conn, down[:len(down) // 2])
+            got += data
+            if len(got) == len(up):
+                assert digest(got) == digest(up)
+                say(conn, down[len(down) // 2:])
+                return end(conn)
+        return False
+
+    one = direct(serve(Pods(swaps, p={})), forward_linger=20.0)
+    made = one.start_port_forward("here", "ns", "p", 80, "", "")
+    with connected(made) as local:
+        def sends():
+            local.sendall(up)
+            local.shutdown(socket.SHUT_WR)
+
+        sender = threading.Thread(target=sends)
+        sender.start()
+        assert digest(received(local)) == digest(down)
+        sender.join()
+
+
+def test_a_pods_last_words_arrive_though_it_did_not_listen(serve, direct):
+    """To close with bytes unread is a reset, which would take them along."""
+    answer, flooded, ended = os.urandom(1 << 20), threading.Event(), threading.Event()
+
+    def answers(conn):
+        flooded.wait(10)
+        say(conn, answer)
+        end(conn)
+        conn.wait_end()
+        ended.set()
+        return False
+
+    one = direct(serve(Pods(answers, p={})))
+    made = one.start_port_forward("here", "ns", "p", 80, "", "")
+    with connected(made) as local:
+        local.settimeout(0.3)
+        with pytest.raises(socket.timeout):
+            while True:
+                local.sendall(b"x" * 65536)
+        local.settimeout(20)
+        flooded.set()
+        assert ended.wait(10)
+        assert digest(received(local)) == digest(answer)
+
+
+def test_neither_side_is_read_faster_than_the_other_takes_it(serve, direct):
+    sent = []
+
+    def floods(conn):
+        conn.sock.settimeout(0.5)
+        try:
+            for _ in range(1000):
+                say(conn, b"x" * 65536)
+                sent.append(65536)
+        except OSError:
+            sent.append("full")
+        return False
+
+    pods = Pods(floods, p={})
+    one = direct(serve(pods))
+    made = one.start_port_forward("here", "ns", "p", 80, "", "")
+    with connected(made):
+        eventually(lambda: sent and sent[-1] == "full")
+        assert sum(sent[:-1]) < 32 << 20
+
+    pods.serve = lambda conn: conn.stopped.wait(20)
+    count = 0
+    with connected(made) as local:
+        local.settimeout(0.5)
+        with pytest.raises(socket.timeout):
+            while count < 64 << 20:
+                count += local.send(b"x" * 65536)
+        assert count < 32 << 20
+
+
+def test_sixty_connections_at_once(serve, direct):
+    one = direct(serve(Pods(p={})))
+    made = one.start_port_forward("here", "ns", "p", 80, "", "")
+    results, barrier = [], threading.Barrier(60)
+
+    def run(number):
+        with connected(made) as local:
+            barrier.wait(20)  # all of them are open now
+            local.sendall(b"%d bye" % number)
+            results.append(received(local))
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(60)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert sorted(results) == sorted(b"%d BYE" % number for number in range(60))
+    eventually(lambda: len(one.tasks) == 1)
+
+
+# -- forwarding: what ends it, and what does not
+
+
+@pytest.mark.parametrize("change, text", [
+    (lambda pods: pods.update(p=404), "no such thing"),
+    (lambda pods: pods["p"]["metadata"].update(uid="another"), "ns/p has gone"),
+    (lambda pods: pods["p"].update(status={"phase": "Succeeded"}), "not running: it is Succeeded"),
+], ids=["gone", "another", "finished"])
+def test_a_pod_that_goes_away_ends_its_forward_with_a_reason(serve, direct, change, text):
+    pods = Pods(p={})
+    one = direct(serve(pods), forward_check=0.02)
+    made = one.start_port_forward("here", "ns", "p", 80, "", "")
+    with connected(made) as local:
+        local.sendall(b"x")
+        assert local.recv(1) == b"X"
+        change(pods.pods)
+        assert local.recv(1) == b""
+        eventually(lambda: text in listed(one, made)["error"])
+        assert listed(one, made)["status"] == "Stopped"
+    eventually(lambda: not one.tasks)
+    with pytest.raises(OSError):
+        connected(made)
+
+
+def test_a_server_that_is_away_for_a_while_does_not_end_a_forward(serve, direct):
+    pods, looks = Pods(p={}), []
+
+    def script(request, conn):
+        if request.is_watch or "/pods/" not in request.path or not looks:
+            looks.append(0)
+            return pods(request, conn)
+        looks.append(1)
+        return conn.reply(503, "away") if len(looks) % 2 else False
+
+    one = direct(serve(script), forward_check=0.02)
+    made = one.start_port_forward("here", "ns", "p", 80, "", "")
+    eventually(lambda: sum(looks) > 4)
+    assert forwarded(made, b"a") == b"A" and listed(one, made)["status"] == "Running"
+
+
+def test_a_stopped_forward_ends_at_once_also_after_a_look_at_its_pod(serve, direct, monkeypatch):
+    monkeypatch.setattr(apiproxy, "ACCEPT_WAIT", 0.05 if sys.platform != "linux" else 1.0)
+    server = serve(Pods(p={}))
+    one = direct(server, forward_check=0.02)
+    made = one.start_port_forward("here", "ns", "p", 80, "", "")
+    eventually(lambda: len(server.requests) > 2)  # a look, and now it waits again
+    began = time.monotonic()
+    one.stop_or_delete_port_forward("here", made["id"])
+    assert time.monotonic() - began < 0.8 and not one.tasks
+
+
+def test_a_shortage_of_threads_costs_one_connection(serve, direct, monkeypatch):
+    one = direct(serve(Pods(p={})))
+    made = one.start_port_forward("here", "ns", "p", 80, "", "")
+    start, short_of = threading.Thread.start, ["apiproxy-forwarded", "apiproxy-upload"]
+
+    def refuse(thread):
+        if thread.name in short_of:
+            short_of.remove(thread.name)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    for _ in range(2):
+        with connected(made) as local:
+            assert received(local) == b""
+        eventually(lambda: "can't start new thread" in listed(one, made)["error"])
+    assert not short_of and forwarded(made, b"a") == b"A"
+    assert listed(one, made)["status"] == "Running"
+
+    short_of.append("apiproxy-forward")
+    with pytest.raises(RuntimeError):
+        one.start_port_forward("here", "ns", "p", 80, "", "")
+    assert len(one.list_port_forward("here")) == 1
+
+
+def test_a_shortage_of_descriptors_is_waited_out_without_a_busy_loop(serve, direct, monkeypatch):
+    one = direct(serve(Pods(p={})))
+    made = one.start_port_forward("here", "ns", "p", 80, "", "")
+    accept, times = socket.socket.accept, []
+
+    def refuse(sock):
+        if sock.getsockname()[1] == int(made["port"]) and len(times) < 4:
+            times.append(time.monotonic())
+            raise OSError(errno.EMFILE, "Too many open files")
+        return accept(sock)
+
+    monkeypatch.setattr(socket.socket, "accept", refuse)
+    assert forwarded(made, b"a") == b"A"
+    eventually(lambda: forwarded(made, b"a") == b"A" and len(times) == 4)
+    assert all(later - sooner > 0.05 for sooner, later in zip(times, times[1:]))
+    assert listed(one, made)["status"] == "Running"
+
+
+def test_whatever_ends_a_forward_is_told_and_logged(serve, direct, caplog, monkeypatch):
+    one = direct(serve(Pods(p={})), forward_check=0.02)
+    made = one.start_port_forward("here", "ns", "p", 80, "", "")
+    monkeypatch.setattr(apiproxy.ForwardedConnection, "_download", lambda *_: 1 // 0)
+    assert forwarded(made, b"a") == b""
+    eventually(lambda: "division" in listed(one, made)["error"])
+    assert listed(one, made)["status"] == "Running" and "ZeroDivisionError" in caplog.text
+
+    caplog.clear()
+    monkeypatch.setattr(apiproxy, "check_running", lambda pod: [][1])
+    eventually(lambda: listed(one, made)["status"] == "Stopped")
+    eventually(lambda: "index" in listed(one, made)["error"] and "IndexError" in caplog.text)
+    eventually(lambda: not one.tasks)
+
+
+def test_of_two_that_ask_for_the_same_name_one_gets_it(serve, direct):
+    together = threading.Barrier(2)
+    pods, results = Pods(p={}), []
+
+    def script(request, conn):
+        together.wait(10)
+        return pods(request, conn)
+
+    one = direct(serve(script))
+
+    def run():
+        try:
+            results.append(one.start_port_forward("here", "ns", "p", 80, "", "", id="a")["id"])
+        except ValueError as error:
+            results.append(str(error))
+
+    threads = [threading.Thread(target=run) for _ in range(2)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert sorted(results) == ["a", "there is a port forward a already"] and len(one.tasks) == 1
+
+
+@pytest.mark.parametrize("answer", [{}, [], None, 5, "", {"metadata": 5}, {"status": {"phase": 5}},
+                                    {"metadata": {"uid": 5}, "spec": []}], ids=short)
+def test_a_forward_that_is_told_odd_json_raises_an_api_error_or_works(serve, direct, answer):
+    pods = Pods(p={})
+
+    def script(request, conn):
+        return pods(request, conn) if request.is_watch else conn.reply(200, json.dumps(answer))
+
+    one = direct(serve(script))
+    for podname, port in (("p", 80), ("p", "http"), ("", 80)):
+        try:
+            made = one.start_port_forward("here", "ns", podname, port, "web", "ns")
+            assert forwarded(made, b"a") == b"A"
+        except apiproxy.ApiError as error:
+            assert "pod p has" in str(error) or "ns/p has" in str(error) or "the s" in str(error)
+
+
+# -- the real API server with a kubelet of our own
+
+
+@pytest.fixture
+def kubelet(serve, new_client):
+    """(client, path of a pod) of the real server, with a Node whose kubelet is a script here."""
+    def script(request, conn):
+        if "*/*" not in request.headers.get("accept", "*/*"):  # its routes match nothing narrower
+            return conn.reply(406, "406: Not Acceptable")
+        if "/portForward/" in request.path:
+            channel_open(request, conn)
+            return echoes(conn)
+        if "/containerLogs/" in request.path:
+            conn.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n8\r\none\ntwo\n\r\n")
+            one.log_seen.wait(10)  # 1.20 loses what it reads together with the end
+            return conn.send("0\r\n\r\n")
+        assert "/exec/" in request.path and request.is_watch
+        conn.upgrade(request, "v4.channel.k8s.io")
+        conn.send(frame(2, b"\1") + frame(2, b"\2") + frame(2, b"\3"))
+        opcode, data = conn.read_frame()
+        causes = [{"reason": "ExitCode", "message": "3"}]
+        result = {"status": "Failure", "reason": "NonZeroExitCode", "details": {"causes": causes}}
+        conn.send(frame(2, b"\1" + data[1:]) + frame(2, b"\2oops"))
+        conn.send(frame(2, b"\3" + json.dumps(result).encode()))
+        conn.send(frame(8, b"\x03\xe8"))
+        return False
+
+    server, one = serve(script, tls=True), direct_client(new_client)
+    one.log_seen = threading.Event()
+    name = "kubelet-" + os.urandom(3).hex()
+    one.node, one.pods = name, "/api/v1/namespaces/%s/pods" % name
+    one.post("/api/v1/namespaces", {"metadata": {"name": name}})
+    one.post("/api/v1/nodes", {"metadata": {"name": name}})
+    insist(one.patch, "/api/v1/nodes/%s/status" % name, {"status": {
+        "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": server.port}},
+    }})
+    add_pod(one, "p")
+    insist(one.patch, one.pods + "/p/status", {"status": {"phase": "Running"}})
+    yield one, one.pods + "/p"
+    one.close()
+    for path in (one.pods + "/p", "/api/v1/nodes/" + name, "/api/v1/namespaces/" + name):
+        one.remove(path)
+
+
+@pytest.mark.cluster
+@pytest.mark.skipif(not REAL, reason="APIPROXY_TEST_URL is not set")
+def test_forward_exec_and_logs_through_the_real_api_server(kubelet):
+    one, pod = kubelet
+    namespace = pod.split("/")[4]
+    made = one.start_port_forward("direct", namespace, "p", 8080, "", "")
+    assert forwarded(made, b"hello") == b"HELLO"
+    assert forwarded(made, b"x" * 100000) == b"X" * 100000
+    one.stop_or_delete_port_forward("direct", made["id"])
+    out, ended = {}, threading.Event()
+
+    def on_message(message):
+        out[message[0]] = out.get(message[0], b"") + message[1:]
+
+    shell = one.stream(pod + "/exec?command=cat&stdin=1&stdout=1&stderr=1", on_message, {
+        "additionalProtocols": ["v4.channel.k8s.io"], "failCb": ended.set})
+    eventually(lambda: 1 in out)
+    shell.get_socket().send(b"\0typed")
+    assert ended.wait(10)
+    code = json.loads(out[3])["details"]["causes"][0]["message"]
+    assert (out[1], out[2], code) == (b"typed", b"oops", "3")
+    lines = []
+    one.stream(pod + "/log", lines.append, {"failCb": lambda: None})
+    eventually(lambda: b"".join(base64.b64decode(line) for line in lines) == b"one\ntwo\n")
+    one.log_seen.set()
+
+
+# -- a whole cluster: nodes, controllers, pods that run
+
+
+@pytest.fixture
+def whole(new_client):
+    """A direct Client with a namespace where a Deployment of four pods and a DaemonSet run."""
+    one = direct_client(new_client, drain_interval=0.2, forward_check=0.2, forward_linger=3.0)
+    one.space = "whole-" + os.urandom(3).hex()
+    one.core = "/api/v1/namespaces/" + one.space
+    one.post("/api/v1/namespaces", {"metadata": {"name": one.space}})
+    container = {"name": "c", "image": "i", "ports": [{"name": "http", "containerPort": 8080}]}
+    for kind, name, more in (("deployments", "web", {"replicas": 4}), ("daemonsets", "agent", {})):
+        labels = {"app": name}
+        template = {"metadata": {"labels": labels}, "spec": {"containers": [container]}}
+        one.post("/apis/apps/v1/namespaces/%s/%s" % (one.space, kind), {
+            "metadata": {"name": name},
+            "spec": {"selector": {"matchLabels": labels}, "template": template, **more},
+        })
+    one.post(one.core + "/services", {
+        "metadata": {"name": "web"},
+        "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": "http"}]},
+    })
+    eventually(lambda: len(running(one)) == 4 and len(running(one, "agent")) == NODES, 60)
+    yield one
+    one.close()
+    one.remove("/api/v1/namespaces/" + one.space)
+
+
+def running(one, app="web"):
+    pods = one.request(one.core + "/pods", query_params={"labelSelector": "app=" + app})["items"]
+    return [pod for pod in pods if pod["status"]["phase"] == "Running"]
+
+
+def uids(pods):
+    return {pod["metadata"]["uid"] for pod in pods}
+
+
+@pytest.fixture
+def target():
+    """What a forwarded port of the whole cluster reaches: target(script) serves each connection."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", int(os.environ["APIPROXY_TEST_FORWARD_PORT"])))
+        listener.listen(100)
+        sockets, threads = [listener], []
+
+        def accept(script):
+            while True:
+                try:
+                    conn, _ = listener.accept()
+                except OSError:
+                    return
+                sockets.append(conn)
+                threads.append(threading.Thread(target=serve, args=(script, conn)))
+                threads[-1].start()
+
+        def serve(script, conn):
+            with conn:
+                script(conn)
+
+        def start(script):
+            threads.append(threading.Thread(target=accept, args=(script,)))
+            threads[-1].start()
+
+        yield start
+        for sock in sockets:  # kwok leaves them open
+            apiproxy.shut(sock)
+        [thread.join(5) for thread in threads]
+
+
+def upper(conn):
+    for data in iter(lambda: conn.recv(65536), b""):
+        conn.sendall(data.upper())
+
+
+@pytest.mark.parametrize("whole", [pytest.param(None, marks=needs_nodes)], indirect=True)
+def test_a_service_of_a_whole_cluster_is_forwarded_until_its_pod_goes(whole, target):
+    target(upper)
+    slices = "/apis/discovery.k8s.io/v1/namespaces/%s/endpointslices" % whole.space
+    eventually(lambda: any(piece["endpoints"] for piece in whole.request(slices)["items"]))
+    made = whole.start_port_forward("direct", whole.space, "", 80, "web", "")
+    assert made["targetPort"] == "8080" and forwarded(made, b"hello") == b"HELLO"
+
+    data = os.urandom(3 << 20)
+    with connected(made) as local:
+        sender = threading.Thread(target=lambda: (
+            local.sendall(data), local.shutdown(socket.SHUT_WR)))
+        sender.start()
+        assert digest(received(local)) == digest(data.upper())
+        sender.join()
+
+    with connected(made) as local:
+        local.sendall(b"x")
+        assert local.recv(1) == b"X"
+        now = {"body": json.dumps({"gracePeriodSeconds": 0})}
+        whole.remove("%s/pods/%s" % (whole.core, made["pod"]), now)
+        assert local.recv(1) == b""
+    eventually(lambda: "not found" in listed(whole, made)["error"])
+    assert listed(whole, made)["status"] == "Stopped"
+
+
+@pytest.mark.parametrize("whole", [pytest.param(None, marks=needs_nodes)], indirect=True)
+def test_a_pod_that_no_node_has_is_not_forwarded_to(whole):
+    spec = {"nodeSelector": {"no": "where"}, "containers": [{"name": "c", "image": "i"}]}
+    whole.post(whole.core + "/pods", {"metadata": {"name": "pending"}, "spec": spec})
+    with pytest.raises(apiproxy.ApiError, match="Pending"):
+        whole.start_port_forward("direct", whole.space, "pending", 80, "", "")
+
+
+@pytest.mark.parametrize("whole", [pytest.param(None, marks=needs_nodes)], indirect=True)
+def test_a_node_of_a_whole_cluster_is_drained_under_a_budget(whole):
+    budgets = "/apis/policy/v1/namespaces/%s/poddisruptionbudgets" % whole.space
+    selector = {"matchLabels": {"app": "web"}}
+    whole.post(budgets, {"metadata": {"name": "b"},
+                         "spec": {"minAvailable": 3, "selector": selector}})
+    agents, nodes = uids(running(whole, "agent")), []
+
+    def drain():
+        nodes.append(running(whole)[0]["spec"]["nodeName"])
+        whole.drain_node("direct", nodes[-1])
+
+    try:
+        drain()
+        few = []
+        while not whole.drain_node_status("direct", nodes[0])["id"]:
+            few += [1] if len(running(whole)) < 3 else []
+        assert drained(whole, nodes[0]) == "success" and not few
+        eventually(lambda: len(running(whole)) == 4, 60)
+        assert all(pod["spec"]["nodeName"] != nodes[0] for pod in running(whole))
+        assert uids(running(whole, "agent")) == agents
+
+        whole.patch(budgets + "/b", {"spec": {"minAvailable": 4}})
+        eventually(lambda: whole.request(budgets + "/b")["status"]["disruptionsAllowed"] == 0)
+        whole.drain_timeout = 1.0
+        drain()
+        assert "disruption budget" in drained(whole, nodes[1])
+    finally:
+        for name in nodes:
+            whole.patch("/api/v1/nodes/" + name, {"spec": {"unschedulable": None}})
+
+
+PAGE = "<!doctype html><html><body>app</body></html>\n"  # what unknown routes answer, 200
+NO_PAGE = "404 page not found\n"  # an API server's, and that of Headlamp without static files
+FORBIDDEN_STATUS = {"kind": "Status", "status": "Failure", "reason": "Forbidden", "code": 403}
+
+# A port-forward route as one of each age has it, and what it makes of the other's address.
+TODAY = {"/portforward": (200, PAGE), "/portforward/list": (200, PAGE)}
+MAY_2024 = {"/clusters/dev" + path: (404, NO_PAGE) for path in TODAY}
+MAY_2024_VIEWER = dict.fromkeys(MAY_2024, (403, FORBIDDEN_STATUS))
+
+
+def routes(*tables, **more):
+    """A script that answers each path (without its query) as the last table that has it says."""
+    answers = {path: answer for table in tables for path, answer in table.items()}
+
+    def script(request, conn):
+        answer = answers.get(request.path.partition("?")[0], (404, NO_PAGE))
+        conn.reply(*(answer(request) if callable(answer) else answer))
+
+    return script
+
+
+def forwarding(root):
+    """Port forwards below `root`, as both ages answer."""
+    forwards = [{"id": "1", "cluster": "dev"}, {"id": "2", "cluster": "development"}]
+
+    def one(request):
+        if request.method == "DELETE":
+            return 200, "stopped"
+        return 200, {"id": "1", "port": "4567", **json.loads(request.body)}
+
+    return {root: one, root + "/list": (200, forwards)}
+
+
+@pytest.mark.parametrize("other, root, attempts", [
+    (TODAY, "/clusters/dev/portforward", 1),
+    (MAY_2024, "/portforward", 2),
+    (MAY_2024_VIEWER, "/portforward", 2),
+], ids=["today", "May 2024", "May 2024, a viewer"])
+def test_port_forwards_are_found_at_either_address_and_it_is_remembered(
+        serve, new_client, other, root, attempts):
+    server = serve(routes(other, forwarding(root)))
+    one = new_client(server)
+    one.set_token("dev", "SECRET")
+
+    made = one.start_port_forward("dev", "ns", "pod", 80, "svc", "ns2", 4567, "localhost", "1")
+    assert made["id"] == "1" and made["cluster"] == "dev" and made["port"] == "4567"
+    assert len(server.requests) == attempts
+
+    assert one.list_port_forward("dev") == [{"id": "1", "cluster": "dev"}]
+    assert one.stop_or_delete_port_forward("dev", "1") == "stopped"
+    assert one.stop_or_delete_port_forward("dev", "1", False) == "stopped"
+    assert len(server.requests) == attempts + 3 and one.get_token("dev")
+
+    start, list_, stop, delete = server.requests[-4:]
+    is_old = root == "/portforward"
+    body = json.loads(start.body)
+    assert (body["targetPort"], body["port"]) == ("80", "4567")
+    assert ("cluster" in body, "address" in body) == (is_old, is_old)
+    assert "?cluster=dev" in list_.path or not is_old
+    assert [json.loads(each.body)["stopOrDelete"] for each in (stop, delete)] == [True, False]
+
+    for request in server.requests[-4:]:
+        assert request.headers["authorization"] == "Bearer SECRET"
+        assert ("cookie" in request.headers) == (not is_old)
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_token_goes_to_a_port_forward_as_a_cookie_in_pieces(serve, new_client, trusting, tls):
+    server = serve(routes(forwarding("/clusters/d.%C3%A9-v_/portforward")), tls=tls)
+    one = new_client(server, ssl_context=trusting)
+    token = "SECRET" + "x" * 3794 + "y" * 3800 + "z"
+    one.set_token("d.\u00e9-v_", token)
+    one.start_port_forward("d.\u00e9-v_", "ns", "pod", 80, "", "")
+
+    cookies = [pair.split("=") for pair in server.requests[0].headers["cookie"].split("; ")]
+    assert [name for name, _ in cookies] == ["headlamp-auth-d-v_.%d" % n for n in range(3)]
+    assert [len(value) for _, value in cookies] == [3800, 3800, 1]
+    assert "".join(value for _, value in cookies) == token
+
+
+@pytest.mark.parametrize("status, text", [
+    (409, "portforward with this ID is already running\n"),
+    (500, "permission check failed: access denied: insufficient permissions\n"),
+    (500, "unable to upgrade connection: pods \"p\" not found\n"),
+    (500, "unable to listen on any of the requested ports: [{80 80}]\n"),
+    (400, "namespace is required\n"),
+])
+def test_a_port_forward_that_is_refused_says_it_in_the_servers_words(serve, new_client, status, text):
+    server = serve(routes({"/clusters/dev/portforward": (status, text)}))
+    with pytest.raises(apiproxy.ApiError) as caught:
+        new_client(server).start_port_forward("dev", "ns", "p", 80, "", "")
+    assert (caught.value.status, caught.value.message) == (status, text.strip())
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("answer", [
+    PAGE, "", "gone", {"a": 1}, [1], "null", 5, {"kind": "Status", "reason": "NotFound"},
+], ids=short)
+def test_what_is_no_answer_to_a_port_forward_is_no_success(serve, new_client, answer):
+    paths = [*TODAY, *MAY_2024]
+    one = new_client(serve(routes(dict.fromkeys(paths, (200, answer)))))
+
+    with pytest.raises(apiproxy.ApiError):
+        one.stop_or_delete_port_forward("dev", "1")
+    if not isinstance(answer, dict):
+        with pytest.raises(apiproxy.ApiError):
+            one.start_port_forward("dev", "ns", "p", 80, "", "")
+    if answer not in ("", "null", [1]):
+        with pytest.raises(apiproxy.ApiError):
+            one.list_port_forward("dev")
+
+
+def test_a_server_that_was_updated_meanwhile_is_found_at_its_new_address(serve, new_client):
+    table = {**MAY_2024, **forwarding("/portforward")}
+    server = serve(lambda request, conn: routes(table)(request, conn))
+    one = new_client(server)
+    assert one.list_port_forward("dev")
+
+    table.update({**TODAY, **forwarding("/clusters/dev/portforward")})
+    assert one.list_port_forward("dev") and one.list_port_forward("dev")
+    assert [request.path.partition("?")[0] for request in server.requests[2:]] == [
+        "/portforward/list", "/clusters/dev/portforward/list", "/clusters/dev/portforward/list"]
+
+
+def drains(body=b"key not found\n"):
+    """A script of drains, and the dict that has the results it answers with, by node."""
+    results = {}
+
+    def status(request):
+        node = request.path.rpartition("nodeName=")[2]
+        return (200, {"id": results[node], "cluster": "dev"}) if node in results else (404, body)
+
+    begun = {"message": "Drain node request submitted successfully", "cluster": "dev"}
+    return routes({"/drain-node": (200, begun), "/drain-node-status": status}), results
+
+
+@pytest.mark.parametrize("body", [b"", b"key not found\n"], ids=["May 2024", "today"])
+def test_a_drain_runs_until_it_has_a_result_which_is_remembered(serve, new_client, body):
+    script, results = drains(body)
+    one = new_client(serve(script))
+    running = {"id": "", "cluster": "dev"}
+    assert one.drain_node_status("dev", "n") == running  # none begun looks alike
+
+    assert "success" in one.drain_node("dev", "n")["message"]
+    assert one.drain_node_status("dev", "n") == running
+    results["n"] = "success"
+    assert one.drain_node_status("dev", "n") == {"id": "success", "cluster": "dev"}
+
+    results.clear()  # the server forgets it
+    assert one.drain_node_status("dev", "n")["id"] == "success"
+    assert one.drain_node_status("dev", "other") == running
+
+    one.drain_node("dev", "n")  # anew
+    assert one.drain_node_status("dev", "n") == running
+    results["n"] = "error: x"
+    assert one.drain_node_status("dev", "n")["id"] == "error: x"
+
+
+class SteppedClock:
+    """The module's time, which `passes` when a test says so."""
+
+    def __init__(self, monkeypatch):
+        self.passed = 0.0
+        names = {**vars(time), "monotonic": lambda: time.monotonic() + self.passed}
+        monkeypatch.setattr(apiproxy, "time", types.SimpleNamespace(**names))
+
+    def passes(self, seconds):
+        self.passed += seconds
+
+
+def test_who_asks_for_the_result_of_a_drain_too_late_is_told_so(serve, new_client, monkeypatch):
+    clock = SteppedClock(monkeypatch)
+    script, results = drains()
+    one = new_client(serve(script))
+    one.drain_node("dev", "n")
+
+    for _ in range(3):  # nothing is missed by who asks in time
+        clock.passes(18)
+        assert one.drain_node_status("dev", "n")["id"] == ""
+
+    clock.passes(21)
+    for _ in range(2):
+        assert one.drain_node_status("dev", "n")["id"].startswith("error: unknown")
+    results["n"] = "success"  # it took that long
+    assert one.drain_node_status("dev", "n")["id"] == "success"
+
+    one.drain_node("dev", "m")
+    clock.passes(21)
+    assert one.drain_node_status("dev", "never begun")["id"] == ""
+    assert one.drain_node_status("dev", "m")["id"].startswith("error: unknown")
+
+
+def test_a_server_of_may_2024_keeps_the_result_of_a_drain_longer(serve, new_client, monkeypatch):
+    clock = SteppedClock(monkeypatch)
+    one = new_client(serve(drains(b"")[0]))
+    one.drain_node("dev", "n")
+    clock.passes(1190)
+    assert one.drain_node_status("dev", "n")["id"] == ""
+    clock.passes(1210)
+    assert one.drain_node_status("dev", "n")["id"].startswith("error: unknown")
+
+
+@pytest.mark.parametrize("status, text", [
+    (401, "why"), (403, ""), (404, "why"), (500, "key not found")])
+def test_a_drain_that_is_refused_is_an_error_and_leaves_the_token(serve, new_client, status, text):
+    failing = {path: (status, text) for path in ("/drain-node", "/drain-node-status")}
+    one = new_client(serve(routes(failing)), on_logout=pytest.fail)
+    one.set_token("dev", "SECRET")
+
+    for call in (one.drain_node, one.drain_node_status):
+        with pytest.raises(apiproxy.ApiError) as caught:
+            call("dev", "n")
+        assert (caught.value.status, caught.value.body) == (status, text.encode())
+    assert one.get_token("dev") == "SECRET"
+
+
+TWO_CONTEXTS = """
+apiVersion: v1
+kind: Config
+current-context: last
+clusters:
+- {name: c, cluster: {server: "https://127.0.0.1:1"}}
+- {name: d, cluster: {server: "https://127.0.0.1:2"}}
+users:
+- {name: u, user: {token: SECRET-u}}
+- {name: v, user: {token: SECRET-v}}
+contexts:
+- {name: plain, context: {cluster: c, user: u}}
+- {name: a/b c, context: {cluster: d, user: v}}
+- name: renamed
+  context:
+    cluster: c
+    user: v
+    extensions:
+    - {name: headlamp_info, extension: {customName: mine}}
+- {name: last, context: {cluster: d, user: u}}
+"""
+
+
+def parsing(*names):
+    """Headlamp's route that reads a kubeconfig, and one that says what came."""
+    answer = {"clusters": [{"name": name} for name in names]}
+    return routes({"/parseKubeConfig": (200, answer)},
+                  {"/clusters/%s/version" % name: (200, {}) for name in names})
+
+
+@pytest.mark.parametrize("name, context, server, token", [
+    ("plain", "plain", 1, "SECRET-u"), ("a--b__c", "a/b c", 2, "SECRET-v"),
+    ("mine", "renamed", 1, "SECRET-v"), ("last", "last", 2, "SECRET-u"),
+])
+def test_a_cluster_gets_its_own_context_of_a_kubeconfig_and_no_other(
+        serve, new_client, name, context, server, token):
+    headlamp = serve(parsing("plain", "a--b__c", "mine", "last"))
+    one = new_client(headlamp)
+    whole = base64.b64encode(TWO_CONTEXTS.encode()).decode()
+    answer = one.set_cluster({"kubeconfig": whole})
+    assert [entry["name"] for entry in answer["clusters"]] == ["plain", "a--b__c", "mine", "last"]
+    assert json.loads(headlamp.requests[0].body) == {"kubeconfig": whole, "kubeconfigs": [whole]}
+
+    one.request("/version", {"cluster": name})
+    sent = base64.b64decode(headlamp.requests[1].headers["kubeconfig"])
+    config = json.loads(sent)
+    assert config["current-context"] == context
+    assert [entry["name"] for entry in config["contexts"]] == [context]
+    assert [entry["cluster"] for entry in config["clusters"]] == [
+        {"server": "https://127.0.0.1:%d" % server}]
+    assert [entry["user"] for entry in config["users"]] == [{"token": token}]
+    assert sent.count(b"SECRET") == 1
+
+
+def test_a_context_is_meant_before_one_that_a_server_might_call_so():
+    config = {"contexts": [{"name": "a/b", "context": {}}, {"name": "a--b", "context": {}}]}
+    text = base64.b64decode(apiproxy.reduce_kubeconfig(json.dumps(config).encode(), "a--b"))
+    assert [entry["name"] for entry in json.loads(text)["contexts"]] == ["a--b"]
+
+
+@pytest.mark.parametrize("text", [
+    b"a: &x {<<: SECRET}\n", b"\xff", b" ", b"[]", b"a: 1\n---\nb: 2\n"], ids=short)
+def test_a_kubeconfig_that_can_not_be_read_here_goes_whole_with_a_warning(
+        serve, new_client, caplog, text):
+    headlamp = serve(parsing("x"))
+    one = new_client(headlamp)
+    encoded = base64.b64encode(text).decode()
+    one.set_cluster({"kubeconfig": encoded})
+    one.request("/version", {"cluster": "x"})
+    assert headlamp.requests[1].headers["kubeconfig"] == encoded
+    warnings = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert "can't be read here" in warnings[0].getMessage()
+
+
+@pytest.mark.parametrize("answer", [{}, {"clusters": []}, {"clusters": [1, {"name": 2}]}, [], PAGE])
+def test_a_server_that_names_no_cluster_in_a_kubeconfig_has_stored_none(serve, new_client, answer):
+    one = new_client(serve(routes({"/parseKubeConfig": (200, answer)})))
+    with pytest.raises(apiproxy.ApiError) as caught:
+        one.set_cluster({"kubeconfig": base64.b64encode(b"{}").decode()})
+    assert caught.value.status == 200
+
+
+def test_a_cluster_is_added_in_the_documented_spelling_and_in_the_servers(serve, new_client):
+    server = serve(routes({"/cluster": (201, json.dumps({"clusters": []}))}))
+    request = {"name": "new", "server": "https://127.0.0.1:1", "insecureTLSVerify": True,
+               "certificateAuthorityData": "cGVt"}
+    before = dict(request)
+    new_client(server).set_cluster(request)
+    assert request == before and json.loads(server.requests[0].body) == {
+        **request, "insecure-skip-tls-verify": True, "certificate-authority-data": "cGVt"}
+
+
+def known(source, file="/home/.config/Headlamp/kubeconfigs/config"):
+    """GET /config of today's server, with a cluster `dev`."""
+    meta = {"source": source, "originalName": "dev", "clusterID": file and file + "+dev",
+            "origin": {"kubeconfig": file}}
+    return {"clusters": [{"name": "broken", "meta_data": None}, {"name": "dev", "meta_data": meta}]}
+
+
+@pytest.mark.parametrize("config, asked, file", [
+    (known("dynamic_cluster"), False, "/home/.config/Headlamp/kubeconfigs/config"),
+    (known("dynamic_cluster", ""), False, None),  # just added: the server does not say where it is
+    (known("kubeconfig", "/home/.kube/config"), False, None),
+    (known("kubeconfig", "/home/.kube/config"), True, "/home/.kube/config"),
+    ({"clusters": [{"name": "dev", "meta_data": {"source": "dynamic_cluster"}}]}, False, None),
+    ({"clusters": None}, False, None),
+], ids=["stored", "added", "the user's", "the user's, asked", "May 2024", "none"])
+def test_what_the_server_stored_goes_from_its_file_and_the_users_own_stays(
+        serve, new_client, config, asked, file):
+    server = serve(routes({"/config": (200, config), "/cluster/dev": (200, {"clusters": []})}))
+    assert new_client(server).delete_cluster("dev", remove_kubeconfig=asked) == {"clusters": []}
+
+    method, path = server.requests[1].method, server.requests[1].path
+    assert method == "DELETE" and path.startswith("/cluster/dev") and len(server.requests) == 2
+    query = dict(urllib.parse.parse_qsl(path.partition("?")[2]))
+    assert query == ({"removeKubeConfig": "true", "configPath": file, "originalName": "dev",
+                      "clusterID": file + "+dev"} if file else {})
+
+
+@pytest.mark.parametrize("gone, asked", [(True, False), (False, False), (True, True)])
+def test_a_server_of_may_2024_fails_after_it_has_forgotten_a_cluster(serve, new_client, gone, asked):
+    named = {"clusters": [{"name": "dev", "meta_data": {"source": "kubeconfig"}}]}
+    configs = [named, {"clusters": []} if gone else named]
+    server = serve(routes({"/config": lambda request: (200, configs.pop(0)),
+                           "/cluster/dev": (500, "removing cluster from kubeconfig\n")}))
+    one = new_client(server)
+
+    if gone and not asked:
+        assert one.delete_cluster("dev") == {"clusters": []}
+        return
+    with pytest.raises(apiproxy.ApiError) as caught:
+        one.delete_cluster("dev", remove_kubeconfig=asked)
+    assert caught.value.message == "removing cluster from kubeconfig"
+
+
+def test_a_plugin_is_removed_with_its_type_and_both_answers_are_good(serve, new_client):
+    failure = {"success": False, "message": "not found"}
+    answers = [(200, {"success": True}), (200, ""), (500, failure)]
+    server = serve(routes({"/plugins/a%20b": lambda request: answers.pop(0)}))
+    one = new_client(server)
+    assert one.delete_plugin("a b", type="user") == {"success": True}
+    assert one.delete_plugin("a b") is None
+    assert server.paths() == ["/plugins/a%20b?type=user", "/plugins/a%20b"]
+    with pytest.raises(apiproxy.ApiError) as caught:
+        one.delete_plugin("a b")
+    assert caught.value.message == "not found"
+
+
+def test_nothing_is_remembered_of_a_cluster_that_is_removed(serve, new_client):
+    script, results = drains()
+    table = routes({"/config": (200, {}), "/cluster/dev": (200, {})})
+    one = new_client(serve(lambda request, conn:
+                       (script if "drain" in request.path else table)(request, conn)))
+    results["n"] = "success"
+    assert one.drain_node_status("dev", "n")["id"] == "success"
+    results.clear()
+    one.delete_cluster("dev")
+    assert one.drain_node_status("dev", "n")["id"] == ""
 
 
 def test_a_node_is_drained_and_says_how_far_it_is(new_client, demo):
@@ -6571,83 +10635,6 @@ def test_a_node_is_drained_and_says_how_far_it_is(new_client, demo):
     with pytest.raises(apiproxy.ApiError) as caught:
         client.drain_node("no-such", node)
     assert (caught.value.status, caught.value.message) == (404, "Cluster not found")
-
-
-def direct_demo(demo, new_client, **settings):
-    server = demo(controllers=False, seed=False)
-    client = new_client("http://127.0.0.1:1", cluster="here", drain_interval=0.05, **settings)
-    client.add_endpoint("here", apiproxy.Endpoint(server.url + "/clusters/dev"))
-    return client
-
-
-@pytest.fixture(params=["demo", pytest.param("real", marks=needs_cluster)])
-def bare(request, demo, new_client):
-    """A Space of a direct Client, in the demo cluster and in the real one, with a node too."""
-    if request.param == "demo":
-        client = direct_demo(demo, new_client)
-    else:
-        client = direct_client(new_client, drain_interval=0.05)
-
-    space = Space(client, "drain-" + os.urandom(3).hex())
-    space.node = space.space
-    client.post("/api/v1/nodes", {"metadata": {"name": space.node}})
-    yield space
-    space.end()
-    client.remove("/api/v1/nodes/" + space.node)
-
-
-def add_pod(bare, name, **metadata):
-    spec = {
-        "nodeName": bare.node, "terminationGracePeriodSeconds": 0,
-        "containers": [{"name": "c", "image": "i"}]}
-    bare.post(bare.pods, {
-        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, **metadata}, "spec": spec})
-
-
-def owned_by(kind):
-    return [{"apiVersion": "apps/v1", "kind": kind, "name": "x", "uid": "1", "controller": True}]
-
-
-def test_a_drain_evicts_what_may_go_and_leaves_what_would_come_back(bare):
-    for name in "abc":
-        add_pod(bare, name, ownerReferences=owned_by("ReplicaSet"))
-    add_pod(bare, "daemon", ownerReferences=owned_by("DaemonSet"))
-    assert bare.drain_node_status(bare.cluster, bare.node) == {"id": "", "cluster": bare.cluster}
-    assert "success" in bare.drain_node(bare.cluster, bare.node)["message"]
-    eventually(lambda: bare.drain_node_status(bare.cluster, bare.node)["id"] == "success", 20)
-    assert bare.request("/api/v1/nodes/" + bare.node)["spec"]["unschedulable"] is True
-    assert [pod["metadata"]["name"] for pod in bare.request(bare.pods)["items"]] == ["daemon"]
-
-
-def test_a_drain_waits_for_a_disruption_budget_and_gives_up_in_the_end(bare):
-    add_pod(bare, "kept", labels={"app": "kept"})
-    pod = bare.request(bare.pods + "/kept")
-    bare.patch(bare.pods + "/kept/status",
-        {"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}})
-    budgets = "/apis/policy/v1beta1/namespaces/%s/poddisruptionbudgets" % bare.space
-    bare.post(budgets, {"apiVersion": "policy/v1beta1", "kind": "PodDisruptionBudget",
-        "metadata": {"name": "b"}, "spec": {
-        "minAvailable": 1, "selector": {"matchLabels": {"app": "kept"}}}})
-    bare.client.drain_timeout = 0.3
-    bare.drain_node(bare.cluster, bare.node)
-    status = eventually(lambda: bare.drain_node_status(bare.cluster, bare.node)["id"], 20)
-
-    assert status.startswith("error: ") and "kept" in status
-    assert bare.request(bare.pods + "/kept")["metadata"]["uid"] == pod["metadata"]["uid"]
-
-    bare.client.drain_timeout = 20.0
-    bare.drain_node(bare.cluster, bare.node)
-    bare.remove(budgets + "/b")
-    eventually(lambda: bare.drain_node_status(bare.cluster, bare.node)["id"] == "success", 20)
-
-
-def test_a_drain_of_a_node_that_is_not_there_and_one_that_is_cancelled(bare):
-    bare.drain_node(bare.cluster, "no-such-node")
-    status = eventually(lambda: bare.drain_node_status(bare.cluster, "no-such-node")["id"])
-    assert status.startswith("error: ") and "not found" in status
-
-
-# -- port forwards
 
 
 def test_a_port_forward_is_made_listed_and_stopped(new_client, demo):
@@ -6679,103 +10666,6 @@ def test_a_port_forward_list_is_of_one_cluster(serve, new_client):
         [{"cluster": "foo", "id": "1"}, {"cluster": "foobar", "id": "2"}]))
     assert new_client(server).list_port_forward("foo") == [{"cluster": "foo", "id": "1"}]
     assert server.paths() == ["/portforward/list?cluster=foo"]
-
-
-def pod_that_echoes(request, conn):
-    """The pod's side of pods/portforward: what comes on channel 0 goes back in upper case."""
-    if not request.is_watch:
-        if "/endpoints/" in request.path:
-            return conn.reply(200, {"subsets": [{
-                "notReadyAddresses": [{"targetRef": {"kind": "Pod", "name": "not-yet"}}],
-                "addresses": [{"targetRef": {"kind": "Pod", "name": "ready"}}]}]})
-        return conn.reply(404 if "nope" in request.path else 200, {"metadata": {"name": "p"}})
-
-    assert "v4.channel.k8s.io" in request.headers["sec-websocket-protocol"]
-
-    conn.upgrade(request, "v4.channel.k8s.io")
-    # the API server asks a kubelet for "port"
-    port = int(re.search(r"ports?=(\d+)", request.path).group(1)).to_bytes(2, "little")
-    conn.send(frame(2, b"\0" + port) + frame(2, b"\1" + port))
-    if "broken" in request.path:
-        conn.send(frame(2, b"\1" + b"nothing listens there"))
-        return conn.wait_end()
-
-    while True:
-        opcode, data = conn.read_frame()
-        if opcode == 2:
-            conn.send(frame(2, b"\0" + data[1:].upper()))
-            if b"bye" in data:
-                conn.send(frame(8, b"\x03\xe8"))
-                return False
-        elif opcode == 8:
-            return False
-
-
-def forwarded(made, data):
-    with socket.create_connection(("127.0.0.1", int(made["port"])), 10) as local:
-        local.sendall(data)
-        back = b""
-        while len(back) < len(data):
-            piece = local.recv(65536)
-            if not piece:
-                break
-            back += piece
-        return back
-
-
-def test_a_port_is_forwarded_by_this_machine_where_there_is_no_headlamp(serve, new_client):
-    server = serve(pod_that_echoes)
-    client = new_client("http://127.0.0.1:1", cluster="here")
-    client.add_endpoint("here", apiproxy.Endpoint(server.url, token="SECRET"))
-    made = client.start_port_forward("here", "ns", "p", 8080, "", "")
-
-    assert made["targetPort"] == "8080" and made["id"] and "SECRET" not in repr(made)
-    assert forwarded(made, b"hello") == b"HELLO" and forwarded(made, b"x" * 300000) == b"X" * 300000
-
-    results = []
-    together(*(lambda n=n: results.append(forwarded(made, b"c%d" % n)) for n in range(8)))
-    assert sorted(results) == [b"C%d" % n for n in range(8)]
-    assert forwarded(made, b"bye") == b"BYE"
-    (entry,) = client.list_port_forward("here")
-    assert (entry["id"], entry["status"]) == (made["id"], "Running")
-    with pytest.raises(ValueError, match="already"):
-        client.start_port_forward("here", "ns", "p", 8080, "", "", id=made["id"])
-
-    with socket.create_connection(("127.0.0.1", int(made["port"]))) as open_one:
-        open_one.sendall(b"hello")
-        assert open_one.recv(5) == b"HELLO"
-        assert client.stop_or_delete_port_forward("here", made["id"]) == "stopped"
-        assert open_one.recv(1) == b""
-
-    with pytest.raises(OSError):
-        forwarded(made, b"x")
-    assert [entry["status"] for entry in client.list_port_forward("here")] == ["Stopped"]
-
-    client.stop_or_delete_port_forward("here", made["id"], False)
-    assert client.list_port_forward("here") == []
-    eventually(lambda: not client.tasks)
-
-
-def test_a_service_is_forwarded_to_a_ready_pod_and_what_can_not_be_forwarded_says_so(
-        serve, new_client):
-    server = serve(pod_that_echoes)
-    client = new_client("http://127.0.0.1:1", cluster="here")
-    client.add_endpoint("here", apiproxy.Endpoint(server.url))
-    made = client.start_port_forward("here", "ns", "", 80, "web", "ns")
-
-    assert made["pod"] == "ready" and forwarded(made, b"a") == b"A"
-    with pytest.raises(apiproxy.ApiError) as caught:
-        client.start_port_forward("here", "ns", "nope", 80, "", "")
-    assert caught.value.status == 404
-    with pytest.raises(apiproxy.ApiError, match="can't listen"):
-        client.start_port_forward("here", "ns", "p", 80, "", "", port=made["port"])
-
-    broken = client.start_port_forward("here", "ns", "broken", 80, "", "")
-    assert forwarded(broken, b"a") == b""
-    eventually(lambda: any("nothing listens there" in entry["error"]
-        for entry in client.list_port_forward("here")))
-    with pytest.raises(apiproxy.ApiError):
-        client.stop_or_delete_port_forward("here", "no-such-id")
 
 
 # ------------------------------------------------------------------------------
@@ -7036,7 +10926,7 @@ def test_contents_match_the_banners():
         source = file.read()
     contents = re.findall(r"^ +(\d+\. [A-Z][A-Za-z]+(?: [a-z]+)*)  ",
         ast.get_docstring(ast.parse(source), clean=False), re.M)
-    assert contents == re.findall(r"^# -{78}\n# (\d+\. .*)$", source, re.M) and len(contents) == 12
+    assert contents == re.findall(r"^# -{78}\n# (\d+\. .*)$", source, re.M) and len(contents) == 15
 
 
 def test_only_the_standard_library_is_imported():
@@ -7319,20 +11209,6 @@ def ends():
                     5) as client, listener.accept()[0] as server:
                 server.settimeout(5)
                 yield client, server, proxy
-
-
-def received(sock):
-    """All that comes until the end, and how it ended."""
-    data = b""
-
-    try:
-        while True:
-            piece = sock.recv(65536)
-            if not piece:
-                return data, "FIN"
-            data += piece
-    except ConnectionResetError:
-        return data, "RST"
 
 
 def test_the_proxy_passes_what_it_gets_and_knows_what_is_open(ends):
@@ -7621,72 +11497,6 @@ def test_every_way_to_log_in_to_the_real_api_server(tmp_path):
         assert caught.value.status == 401
         write(tmp_path / "token", token)
         assert client.test_auth()
-
-
-@pytest.fixture
-def kubelet(serve, new_client):
-    """A Space in the real cluster with a pod `p` on a Node whose kubelet is a script here."""
-    def script(request, conn):
-        if "/portForward/" in request.path:
-            return pod_that_echoes(request, conn)
-        if "/containerLogs/" in request.path:
-            conn.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n8\r\none\ntwo\n\r\n")
-            space.log_seen.wait(10)  # 1.20 loses what it reads together with the end
-            return conn.send("0\r\n\r\n")
-
-        assert "/exec/" in request.path and request.is_watch
-
-        conn.upgrade(request, "v4.channel.k8s.io")
-        conn.send(frame(2, b"\1") + frame(2, b"\2") + frame(2, b"\3"))
-        opcode, data = conn.read_frame()
-        conn.send(frame(2, b"\1" + data[1:]) + frame(2, b"\2oops"))
-        causes = [{"reason": "ExitCode", "message": "3"}]
-        status = {"status": "Failure", "reason": "NonZeroExitCode", "details": {"causes": causes}}
-        conn.send(frame(2, b"\3" + json.dumps(status).encode()) + frame(8, b"\x03\xe8"))
-        return False
-
-    server, client = serve(script, tls=True), direct_client(new_client)
-    space = Space(client, "kubelet-" + os.urandom(3).hex())
-    space.node = space.space
-    space.log_seen = threading.Event()
-    client.post("/api/v1/nodes", {"metadata": {"name": space.node}})
-    client.patch("/api/v1/nodes/%s/status" % space.node, {"status": {
-        "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
-        "daemonEndpoints": {"kubeletEndpoint": {"Port": server.port}}}})
-    add_pod(space, "p")
-    yield space
-    client.close()
-    client.remove(space.pods + "/p")
-    client.remove("/api/v1/nodes/" + space.node)
-    space.end()
-
-
-@on_the_real_server
-def test_forward_exec_and_logs_through_the_real_api_server(kubelet):
-    pod = kubelet.pods + "/p"
-    made = kubelet.start_port_forward("direct", kubelet.space, "p", 8080, "", "")
-    assert forwarded(made, b"hello") == b"HELLO" and forwarded(made, b"x" * 100000) == b"X" * 100000
-
-    kubelet.stop_or_delete_port_forward("direct", made["id"])
-    out, ended = {}, threading.Event()
-
-    def on_message(message):
-        out[message[0]] = out.get(message[0], b"") + message[1:]
-
-    shell = kubelet.stream(pod + "/exec?command=cat&stdin=1&stdout=1&stderr=1", on_message, {
-        "additionalProtocols": ["v4.channel.k8s.io"], "failCb": ended.set})
-    eventually(lambda: 1 in out)
-
-    shell.get_socket().send(b"\0typed")
-    assert ended.wait(10)
-    assert (out[1], out[2]) == (b"typed", b"oops")
-    assert json.loads(out[3])["details"]["causes"][0]["message"] == "3"
-
-    lines = []
-    kubelet.stream(pod + "/log", lines.append, {"failCb": lambda: None})
-    eventually(lambda: b"".join(base64.b64decode(line) for line in lines) == b"one\ntwo\n")
-
-    kubelet.log_seen.set()
 
 
 @on_the_real_server
