@@ -19,7 +19,7 @@ Contents. Each part uses only the parts above it.
    10. Streams             a thread that calls back until cancelled   threads
    11. Watches             a list kept current, one object, metrics   threads
    12. Resources           discovery, API clients, apply
-   13. Direct, Headlamp    drain and port forward, here or there      threads
+   13. Direct and Headlamp  drain and port forward, here or there     threads
    14. Client              settings and every documented call
    15. Module functions    the same calls on one default client
 
@@ -58,7 +58,7 @@ import weakref
 import zlib
 from typing import (
     IO, TYPE_CHECKING, Any, Callable, Deque, Dict, Iterable, Iterator, List, Literal, Mapping,
-    Match, NamedTuple, NoReturn, Optional, Sequence, Set, Tuple, TypedDict, TypeVar, Union, cast,
+    Match, NamedTuple, NoReturn, Optional, Protocol, Sequence, Set, Tuple, TypedDict, TypeVar, Union, cast,
     overload,
 )
 
@@ -104,6 +104,7 @@ Json = Any  # what json.loads gives; here mostly a Kubernetes object
 Params = Optional[Mapping[str, Any]]  # QueryParameters, or any other mapping that becomes a query
 Token = Union[str, Callable[[], Optional[str]], None]
 Bytes = Union[bytes, bytearray, memoryview]
+Path = Union[str, "PathLike"]
 HeaderLines = Mapping[str, Union[str, Sequence[str]]]  # several values are several lines
 
 QueryParameters = TypedDict("QueryParameters", {
@@ -119,6 +120,13 @@ QueryParameters = TypedDict("QueryParameters", {
     "pretty": Union[str, bool],
     "watch": Union[str, bool],
 }, total=False)
+
+
+class PathLike(Protocol):
+    """os.PathLike[str], which 3.8 can't name so."""
+
+    def __fspath__(self) -> str:
+        """The path."""
 
 
 class RequestParams(TypedDict, total=False):
@@ -262,7 +270,7 @@ class Settings:
     host: str  # the Host header for base_url, where a tunnel needs another than its own
     gzip: bool  # ask for compressed answers
     request_timeout: Optional[float]  # of a call that says no other; None for no limit
-    connect_timeout: float  # of a WebSocket, from look-up to 101
+    connect_timeout: float  # of a connection, from look-up to TLS; of a WebSocket, to its 101
     keep_alive: float  # an idle connection is not used after this: a NAT may have forgotten it
     max_body: int  # bytes of an answer, also after decoding
     max_message: int  # bytes of a WebSocket message
@@ -333,8 +341,12 @@ class Settings:
         drain_interval: float = 2.0,
         forward_check: float = 5.0,
         forward_linger: float = 10.0,
+        **mistyped: NoReturn,
     ) -> None:
         values = locals()
+        known = known_options(cast(Any, type(self)))
+        for name in mistyped:
+            raise TypeError("%s has no %s" % (type(self).__name__, unknown(name, known)))
         values["default_namespaces"] = dict(default_namespaces or {})
 
         for name in Settings.__annotations__:
@@ -1167,7 +1179,8 @@ class MessageReader:
                 if opcode == BINARY:
                     return opcode, bytes(buffer[body:self._start])
                 try:
-                    return opcode, str(buffer[body:self._start], "utf-8")
+                    # not str(), which takes surrogates on PyPy
+                    return opcode, codecs.utf_8_decode(buffer[body:self._start], "strict", True)[0]
                 except UnicodeDecodeError:
                     raise ProtocolError(BAD_DATA, "text is not UTF-8") from None
 
@@ -1280,8 +1293,10 @@ def parse_head(data: bytes) -> Head:
     """The Head of `data`, which ends with the empty line; BadAnswer for what HTTP/1.1 does not allow."""
     text = data.decode("latin-1")
     head = re.fullmatch(_HEAD, text)
-    if not head and re.search(r"(?s)\r\n.*" + _FOLD, text):  # RFC 9112 5.2: folding is a space
-        head = re.fullmatch(_HEAD, re.sub(_FOLD, " ", text))
+    if not head:  # RFC 9112 5.2: a folded header's line end is a space
+        first, end, headers = text.partition("\r\n")
+        if headers[:1] not in (" ", "\t"):
+            head = re.fullmatch(_HEAD, first + end + re.sub(_FOLD, " ", headers))
     if not head:
         raise BadAnswer("that is TLS: is the address https://?" if text[:2] == "\x15\x03" else
                         "the answer is not HTTP/1.1")
@@ -2047,6 +2062,10 @@ class Wire:
         self._sock.close()
 
 
+class NoAnswer(ConnectionResetError):
+    """The connection has ended, and nothing came."""
+
+
 class Receiver:
     """The bytes that came on a Wire ahead of their use: of heads, bodies, and what follows a 101."""
 
@@ -2070,7 +2089,7 @@ class Receiver:
         return piece
 
     def until(self, mark: bytes, limit: int, scope: Scope) -> bytes:
-        """The bytes up to and with `mark`; BadAnswer for more than `limit`, ConnectionError at the end."""
+        """The bytes up to and with `mark`; OSError for more than `limit`, and at the end."""
         looked = self._at
         while True:
             end = self._data.find(mark, looked)
@@ -2081,10 +2100,11 @@ class Receiver:
 
             here = len(self._data) - self._at
             if here > limit:
-                raise BadAnswer("a head or a line of more than %d bytes" % limit)
+                raise OSError("a head or a line of more than %d bytes" % limit)
             if not self._more(scope, self._step):
-                raise ConnectionResetError("the connection ended before an answer" if not here
-                                           else "the connection ended inside an answer")
+                if not here:
+                    raise NoAnswer("closed before an answer")
+                raise ConnectionResetError("closed inside an answer")
             looked = self._at + max(0, here + 1 - len(mark))
 
     def exactly(self, count: int, scope: Scope) -> Iterator[bytes]:
@@ -2452,7 +2472,8 @@ class HttpHandler(urllib.request.BaseHandler):
                 log.debug("the connection was closed meanwhile: %s", request.full_url)
 
         proxy = find_proxy(address, request.proxy)
-        wire = Wire.open(address, request.scope, request.context, proxy)
+        scope = request.scope.within(self._settings.connect_timeout)
+        wire = Wire.open(address, scope, request.context, proxy)
         conn = HttpConnection(wire, None if request.context else proxy)
         try:
             return self._exchange(conn, key, request)
@@ -3669,7 +3690,7 @@ def _impersonation(user: Fields) -> List[Tuple[str, str]]:
     return [("Impersonate-" + name, value.encode().decode("latin-1")) for name, value in headers]
 
 
-def read_kubeconfig(path: Union[str, os.PathLike[str], None] = None) -> Kubeconfig:
+def read_kubeconfig(path: Optional[Path] = None) -> Kubeconfig:
     """The kubeconfig at `path`; else the files in KUBECONFIG, else ~/.kube/config.
 
     Files that are not there are passed over, as kubectl does. ValueError when there is none, or for
@@ -4182,7 +4203,7 @@ class Transport:
                 return response
         except ApiError as error:
             # An entry of a compressed answer has that one's length: the server hangs up on it.
-            cut = isinstance(error.__cause__, ConnectionResetError) and not isinstance(error, BodyError)
+            cut = isinstance(error.__cause__, NoAnswer) and not isinstance(error, BodyError)
             if not may_cache or not cut or time.monotonic() < self._suspect_at.get(base, 0.0):
                 raise
             self._suspect_at[base] = time.monotonic() + SUSPECT_AGAIN
@@ -4335,7 +4356,7 @@ class Transport:
         """
         url = path
         settings = self.settings
-        limited = scope.within(settings.connect_timeout)
+        limited = scope.within(settings.request_timeout)  # of a plugin, whose login may take long
         is_renewing = False
         route: Optional[Route] = None
         try:
@@ -4348,7 +4369,7 @@ class Transport:
             lines["Accept"] = "application/json, */*"  # a kubelet answers 406 to anything narrower
             lines["User-Agent"] = "apiproxy/" + __version__
             return WebSocket.connect(
-                url, protocols=offered, headers=lines, timeout=limited.left(),
+                url, protocols=offered, headers=lines, timeout=settings.connect_timeout,
                 ssl_context=route.context or settings.ssl_context, proxy=route.proxy,
                 host=route.address.authority, max_message_size=settings.max_message,
                 ping_interval=settings.ping_interval,
@@ -4930,9 +4951,9 @@ def complete(item: Json, kind: str, page: Json) -> None:
     """Give a listed object what objects of a watch have: kind and apiVersion."""
     if not isinstance(item.setdefault("metadata", {}), dict):
         raise TypeError("metadata that is no object")
-    hash(object_key(item))
     item.setdefault("kind", kind)
     item.setdefault("apiVersion", page.get("apiVersion", "v1"))
+    hash(object_key(item))
 
 
 class Watch(Task):
@@ -4953,6 +4974,7 @@ class Watch(Task):
         self._found = found  # called with the path that answered
 
         params = {**split_query(paths[0]), **check_query(params)}
+        with_query("", params)  # what can't be sent is refused here, not in the thread
         if not float(params.get("timeoutSeconds", 0)) >= 0:
             raise ValueError("timeoutSeconds is a number of seconds")
         self._watch_params = {"allowWatchBookmarks": True, **without(params, NOT_FOR_WATCHES)}
@@ -4964,7 +4986,7 @@ class Watch(Task):
         self._listed = False  # a list has succeeded
         self._version: Optional[str] = None  # to go on from
         self._has_view = False  # of `_version`; else list first
-        self._polls = False  # it can't be watched
+        self._polls_until = 0.0  # monotonic: it can't be watched, and is listed instead
         self._resync_at = 0.0  # monotonic
         self._show_at: Optional[float] = None  # monotonic: when a view that was put off is due
         self._failures = 0  # watches refused or broken in a row, at one version
@@ -4979,7 +5001,7 @@ class Watch(Task):
             try:
                 if lists:
                     self._list()
-                if self._polls:
+                if time.monotonic() < self._polls_until:
                     self._has_view = False
                     self.scope.wait(self._settings.metrics_period)
                     continue
@@ -5061,7 +5083,10 @@ class Watch(Task):
             socket.abort()
             self.scope.hold(None)
             self._show_due()
-        self._judge(closed, heard, time.monotonic() - opened, lasts)
+            lasted = time.monotonic() - opened
+            if lasted >= min(self._settings.retry_reset, 0.8 * lasts):  # it was to end by now
+                self._is_well()
+        self._judge(closed, heard, lasted, lasts)
 
     def _connect(self, params: Dict[str, Any]) -> WebSocket:
         try:
@@ -5069,8 +5094,8 @@ class Watch(Task):
         except HandshakeError as error:
             if error.status == 410:
                 raise _Gone() from error
-            if error.status == 405:  # it can be listed only
-                self._polls = True
+            if error.status == 405:  # it can be listed only; try again as seldom as a resync
+                self._polls_until = time.monotonic() + self._settings.resync
             self._count_failure()
             raise
 
@@ -5109,9 +5134,7 @@ class Watch(Task):
         """Whether the end of a watch was routine; raises what it was if not."""
         is_routine = not closed or closed.code in ROUTINE and not closed.__cause__
         early = not heard and lasted < min(self._settings.short_watch, 0.8 * lasts)
-        if lasted >= min(self._settings.retry_reset, 0.8 * lasts):  # it was asked to end by now
-            self._is_well()
-        elif early:
+        if early:
             # some servers end a watch from a lost version silently (k8s#104171), others when a CRD
             # changed: list again, and say so when that did not help
             self._has_view = False
@@ -5942,7 +5965,7 @@ class Apply:
 
 
 # ------------------------------------------------------------------------------
-# 13. Direct, Headlamp
+# 13. Direct and Headlamp
 #
 # What Headlamp does for its pages, by the same methods: done by this program, where
 # no Headlamp stands before a cluster, or by the server.
@@ -6910,7 +6933,7 @@ class Client(Settings):
 
     @classmethod
     def from_kubeconfig(
-        cls, path: Union[str, os.PathLike[str], None] = None, context: Optional[str] = None,
+        cls, path: Optional[Path] = None, context: Optional[str] = None,
         **settings: Any,
     ) -> Client:
         """A client for every context of a kubeconfig, by its name; the current one, or `context`,
@@ -7295,6 +7318,9 @@ class Client(Settings):
         of May 2024 never answers when the pod can't be reached: ApiError 408 after
         `request_timeout`. Documented as startPortForward.
         """
+        segment(namespace or service_namespace, "namespace")
+        if podname or not service:
+            segment(podname, "podname")
         return self._owner(cluster, lambda owner: owner.start_port_forward(
             cluster, namespace, podname, container_port, service, service_namespace, port, address,
             id))

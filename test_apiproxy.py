@@ -173,6 +173,11 @@ def task_that_was_not_started(client):
     return task, client.tasks
 
 
+def trust_the_cache(client):
+    """A server that hangs up is not suspected of a broken cache, and not asked again for it."""
+    client._transport._suspect_at[client.base_url] = 1e99
+
+
 def is_blocked(ws):
     """Whether a thread waits for the connection of a WebSocket."""
     return ws._wire._waiting
@@ -1770,7 +1775,6 @@ def test_tls_over_ipv6_and_through_a_proxy_to_it(serve, new_client, trusting, pr
     server.context.sni_callback = lambda sock, name, context: names_sent.append(name)
     proxy = serve(proxying())  # leads every [::1]:port to 127.0.0.1:port
     place = "[::1]:%d" % server.port
-    proxies(https_proxy=proxy.url)
     urls = ["https://%s" % place]
 
     try:
@@ -1780,12 +1784,13 @@ def test_tls_over_ipv6_and_through_a_proxy_to_it(serve, new_client, trusting, pr
     except OSError:
         pass  # no IPv6 here
 
-    for url in urls:
-        assert new_client(url, ssl_context=trusting).request("/x") == {}
-        ws = connect("wss" + url[5:] + "/", ssl_context=trusting)
+    for url, way in zip(urls, (proxy.url, None)):
+        client = new_client("", cluster="six")
+        client.add_endpoint("six", apiproxy.Endpoint(url, ssl_context=trusting, proxy=way))
+        assert client.request("/x") == {}
+        ws = connect("wss" + url[5:] + "/", ssl_context=trusting, proxy=way)
         assert ws.recv() == "hello"
         ws.abort()
-        proxies(no_proxy="::1,[::1]")
 
     assert proxy.paths() == [place] * 2 == [request.headers["host"] for request in proxy.requests]
     assert {request.headers["host"] for request in server.requests} == {place}
@@ -1828,14 +1833,15 @@ def test_https_goes_through_a_tunnel(serve, new_client, proxies, certificate, tr
 
     proxy = serve(script)
     proxies(https_proxy="user:pass@127.0.0.1:%d" % proxy.port)
-    client = new_client("https://localhost:9", ssl_context=trusting)
+    trusting.check_hostname = False  # a name that is not this machine's: those go past the proxy
+    client = new_client("https://far.test:9", ssl_context=trusting)
     client.set_token("dev", "SECRET")
 
     assert client.request("/x") == client.request("/x") == {}
 
     (connect,) = proxy.requests
-    assert (connect.method, connect.path) == ("CONNECT", "localhost:9")
-    assert connect.headers["host"] == "localhost:9"
+    assert (connect.method, connect.path) == ("CONNECT", "far.test:9")
+    assert connect.headers["host"] == "far.test:9"
     assert "proxy-authorization" in connect.headers and "authorization" not in connect.headers
     assert [request.path for request in inner] == ["/clusters/dev/x"] * 2
 
@@ -1843,7 +1849,8 @@ def test_https_goes_through_a_tunnel(serve, new_client, proxies, certificate, tr
         assert request.headers["authorization"] == "Bearer SECRET"
         assert "proxy-authorization" not in request.headers
 
-    error = failed(new_client("https://other.localhost:9", ssl_context=trusting).request, "/x")
+    trusting.check_hostname = True
+    error = failed(new_client("https://other.test:9", ssl_context=trusting).request, "/x")
 
     # the name behind the proxy counts
     assert error.status == 502
@@ -1853,9 +1860,9 @@ def test_https_goes_through_a_tunnel(serve, new_client, proxies, certificate, tr
 @both
 def test_a_proxy_gets_its_own_credentials_and_only_those(serve, proxies, trusting, tls):
     server, proxy = serve(hello, tls=tls), serve(proxying())
-    proxies(
-        **{"https_proxy" if tls else "http_proxy": "http://me:pass%%3A@127.0.0.1:%d" % proxy.port})
-    ws = connect(server.ws, headers={"Authorization": "Bearer secret"}, ssl_context=trusting)
+    url = "http://me:pass%%3A@127.0.0.1:%d" % proxy.port
+    ws = connect(server.ws, headers={"Authorization": "Bearer secret"}, ssl_context=trusting,
+        proxy=url)
 
     assert ws.recv() == "hello"
 
@@ -1883,7 +1890,7 @@ def test_no_proxy_goes_straight(serve, proxies):
 def test_a_proxy_that_refuses_is_named(serve, new_client, proxies, answer):
     proxy = serve(lambda request, conn: conn.send(answer) or False)
     proxies(https_proxy="http://user:SECRET@127.0.0.1:%d" % proxy.port)
-    error = failed(new_client("https://localhost:9").request, "/x")
+    error = failed(new_client("https://far.test:9").request, "/x")
     assert error.status == 502 and "SECRET" not in str(error)
     assert "proxy 127.0.0.1:%d" % proxy.port in str(error)
 
@@ -1892,7 +1899,7 @@ def test_a_proxy_that_refuses_is_named(serve, new_client, proxies, answer):
     (b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n", 502,
         "407 Proxy Auth"),
     (b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\n\r\n", 502, "302 Found"),
-    (b"SSH-2.0-x\r\n\r\n", 502, "no HTTP"),
+    (b"SSH-2.0-x\r\n\r\n", 502, "not HTTP"),
     (b"", 502, "closed before an answer"),
     (b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 20000, 502, "head"),
     # of the tunnel
@@ -1930,7 +1937,9 @@ def test_a_proxy_that_is_not_there_is_named(new_client, proxies, scheme):
 def test_a_proxy_of_plain_http_that_refuses_is_an_error(serve, new_client, proxies, answer, status):
     proxy = serve(lambda request, conn: conn.send(answer) or False)
     proxies(http_proxy="http://user:SECRET@127.0.0.1:%d" % proxy.port)
-    assert failed(new_client("http://cluster.invalid").request, "/x").status == status
+    client = new_client("http://cluster.invalid")
+    trust_the_cache(client)
+    assert failed(client.request, "/x").status == status
     assert len(proxy.requests) == 1
 
 
@@ -2009,7 +2018,9 @@ def test_a_kept_connection_that_ends_fails_no_call(serve, new_client, trusting, 
 @pytest.mark.parametrize("method", ["GET", "PUT", "POST", "PATCH"])
 def test_a_fresh_connection_that_ends_fails_the_call_once(serve, new_client, method, answer):
     server = serve(lambda request, conn: conn.send(answer) or False)
-    error = failed(new_client(server).request, "/x", {"method": method})
+    client = new_client(server)
+    trust_the_cache(client)
+    error = failed(client.request, "/x", {"method": method})
     assert (error.status, error.method, error.url) == (502, method, server.url + "/clusters/dev/x")
     assert error.__cause__ is not None and len(server.requests) == 1
 
@@ -2214,7 +2225,7 @@ def test_a_call_may_have_no_deadline_or_a_far_one(serve, new_client, timeout):
     JSON + "X: " + "x" * 70000 + "\r\n\r\n", JSON + "Content-Length: x\r\n\r\n{}",
     JSON + "Content-Length: -1\r\n\r\n{}", JSON + "Content-Length: 2, 3\r\n\r\n{}",
     JSON + "Transfer-Encoding: gzip, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", JSON + "X : y\r\n\r\n{}",
-    JSON + "X: y\r\n z\r\n\r\n{}", CHUNKED + "2\r\n{}0\r\n\r\n", CHUNKED + "+2\r\n{}\r\n0\r\n\r\n",
+    CHUNKED + "2\r\n{}0\r\n\r\n", CHUNKED + "+2\r\n{}\r\n0\r\n\r\n",
     CHUNKED + "2\r\n{}\r\n0\r\n" + "X: y\r\n" * 200, "HTTP/1.1 100 Continue\r\n\r\n" * 99],
     ids=short)
 def test_a_broken_answer_is_a_502_and_not_data(serve, new_client, answer):
@@ -2545,7 +2556,7 @@ def test_a_control_character_is_refused_before_connecting(serve, bad):
     (ACCEPT, ACCEPT + "Sec-WebSocket-Protocol: MINE\r\n"),
     (ACCEPT, ACCEPT + "Sec-WebSocket-Protocol: mine\r\n" * 2),
     (ACCEPT, ACCEPT + "Sec-WebSocket-Extensions: permessage-deflate\r\n"),  # H09
-    ("Connection: Upgrade", "Connection:\r\n Upgrade"), (ACCEPT, ACCEPT + "no colon\r\n"),  # H12
+    (ACCEPT, ACCEPT + "no colon\r\n"),  # H12
     (ACCEPT, ACCEPT + " folded: x\r\n"), (ACCEPT, ACCEPT + "X : y\r\n"),
     # H13
     ("Upgrade: websocket", "Upgrade : websocket"), (ACCEPT, ACCEPT + "X: a\0b\r\n"),
@@ -4514,7 +4525,7 @@ def test_nothing_that_a_kubeconfig_says_is_more_than_a_value_error(odd):
 
 # -- as tools write them -----------------------------------------------------------
 
-CA, CERT, KEY = b64(MIDDLE), b64(LEAF), b64(LEAF_KEY)
+CA, LEAF_PEM, LEAF_KEY_PEM = b64(MIDDLE), b64(LEAF), b64(LEAF_KEY)
 
 WRITTEN = {
     "kind": ("kind-kind", """\
@@ -4535,8 +4546,8 @@ preferences: {}
 users:
 - name: kind-kind
   user:
-    client-certificate-data: {CERT}
-    client-key-data: {KEY}
+    client-certificate-data: {LEAF_PEM}
+    client-key-data: {LEAF_KEY_PEM}
 """),
     "minikube": ("minikube", """\
 apiVersion: v1
@@ -4589,8 +4600,8 @@ kind: Config
 users:
 - name: default
   user:
-    client-certificate-data: {CERT}
-    client-key-data: {KEY}
+    client-certificate-data: {LEAF_PEM}
+    client-key-data: {LEAF_KEY_PEM}
 """),
     "EKS": ("arn:aws:eks:eu-central-1:111122223333:cluster/shop", """\
 apiVersion: v1
@@ -4760,7 +4771,7 @@ def written(tmp_path, text):
     write(tmp_path / "profiles" / "minikube" / "client.key", LEAF_KEY)
 
     lines = "\\\n     ".join(CA[at:at + 76] for at in range(0, len(CA), 76))
-    for name, value in (("CA_LINES", lines), ("CA", CA), ("CERT", CERT), ("KEY", KEY)):
+    for name, value in (("CA_LINES", lines), ("CA", CA), ("LEAF_PEM", LEAF_PEM), ("LEAF_KEY_PEM", LEAF_KEY_PEM)):
         text = text.replace("{%s}" % name, value)
     return write(tmp_path / "config", text)
 
@@ -5505,7 +5516,7 @@ RUBBISH = [
     json.dumps(dict(event("ADDED", "a"), **change)) for change in (
         {"type": "CHANGED"}, {"type": None}, {"type": ["ADDED"]}, {"object": None}, {"object": []},
         {"object": {}},
-        {"object": {"metadata": None}}, {"object": {"metadata": {}}}, {"object": {"metadata": []}},
+        {"object": {"metadata": None}}, {"object": {"metadata": []}},
         {"object": {"metadata": {"resourceVersion": ""}}},
         {"object": {"metadata": {"resourceVersion": 5}}})] + [
     json.dumps({"type": "ERROR", "object": None}),
@@ -5646,7 +5657,7 @@ def test_a_list_that_fails_is_reported_and_tried_again(serve, new_client, bad, l
     eventually(lambda: len(api.views) > later)
     assert api.views == ["a1"] * later + ["b1"]
     # a kept connection that ended is asked again; so is a server that may have a broken cache, once
-    assert len(api.errors) == (1 - later if callable(bad) else 2)
+    assert len(api.errors) == (2 - later - (bad is eof) if callable(bad) else 2)
     assert set(api.errors) <= {bad[0] if isinstance(bad, tuple) else 502, 502}
 
 
@@ -6779,7 +6790,7 @@ def test_a_blocked_way_is_tried_ever_more_slowly_and_gone_on_from(
         new_world, new_client, listener, certificate, trusting, tmp_path, way, begins):
     tls = way == "mute TLS" or way in BAD_CERTIFICATES
     world = new_world(tls)
-    times = dict(connect_timeout=0.02, list_idle=0.02) if way in ("black hole", "mute TLS") else {}
+    times = dict(connect_timeout=0.02) if way in ("black hole", "mute TLS") else {}
 
     def undo():
         asked.append(len(world.server.requests))
@@ -6949,14 +6960,14 @@ def test_where_nothing_can_be_watched_lists_follow_at_the_pace_of_the_retries(
                 changes.append((world.clock.passed, world.history[world.version]))))
 
     world.broken(status_of(405), "watch", seconds=450)
-    world.settled()
-    world.slows_down()
+    world.settled(bound=1.2 * 600)  # listed meanwhile; watched again as seldom as a resync
+    assert len(world.attempts) == 1
 
-    assert world.lists == 1 + len(world.attempts) // 3
+    assert 59 <= world.lists <= 75
     assert {error.status for error in world.errors} == {405}
 
-    for when, state in changes:  # at three attempts, half a minute apart
-        assert 0 <= next(shown for shown, text in world.views if text == state) - when <= 95
+    for when, state in changes:
+        assert 0 <= next(shown for shown, text in world.views if text == state) - when <= 11
 
 
 # -- B. LIST
@@ -6966,9 +6977,11 @@ def test_where_nothing_can_be_watched_lists_follow_at_the_pace_of_the_retries(
 @pytest.mark.parametrize("start", [b"", HEAD[:20], HEAD, HEAD + b'{"items": ['], ids=short)
 def test_a_list_that_falls_silent_is_given_up(new_world, new_client, start):
     world = new_world().start(new_client, keep_alive=0.0).ready()
-    world.client.list_idle = 0.02
+    # silence counts once the answer has begun: an API server may need 60 s for its first byte
+    setting = "list_idle" if start.startswith(HEAD) else "request_timeout"
+    setattr(world.client, setting, 0.02)
     world.broken(sends(start), "list", lambda: [at("127.0.0.1:%d" % world.port)], last=error(410),
-               undo=lambda: setattr(world.client, "list_idle", 30.0))
+               undo=lambda: setattr(world.client, setting, default(setting)))
     world.settled()
     world.slows_down()
 
@@ -7014,6 +7027,7 @@ def test_a_list_cut_at_any_byte_is_not_shown(new_world, new_client, chunked):
         return False
 
     cuts, world = [], new_world().start(new_client, resync=1e6).ready()
+    trust_the_cache(world.client)
     world.broken(cut_short, "list", last=error(410), seconds=1e6)
     world.settled()
     assert len(world.attempts) > 60
@@ -7490,7 +7504,10 @@ def test_what_the_machine_has_not_got_is_reported_and_tried_again(
         if what == "sockets":
             resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
         lack.set()
-        eventually(lambda: len(api.errors) >= 2)
+        if what == "threads":
+            eventually(lambda: api.views[-1:] == STATES[-1:])  # looked up in the watch's own thread
+        else:
+            eventually(lambda: len(api.errors) >= 2)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         scarce.clear()
@@ -7521,11 +7538,14 @@ def test_a_wall_clock_that_is_set_changes_nothing(serve, new_client, monkeypatch
 @pytest.mark.parametrize("past", [False, True], ids=["through the proxy", "past it"])
 def test_a_list_and_its_watch_take_the_same_way(serve, new_client, trusting, proxies, past):
     api, proxy = Api(serve, watches=[[B2]], tls=True), serve(proxying())
-    proxies(https_proxy=proxy.url, **(dict(no_proxy="127.0.0.1") if past else {}))
-    api.start(new_client, ssl_context=trusting)
+    proxies(https_proxy=proxy.url, **(dict(no_proxy="localhost.,[::1]") if past else {}))
+    trusting.check_hostname = False
+    host = "localhost" if past else "far.test"  # which this machine is for the proxy
+    place = "https://%s:%d" % (host, api.server.port)
+    api.start(lambda server, **settings: new_client(place, **settings), ssl_context=trusting)
     eventually(lambda: api.views == STATES[:2])
 
-    target = "CONNECT 127.0.0.1:%d" % api.server.port
+    target = "CONNECT far.test:%d" % api.server.port
     assert list(map(repr, proxy.requests)) == ([] if past else [target] * 2)
     assert api.server.count == 2
 
@@ -8358,7 +8378,7 @@ def test_apply_of_built_in_kinds_as_written_and_as_read(api, body):
     cluster_wide = body["kind"] in ("Node", "Namespace")
     name = api.space + "-x" if cluster_wide else "it"
     body = {**body, "metadata": {"name": name, "labels": {"step": "1"}}}
-    api.default_namespaces = {api.cluster: api.space}
+    api.client.default_namespaces = {api.cluster: api.space}
     states = [made_at_last(api, body)]
     body["metadata"]["labels"] = {"step": "2"}
     states.append(api.apply(body))
@@ -8920,7 +8940,7 @@ def test_apply_where_the_quota_is_used_up(real):
     eventually(lambda: real.request(base + "/resourcequotas/q").get("status") == used)
 
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"}}
-    real.default_namespaces = {"direct": real.space}
+    getattr(real, "client", real).default_namespaces = {"direct": real.space}
     changed = real.apply({**secret, "stringData": {"x": "2"}})
     assert changed["data"] == {"x": "Mg=="}
 
@@ -9035,7 +9055,7 @@ def test_clusters_come_and_go_without_headlamp(serve, tmp_path):
         client.set_cluster({"name": "plain", "server": server.url})
         assert client.request("/version", {"cluster": "plain"})["authorization"] is None
         client.delete_cluster("here")
-        with pytest.raises(ValueError, match="no such cluster"):
+        with pytest.raises(ValueError, match="no cluster"):
             client.request("/version", {"cluster": "here"})
         for bad in ({}, {"name": "x"}, {"kubeconfig": "not base64!"}):
             with pytest.raises(ValueError):
@@ -9060,7 +9080,9 @@ def test_clusters_behind_headlamp_and_direct_ones_stand_side_by_side(demo, new_c
     with pytest.raises(apiproxy.ApiError):
         client.request("/helm/x", {"cluster": "alone"})
     assert not seen["behind"].errors and not seen["alone"].errors
-    assert all("x-headlamp_backend-token" not in record.headers for record in server.requests)
+    for record in server.requests:
+        told = "x-headlamp_backend-token" in record.headers
+        assert told == record.path.startswith("/clusters/behind/")
 
 
 def test_a_stream_of_a_cluster_that_is_taken_away_says_so_and_goes_on(serve, new_client):
@@ -9088,7 +9110,7 @@ def test_a_plugin_is_removed_and_the_next_answer_says_reload(new_client, demo):
     client = new_client(server.url, backend_token="SECRET-backend",
         on_reload=lambda: reloads.append(1))
 
-    assert client.delete_plugin("some plugin") is None
+    assert client.delete_plugin("some plugin") == {"success": True}
 
     client.request("/version")
     client.request("/version")
@@ -9130,16 +9152,15 @@ def bare(request, demo, new_client):
     else:
         one = direct_client(new_client, drain_interval=0.05)
 
-    is_new = request.param == "real" and os.environ["APIPROXY_TEST_VERSION"] != "1.20"
-    one.policy = "policy/v1" if is_new else "policy/v1beta1"
-    one.node = one.space = "drain-" + os.urandom(3).hex()
-    one.pods = "/api/v1/namespaces/%s/pods" % one.space
-    one.post("/api/v1/namespaces", {"metadata": {"name": one.space}})
-    one.post("/api/v1/nodes", {"metadata": {"name": one.node}})
-    yield one
-    one.close()
-    one.remove("/api/v1/nodes/" + one.node)
-    one.remove("/api/v1/namespaces/" + one.space)
+    bare = Space(one, "drain-" + os.urandom(3).hex())
+    is_old = request.param == "real" and os.environ["APIPROXY_TEST_VERSION"] == "1.20"
+    bare.policy = "policy/v1beta1" if is_old else "policy/v1"
+    bare.node = bare.space
+    bare.post("/api/v1/nodes", {"metadata": {"name": bare.node}})
+    yield bare
+    bare.close()
+    bare.remove("/api/v1/nodes/" + bare.node)
+    bare.end()
 
 
 def add_pod(one, name, **metadata):
@@ -9198,13 +9219,13 @@ def test_a_drain_waits_for_a_disruption_budget_and_gives_up_in_the_end(bare):
         "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "kept"}}},
     })
 
-    bare.drain_timeout = 0.3
+    bare.client.drain_timeout = 0.3
     bare.drain_node(bare.cluster, bare.node)
     status = drained(bare, bare.node)
     assert status.startswith("error: ") and "/kept: " in status and "disruption budget" in status
     assert bare.request(bare.pods + "/kept")["metadata"]["uid"] == pod["metadata"]["uid"]
 
-    bare.drain_timeout = 20.0
+    bare.client.drain_timeout = 20.0
     bare.drain_node(bare.cluster, bare.node)
     bare.remove(budgets + "/b")
     assert drained(bare, bare.node) == "success"
@@ -10634,11 +10655,12 @@ def test_a_node_is_drained_and_says_how_far_it_is(new_client, demo):
     assert client.request("/api/v1/nodes/" + node)["spec"]["unschedulable"] is True
     with pytest.raises(apiproxy.ApiError) as caught:
         client.drain_node("no-such", node)
-    assert (caught.value.status, caught.value.message) == (404, "Cluster not found")
+    assert caught.value.status == 404 and "not found" in caught.value.message
 
 
-def test_a_port_forward_is_made_listed_and_stopped(new_client, demo):
-    server = demo()
+@pytest.mark.parametrize("age, status", [("2024", 408), ("2026", 500)])
+def test_a_port_forward_is_made_listed_and_stopped(new_client, demo, age, status):
+    server = demo(headlamp=age)
     client = new_client(server.url)
     pod = client.request("/api/v1/namespaces/demo-shop/pods")["items"][0]["metadata"]["name"]
     made = client.start_port_forward("dev", "demo-shop", pod, 80, "", "")
@@ -10654,18 +10676,18 @@ def test_a_port_forward_is_made_listed_and_stopped(new_client, demo):
     assert caught.value.status == 400 and "id is required" in caught.value.message
     assert all("authorization" not in record.headers for record in server.requests)
 
-    client.request_timeout = 0.3
+    client.request_timeout = 0.3 if age == "2024" else 30
     with pytest.raises(apiproxy.ApiError) as caught:
-        # the server never answers
+        # that of May 2024 never answers
         client.start_port_forward("dev", "demo-shop", "no-such-pod", 80, "", "")
-    assert caught.value.status == 408
+    assert caught.value.status == status
 
 
 def test_a_port_forward_list_is_of_one_cluster(serve, new_client):
     server = serve(lambda request, conn: conn.reply(200,
         [{"cluster": "foo", "id": "1"}, {"cluster": "foobar", "id": "2"}]))
     assert new_client(server).list_port_forward("foo") == [{"cluster": "foo", "id": "1"}]
-    assert server.paths() == ["/portforward/list?cluster=foo"]
+    assert server.paths() == ["/clusters/foo/portforward/list"]
 
 
 # ------------------------------------------------------------------------------
@@ -10924,7 +10946,7 @@ def test_the_documented_names_are_all_there():
 def test_contents_match_the_banners():
     with open(apiproxy.__file__) as file:
         source = file.read()
-    contents = re.findall(r"^ +(\d+\. [A-Z][A-Za-z]+(?: [a-z]+)*)  ",
+    contents = re.findall(r"^ +(\d+\. [A-Z][A-Za-z]+(?: [A-Za-z]+)*)  ",
         ast.get_docstring(ast.parse(source), clean=False), re.M)
     assert contents == re.findall(r"^# -{78}\n# (\d+\. .*)$", source, re.M) and len(contents) == 15
 
@@ -11211,6 +11233,20 @@ def ends():
                 yield client, server, proxy
 
 
+def received_how(sock):
+    """All that comes until the end, and how it ended."""
+    data = b""
+
+    try:
+        while True:
+            piece = sock.recv(65536)
+            if not piece:
+                return data, "FIN"
+            data += piece
+    except ConnectionResetError:
+        return data, "RST"
+
+
 def test_the_proxy_passes_what_it_gets_and_knows_what_is_open(ends):
     client, server, proxy = ends
     data = os.urandom(1000000)
@@ -11218,14 +11254,14 @@ def test_the_proxy_passes_what_it_gets_and_knows_what_is_open(ends):
         client.shutdown(socket.SHUT_WR)))
     thread.start()
 
-    assert received(server) == (data, "FIN")
+    assert received_how(server) == (data, "FIN")
 
     thread.join()
     server.sendall(b"still open")
     assert client.recv(100) == b"still open" and proxy.open == 1
 
     server.close()
-    assert received(client) == (b"", "FIN")
+    assert received_how(client) == (b"", "FIN")
     eventually(lambda: not proxy.open)
     assert len(proxy.opened) == len(proxy.closed) == 1 and proxy.opened < proxy.closed
 
@@ -11244,7 +11280,7 @@ def test_the_proxy_makes_one_way_silent(ends, fault, after, way):
     assert not select.select([sink], [], [], 0.01)[0]
 
     proxy.clear()
-    assert received(sink) == after
+    assert received_how(sink) == after
 
 
 def test_the_proxy_stalls_until_the_sender_blocks(ends):
@@ -11265,8 +11301,8 @@ def test_the_proxy_cuts_within_a_message(ends, rst, count):
     client, server, proxy = ends
     proxy.cut(count, "down", rst)
     server.sendall(b"a long message")
-    assert received(client) == (b"a long message"[:count], "RST" if rst else "FIN")
-    assert received(server) == (b"", "RST" if rst else "FIN")
+    assert received_how(client) == (b"a long message"[:count], "RST" if rst else "FIN")
+    assert received_how(server) == (b"", "RST" if rst else "FIN")
 
 
 def test_the_proxy_ends_resets_and_refuses(ends):
@@ -11279,14 +11315,14 @@ def test_the_proxy_ends_resets_and_refuses(ends):
     assert server.recv(100) == b"still open"
 
     proxy.end()
-    assert received(client) == received(server) == (b"", "FIN")
+    assert received_how(client) == received_how(server) == (b"", "FIN")
 
     proxy.accept()
 
     with socket.create_connection(("127.0.0.1", proxy.port), 5) as again:
         eventually(lambda: proxy.open == 2)
         proxy.reset()
-        assert received(again) == (b"", "RST") and not proxy.open
+        assert received_how(again) == (b"", "RST") and not proxy.open
 
 
 def test_the_proxy_is_as_slow_as_it_is_told(ends):
@@ -11296,7 +11332,7 @@ def test_the_proxy_is_as_slow_as_it_is_told(ends):
     client.sendall(b"x" * 2000)
     client.shutdown(socket.SHUT_WR)
 
-    assert received(server) == (b"x" * 2000, "FIN")
+    assert received_how(server) == (b"x" * 2000, "FIN")
     assert time.monotonic() - begin > 0.07
 
 
