@@ -58,8 +58,8 @@ import weakref
 import zlib
 from typing import (
     IO, TYPE_CHECKING, Any, Callable, Deque, Dict, Iterable, Iterator, List, Literal, Mapping,
-    Match, NamedTuple, NoReturn, Optional, Protocol, Sequence, Set, Tuple, TypedDict, TypeVar, Union, cast,
-    overload,
+    Match, NamedTuple, NoReturn, Optional, Protocol, Sequence, Set, Tuple, TypedDict, TypeVar,
+    Union, cast, overload,
 )
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ class ProtocolError(WebSocketError):
 
 
 class ConnectionClosed(WebSocketError):
-    """The WebSocket is closed: `code`, `reason`; 1005 without a code, 1006 without a close frame."""
+    """The WebSocket is closed: `code`, `reason`; 1005: without a code, 1006: without a frame."""
 
     def __init__(self, code: int, reason: str = "") -> None:
         text = "%d %s" % (code, reason) if reason else str(code)
@@ -232,7 +232,7 @@ FailCb = Union[Callable[[], None], Callable[[ApiError], None]]
 
 
 class StreamArgs(TypedDict, total=False):
-    """Options of `stream`; tty, stdin, stdout, stderr are accepted: they belong in an exec's address."""
+    """Options of `stream`; tty, stdin, stdout, stderr are taken: an exec's address has them."""
 
     isJson: bool
     additionalProtocols: Sequence[str]
@@ -255,7 +255,7 @@ class StreamResultsParams(TypedDict, total=False):
 
 
 class Settings:
-    """What a Client can be told, as keywords of its constructor and as attributes. Times are seconds."""
+    """What a Client can be told, by its constructor and as attributes. Times are seconds."""
 
     base_url: str  # the Headlamp server, or `kubectl proxy`; "" for neither
     cluster: str  # the current cluster: where calls go that name none; "" is the server itself
@@ -265,7 +265,7 @@ class Settings:
     on_logout: Optional[Callable[[str], None]]  # (cluster): its token was refused
     on_reload: Optional[Callable[[], None]]  # the server's plugins, or stored clusters, changed
     user_id: str  # X-HEADLAMP-USER-ID beside a stored kubeconfig; made at random when needed
-    token_as: str  # how a token goes to Headlamp: "header", "subprotocol" (WebSockets), "cookie"
+    token_as: str  # how a token goes out: "header", "subprotocol" (WebSockets), "cookie"
     token_protocol: bool  # the older name for token_as="subprotocol"
     host: str  # the Host header for base_url, where a tunnel needs another than its own
     gzip: bool  # ask for compressed answers
@@ -395,7 +395,7 @@ def expect_callable(value: Any, what: str) -> None:
 
 
 def check_options(kind: Any, options: Optional[Mapping[str, Any]]) -> Dict[str, Any]:
-    """`options` as a dict of its own; TypeError, naming the nearest, for a key `kind` does not have."""
+    """`options` as a dict of its own; TypeError for a key that `kind` does not have."""
     if options is None:
         return {}
 
@@ -597,7 +597,7 @@ def join_port(host: str, port: int) -> str:
 
 
 def split_url(url: str, schemes: Tuple[str, str]) -> Address:
-    """The Address of `url`, whose scheme is one of (plain, secure); ValueError for anything else."""
+    """The Address of `url`, whose scheme is one of (plain, secure); ValueError for others."""
     expect(url, str, "address")
     if re.search(_UNPRINTABLE, url) or not url.isascii():
         raise ValueError("an address can't hold spaces, control characters or non-ASCII ones")
@@ -625,7 +625,7 @@ def base_address(url: str) -> Address:
 
 
 def check_headers(headers: Optional[HeaderLines]) -> Dict[str, Union[str, Sequence[str]]]:
-    """A copy; ValueError for what could end a header line. Values, perhaps secret, are not repeated."""
+    """A copy; ValueError, which repeats no value, for what could end a header line."""
     if headers is None:
         return {}
 
@@ -1026,7 +1026,7 @@ _FIRST_BYTES = {  # of frames that are legal; 0x80 marks the last of a message
     0x88: CLOSE, 0x89: PING, 0x8A: PONG,
 }
 MAX_CONTROL = 125  # bytes in a control frame (5.5)
-MAX_HEAD = 64 * KiB  # bytes of status line and headers; Go's servers send at most 1 MiB, mostly < 1 KiB
+MAX_HEAD = 64 * KiB  # bytes of status line and headers: http.client's limit for one line
 SMALL_BUFFER, LARGE_BUFFER = 4 * KiB, 256 * KiB  # an idle watch keeps the small one
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # 1.3
 
@@ -1156,7 +1156,7 @@ class MessageReader:
                 raise self._illegal(first, size)
             if size > MAX_CONTROL:
                 if opcode >= CLOSE:
-                    raise ProtocolError(PROTOCOL_ERROR, "control frame of more than 125 bytes")  # 5.5
+                    raise ProtocolError(PROTOCOL_ERROR, "control frame of over 125 bytes")  # 5.5
                 body += 2 if size == 126 else 8
                 if body > end:
                     return None
@@ -1192,7 +1192,8 @@ class MessageReader:
     def _illegal(first: int, size: int) -> ProtocolError:
         if size > 127:
             return ProtocolError(PROTOCOL_ERROR, "frame with a mask")
-        return ProtocolError(PROTOCOL_ERROR, "frame with flags and opcode 0x%02x" % first)  # 5.2, 5.5
+        text = "frame with flags and opcode 0x%02x" % first  # 5.2, 5.5
+        return ProtocolError(PROTOCOL_ERROR, text)
 
     @staticmethod
     def _length(field: memoryview) -> int:
@@ -1290,7 +1291,7 @@ _FOLD = r"\r\n[ \t]+"
 
 
 def parse_head(data: bytes) -> Head:
-    """The Head of `data`, which ends with the empty line; BadAnswer for what HTTP/1.1 does not allow."""
+    """The Head of `data`, its empty line included; BadAnswer for what HTTP/1.1 does not allow."""
     text = data.decode("latin-1")
     head = re.fullmatch(_HEAD, text)
     if not head:  # RFC 9112 5.2: a folded header's line end is a space
@@ -1306,7 +1307,7 @@ def parse_head(data: bytes) -> Head:
 
 
 def content_length(head: Head) -> Optional[int]:
-    """What Content-Length says, None without one; BadAnswer for several or for what is no number."""
+    """What Content-Length says, None without one; BadAnswer for several, or no number."""
     values = head.headers.tokens("Content-Length")
     if not values:
         return None
@@ -1316,7 +1317,7 @@ def content_length(head: Head) -> Optional[int]:
 
 
 def encode_head(first: str, headers: HeaderLines) -> bytes:
-    """The head of a request: its first line and its headers, some of which may have several lines."""
+    """The head of a request: its first line and its headers, some with several lines."""
     rows = [first]
     for name, value in headers.items():
         values = (value,) if isinstance(value, str) else value
@@ -1347,7 +1348,7 @@ def _sha1(data: bytes) -> bytes:
 
 
 def check_handshake(head: Head, key: str, protocols: Sequence[str]) -> str:
-    """The subprotocol that a 101 chose, or ""; HandshakeError for what 4.1 tells a client to refuse."""
+    """The subprotocol that a 101 chose, or ""; HandshakeError for what 4.1 refuses."""
     accept = base64.b64encode(_sha1(key.encode() + _GUID)).decode()
     headers = head.headers
     chosen = headers.get_all("Sec-WebSocket-Protocol")
@@ -1474,7 +1475,7 @@ class Scope:
         return self._cancel.is_set()
 
     def cancel(self) -> None:
-        """End all that goes on in it: from any thread, from signal handlers, any number of times."""
+        """End all that goes on in it: from any thread or signal handler, any number of times."""
         self._cancel.set()
 
     def hold(self, held: Any) -> None:
@@ -1486,7 +1487,7 @@ class Scope:
         return self._cancel.wait(seconds)
 
     def left(self) -> Optional[float]:
-        """Seconds for the next wait, None for no limit; TimeoutError, or "cancelled", at the end."""
+        """Seconds for the next wait, None for no limit; TimeoutError at the end, or "cancelled"."""
         if self._cancel.is_set():
             raise ConnectionAbortedError("cancelled")
         if self._end is None:
@@ -1502,8 +1503,8 @@ class Scope:
 
     def acquire(self, lock: Any) -> None:
         """Take a lock that somebody may hold for long; its errors are those of `left`."""
-        while not lock.acquire(timeout=min(self.left() or 0.1, 0.1)):  # looks at cancel now and then
-            pass
+        while not lock.acquire(timeout=min(self.left() or 0.1, 0.1)):
+            pass  # and look whether it was cancelled
 
 
 class Aside:
@@ -1534,7 +1535,7 @@ class Aside:
         """What the call gave, or what it raised."""
         try:
             self._thread.start()
-        except RuntimeError:  # subinterpreters have no daemon threads, and there may be no more threads
+        except RuntimeError:  # subinterpreters have no daemon threads; or there are too many
             self._run()
         scope.hold(self)
         try:
@@ -1568,7 +1569,7 @@ def look_up(host: str, port: int, scope: Scope) -> List[Any]:
 
 @functools.lru_cache(maxsize=1)
 def default_context() -> ssl.SSLContext:
-    """The TLS settings where none are given: one for all, each costs 23 ms and 0.9 MB (measured)."""
+    """The TLS settings where none are given, for all: they cost 23 ms and 0.9 MB (measured)."""
     context = ssl.create_default_context()
     context.set_alpn_protocols(["http/1.1"])  # over h2 there would be no upgrade
     return context
@@ -1588,8 +1589,8 @@ class Proxy(NamedTuple):
 def find_proxy(address: Address, setting: Optional[str] = None) -> Optional[Proxy]:
     """The proxy for an address: `setting` ("" for none), else what the environment says.
 
-    As Go's programs have it (golang.org/x/net/http/httpproxy): HTTP_PROXY or HTTPS_PROXY and NO_PROXY,
-    in lower case too; loopback is reached directly.
+    As Go's programs have it (golang.org/x/net/http/httpproxy): HTTP_PROXY or HTTPS_PROXY, and
+    NO_PROXY, in lower case too; loopback is reached directly.
     """
     url = setting
     if url is None:
@@ -1624,7 +1625,7 @@ def parse_proxy(url: str) -> Proxy:
 
 
 def bypasses_proxy(address: Address, no_proxy: str) -> bool:
-    """Whether NO_PROXY's list says to reach `address` directly: `*`, names, IPs, CIDR ranges, ports."""
+    """Whether NO_PROXY's list has `address`: `*`, names, IPs, CIDR ranges, ports."""
     import ipaddress  # only where there is a proxy
 
     host = address.host.partition("%")[0].rstrip(".").lower()
@@ -1703,7 +1704,7 @@ class Socket(socket.socket):
 
 
 def shut(sock: socket.socket, how: int = socket.SHUT_RDWR) -> None:
-    """End it and wake whoever waits: shutdown() wakes a poll(), close() alone does not (measured)."""
+    """End it and wake whoever waits: shutdown() wakes a poll(), close() does not (measured)."""
     try:
         sock.shutdown(how)
     except OSError:
@@ -1841,7 +1842,7 @@ class Wire:
         cls, address: Address, scope: Scope, context: Optional[ssl.SSLContext] = None,
         proxy: Optional[Proxy] = None, tunnel: bool = False,
     ) -> Wire:
-        """Connect, perhaps through a proxy (by CONNECT for TLS or a `tunnel`), with TLS if `context`."""
+        """Connect, through a proxy (CONNECT for TLS or a `tunnel`), with TLS if `context`."""
         if proxy is None:
             wire = cls(connect(address.host, address.port, scope))
         else:
@@ -1943,7 +1944,7 @@ class Wire:
                 return None
 
     def _read_tls(self, tls: ssl.SSLObject, space: memoryview) -> Optional[int]:
-        """As `read`: records until `space` is full, since an API server sends one for each event."""
+        """As `read`: records until `space` is full; an API server sends one for each event."""
         count = 0
         while count < len(space):
             try:
@@ -2067,7 +2068,7 @@ class NoAnswer(ConnectionResetError):
 
 
 class Receiver:
-    """The bytes that came on a Wire ahead of their use: of heads, bodies, and what follows a 101."""
+    """The bytes that came on a Wire ahead of their use: heads, bodies, what follows a 101."""
 
     def __init__(self, wire: Wire, step: int = 4 * KiB) -> None:
         self._wire = wire
@@ -2283,7 +2284,7 @@ class Response:
         return items_of(self, self.object())
 
     def error(self, message: str = "", kind: Callable[..., ApiError] = ApiError) -> ApiError:
-        """The ApiError, or other `kind`, that this answer is: in the server's words or in `message`."""
+        """The ApiError, or other `kind`, that this is: in the server's words or in `message`."""
         status: Json = None
         if not message:
             try:
@@ -2463,7 +2464,7 @@ class HttpHandler(urllib.request.BaseHandler):
     def http_open(self, request: HttpRequest) -> Response:
         """What urllib calls for a request."""
         address = request.address
-        key = (*address[:3], request.context, request.proxy)  # the context itself: an id comes again
+        key = (*address[:3], request.context, request.proxy)  # the context: an id comes again
         conn = self._take(key) if request.method in IDEMPOTENT else None
         if conn:
             try:
@@ -2637,7 +2638,7 @@ def explain(error: BaseException) -> str:
 
 
 def unanswered(error: BaseException, method: str, url: str) -> ApiError:
-    """The ApiError for a request without an answer: 408 when time ran out, else 502; with its cause."""
+    """The ApiError for a request without an answer: 408 when time ran out, else 502."""
     if isinstance(error, ApiError):
         error.method, error.url = method, url
         return error
@@ -2714,7 +2715,7 @@ class WebSocket:
         close_timeout: float = 1.0, proxy: Optional[str] = None, host: str = "",
         scope: Optional[Scope] = None, notice: Optional[Callable[[Head], None]] = None,
     ) -> WebSocket:
-        """Connect to a ws:// or wss:// `url` within `timeout` seconds, look-up, proxy and TLS included.
+        """Connect to a ws:// or wss:// `url` within `timeout` seconds, look-up and TLS included.
 
         headers          more request headers; Origin is the address itself unless given
         proxy            its address, "" for none, None for what the environment says
@@ -2724,8 +2725,8 @@ class WebSocket:
         scope            what can cancel it
         notice           notice(head) is told the answer's status line and headers
 
-        HandshakeError when the server refuses, with its status and body; ApiError 408 when time runs
-        out, 502 when nothing answers; ValueError for an argument that can't be sent.
+        HandshakeError when the server refuses, with its status and body; ApiError 408 when time
+        runs out, 502 when nothing answers; ValueError for an argument that can't be sent.
         """
         address = split_url(url, ("ws", "wss"))
         address = address._replace(authority=host or address.authority)
@@ -2733,8 +2734,9 @@ class WebSocket:
         lines = check_headers(headers)
         for name in lines:
             if re.fullmatch("(?i)host|upgrade|connection|sec-websocket-.*", name):
-                raise ValueError("Host, Upgrade, Connection and Sec-WebSocket-* are the handshake's own")
-        if not any(name.lower() == "origin" for name in lines):  # the API server refuses a watch without
+                raise ValueError("the handshake's own header can't be given: %s" % name)
+        if not any(name.lower() == "origin" for name in lines):
+            # without one the API server refuses a watch
             scheme = "https" if address.secure else "http"
             lines["Origin"] = "%s://%s" % (scheme, address.authority)
 
@@ -2788,8 +2790,9 @@ class WebSocket:
     def recv(self, timeout: Optional[float] = None) -> Union[str, bytes]:
         """The next message: str for text, bytes for binary.
 
-        TimeoutError after `timeout` seconds; the next call goes on, in mid-frame too. ConnectionClosed
-        (code, reason) at the end, ProtocolError (code) when the peer broke the protocol.
+        TimeoutError after `timeout` seconds; the next call goes on, in mid-frame too.
+        ConnectionClosed (code, reason) at the end, ProtocolError (code) when the peer broke the
+        protocol.
         """
         limit = -1 if timeout is None else max(0.0, min(timeout, FOREVER))
         if not self._recv_lock.acquire(False) and not self._recv_lock.acquire(timeout=limit):
@@ -2937,7 +2940,7 @@ class WebSocket:
         return ConnectionClosed(NORMAL, "closed here")
 
     def _end(self, code: int, reason: str) -> ConnectionClosed:
-        """Settle how it ended, once; free the connection unless a close handshake still needs it."""
+        """Settle how it ended, once; free the connection unless a close handshake needs it."""
         with self._end_lock:  # or a simultaneous close() and abort() would give two answers
             if self._ended is None:
                 self._ended = ConnectionClosed(code, reason)
@@ -2969,7 +2972,7 @@ class WebSocket:
             self._wire.close()
 
     def _drain(self, scope: Scope, reading: bool) -> None:
-        """Read to the end; where another thread reads it meets the end itself, and we wait for it."""
+        """Read to the end; where another thread reads, that meets it, and we wait."""
         if not reading and not self._recv_lock.acquire(timeout=scope.left() or 0):
             return
         try:
@@ -3823,7 +3826,7 @@ class Credential:
             raise ApiError(0, text) from error
 
     def begin_renewal(self, scope: Scope, window: float) -> bool:
-        """Whether the caller is to renew a token that ends soon; it then has to call `end_renewal`."""
+        """Whether the caller is to renew a token that ends soon, and then call `end_renewal`."""
         if not self._ends_soon(window):
             return False
         scope.acquire(self._renewing)
@@ -3892,7 +3895,7 @@ def token_cookies(cluster: str, token: str) -> str:
 
 
 def fresh_token(headers: Headers, cluster: str) -> str:
-    """The token that Headlamp sends for the one it got, as cookies or in X-Authorization; else ""."""
+    """The token that Headlamp sends for the one it got, as cookies or X-Authorization; or ""."""
     pieces: Dict[int, str] = {}
     name = cookie_name(cluster)
     for line in headers.get_all("Set-Cookie"):
@@ -3912,7 +3915,7 @@ def fresh_token(headers: Headers, cluster: str) -> str:
 
 
 class Credentials:
-    """Endpoints and credentials, by cluster. `_lock` promises: the two of a cluster change together."""
+    """Endpoints and credentials. `_lock` promises: the two of a cluster change together."""
 
     def __init__(self) -> None:
         self.endpoints: Dict[str, Endpoint] = {}  # clusters that are reached without Headlamp
@@ -4012,7 +4015,7 @@ class Route:
         self.token = ""  # that is sent
 
     def identify(self, scope: Scope) -> None:
-        """Learn the token; a plugin may give a certificate with it, so TLS settings come after it."""
+        """Learn the token, then TLS settings: a plugin may give a certificate with the token."""
         if self.credential is not None:
             self.token = self.credential.read(scope)
         if self.endpoint is not None:
@@ -4092,7 +4095,7 @@ class Transport:
         return self.settings.default_namespaces.get(cluster) or default or "default"
 
     def route(self, cluster: str, on_behalf: str = "") -> Route:
-        """The way to a cluster; to the server itself for "", with the credentials of `on_behalf`."""
+        """The way to a cluster; for "" to the server itself, with `on_behalf`'s credentials."""
         base = self.settings.base_url
         endpoint, credential = self.credentials.of(on_behalf or cluster, base)
         if endpoint is not None and cluster:
@@ -4138,7 +4141,7 @@ class Transport:
             response, is_fresh = self._once(
                 route, method, path, body, caller_headers, scope, cookie, idle, logout)
             if response.status != 401 or not is_fresh:
-                break  # else the token was refused for its age: nothing was done, and here is another
+                break  # else the token was refused for its age, and here is another
         if not response.ok:
             raise response.error()
         return response
@@ -4269,7 +4272,7 @@ class Transport:
         return bool(cluster) and (cluster in self.endpoints or first not in HEADLAMP_ROUTES)
 
     def _renew(self, route: Route, scope: Scope) -> bool:
-        """Renew a token that ends soon; True when the request at hand is what makes Headlamp do it."""
+        """Renew a token that ends soon; True when the request at hand makes Headlamp do it."""
         credential, window = route.credential, self.settings.token_window
         if credential is None or not credential.begin_renewal(scope, window):
             return False
@@ -4378,7 +4381,7 @@ class Transport:
                 notice=functools.partial(self._notice_handshake, route))
         except (TimeoutError, ConnectionAbortedError) as error:
             raise unanswered(error, "GET", url)
-        except ValueError as error:  # the cluster was taken away meanwhile, or a setting can't be sent
+        except ValueError as error:  # the cluster was taken away, or a setting can't be sent
             raise ApiError(0, str(error), method="GET", url=url) from error
         finally:
             if is_renewing and route and route.credential:
@@ -4498,7 +4501,7 @@ class Task:
             self.join(time.monotonic() + CANCEL_WAIT)
 
     def join(self, end: float) -> None:
-        """Once cancelled: wait for a running callback and for the thread, until `end` (monotonic)."""
+        """Once cancelled: wait for a callback and for the thread, until `end` (monotonic)."""
         if threading.current_thread() is self._thread:
             return
         if self._gate.acquire(timeout=max(0.0, end - time.monotonic())):
@@ -4589,7 +4592,7 @@ class Stream(Task):
     def _run(self) -> None:
         settings = self._settings
         backoff = Backoff(settings.retry_base, settings.retry_cap)
-        rate = Rate(settings.burst, settings.rate)  # a log's end sends a message, and resets backoff
+        rate = Rate(settings.burst, settings.rate)  # a log's last message resets the backoff
         while not self.scope.wait(rate.take()):
             error = self._once(backoff)
             if self.scope.cancelled:
@@ -4668,7 +4671,7 @@ EVENTS = frozenset(("ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"))
 
 
 def api_is_missing(error: ApiError) -> bool:
-    """Whether a 404 says that the API or resource is not there, rather than an object or a cluster."""
+    """Whether a 404 says that the API or resource is not there, rather than an object."""
     if error.status != 404 or error.details.get("name"):
         return False
     return error.body.strip() != b"key not found"  # so Headlamp says that it has no such cluster
@@ -4710,7 +4713,7 @@ def distinct_keys(items: Iterable[Json]) -> Dict[Any, Json]:
 
 
 def is_same(old: Json, listed: Json) -> bool:
-    """Whether a list shows the object that is known: after a restored backup a version comes again."""
+    """Whether a list shows the known object: after a restored backup a version comes again."""
     return bool({key: value for key, value in old.items() if key != "actionType"} == listed)
 
 
@@ -4729,7 +4732,7 @@ class Collection:
 
     def __init__(self, limit: Optional[int] = None) -> None:
         self._limit = limit
-        self._items: List[Json] = []  # ready to be copied: 8 us for 5,000, from a dict 23 (measured)
+        self._items: List[Json] = []  # to be copied: 8 us for 5,000, from a dict 23 (measured)
         self._places: List[Any] = []  # of each, ascending: bisection finds where an object stands
         self._known: Dict[Any, Tuple[Any, Any]] = {}  # (place, version) of each, by key
         self._arrivals = 0
@@ -4807,7 +4810,7 @@ class Collection:
         return self._items[:] if self._limit is None else self._items[:-self._limit - 1:-1]
 
     def _place(self, item: Json, old: Any) -> Any:
-        """By arrival; with a limit by time, and at the same time the first to arrive is the last."""
+        """By arrival; with a limit by time, where of two the first to arrive is the last."""
         if old is None:
             self._arrivals += 1
         if self._limit is None:
@@ -4860,7 +4863,7 @@ def _check_event(event: Json) -> None:
 
 
 def check_version(version: Any) -> None:
-    """ValueError unless it is a resourceVersion, or none; a lone surrogate could not be sent back."""
+    """ValueError unless it is a resourceVersion, or none; a lone surrogate can't be sent back."""
     if version is not None and (not isinstance(version, str) or not version.encode()):
         raise ValueError("a resourceVersion that is none")
 
@@ -5194,7 +5197,7 @@ class Watch(Task):
         self._call(self._cb, self._view())
 
     def _show_soon(self) -> None:
-        """Show the view: at once, or what a burst has made of it `gather` seconds after it began."""
+        """Show the view: at once, or what a burst made of it `gather` seconds after it began."""
         if not self._settings.gather:
             self._show()
         elif self._show_at is None:
@@ -5289,7 +5292,7 @@ class ItemWatch(Watch):
 
 
 class Poller(Task):
-    """Asks for `url` every `metrics_period` seconds, after the last answer; slower while it fails."""
+    """Asks for `url` every `metrics_period` seconds; slower while it fails."""
 
     def __init__(
         self, transport: Transport, cluster: str, url: str, on_metrics: Callable[[Any], None],
@@ -6854,8 +6857,9 @@ def _context_names(entry: Any) -> List[str]:
 class Client(Settings):
     """Every call of this module, with settings, tokens and connections of its own.
 
-    The first argument, base_url, is a Headlamp server or `kubectl proxy`; "" for neither: then there
-    are the clusters that `add_endpoint`, `in_cluster`, `from_kubeconfig` and `set_cluster` name.
+    The first argument, base_url, is a Headlamp server or `kubectl proxy`; "" for neither: then
+    there are the clusters that `add_endpoint`, `in_cluster`, `from_kubeconfig` and `set_cluster`
+    name.
     All other arguments are settings (times in seconds), and attributes afterwards:
 
     cluster              the current cluster: where calls go that name none; "" is the server itself
@@ -6865,7 +6869,7 @@ class Client(Settings):
     on_logout            (cluster): its token was refused
     on_reload            the server's plugins, or stored clusters, changed
     user_id              X-HEADLAMP-USER-ID beside a stored kubeconfig; made at random when needed
-    token_as             how a token goes to Headlamp: "header", "subprotocol" (WebSockets), "cookie"
+    token_as             how a token goes out: "header", "subprotocol" (WebSockets), "cookie"
     token_protocol       the older name for token_as="subprotocol"
     host                 the Host header for base_url, where a tunnel needs another than its own
     gzip                 ask for compressed answers
@@ -6999,7 +7003,7 @@ class Client(Settings):
             self.user_id = self.user_id or old.user_id
 
     def set_token(self, cluster: str, token: Token) -> None:
-        """Use `token` for `cluster`: a str, a function that gives one (for each request), or None."""
+        """Use `token` for `cluster`: a str, a function that gives one each time, or None."""
         self._transport.set_token(cluster, token)
 
     def get_token(self, cluster: str) -> Optional[str]:
@@ -7152,7 +7156,8 @@ class Client(Settings):
 
     def _owner(self, cluster: str, act: Callable[[Union[Direct, Headlamp]], R]) -> R:
         """What the Headlamp server does for a cluster; this program where there is none."""
-        if cluster and cluster not in self.endpoints and self.base_url not in self._without_headlamp:
+        is_direct = cluster in self.endpoints or self.base_url in self._without_headlamp
+        if cluster and not is_direct:
             segment(cluster, "cluster")
             try:
                 return act(self._headlamp)
@@ -7166,9 +7171,9 @@ class Client(Settings):
         """Begin to cordon a node and remove its pods; {"message", "cluster"} at once.
 
         Without Headlamp pods are evicted as kubectl does it: budgets are respected, pods of
-        DaemonSets and mirror pods stay. A Headlamp server deletes them at once, budgets or not; that
-        of May 2024 those of DaemonSets too, and it can only drain with a client certificate of its
-        own. See `drain_node_status`. Documented as drainNode.
+        DaemonSets and mirror pods stay. A Headlamp server deletes them at once, budgets or not;
+        that of May 2024 those of DaemonSets too, and it can only drain with a client certificate of
+        its own. See `drain_node_status`. Documented as drainNode.
         """
         segment(node_name, "node name")
         return self._owner(cluster, lambda owner: owner.drain_node(cluster, node_name))
@@ -7209,7 +7214,7 @@ class Client(Settings):
         self, url: str, json: Any, auto_logout_on_auth_error: bool = True,
         options: Optional[ClusterRequestParams] = None,
     ) -> Json:
-        """PATCH `url`: a list is a JSON patch, a mapping a merge patch, unless a Content-Type says else.
+        """PATCH `url`: a list is a JSON patch, a mapping a merge patch, without a Content-Type.
 
         Documented as patch.
         """
@@ -7260,8 +7265,8 @@ class Client(Settings):
     ) -> Json:
         """Send a request to the current cluster, or with use_cluster=False to the server itself.
 
-        params: timeout (ms), isJSON, cluster, method, headers, body. Gives the parsed JSON, None for an
-        empty body, a Response when params["isJSON"] is False. Documented as request.
+        params: timeout (ms), isJSON, cluster, method, headers, body. Gives the parsed JSON, None
+        for an empty body, a Response when params["isJSON"] is False. Documented as request.
         """
         return self.cluster_request(path, cast(ClusterRequestParams, {
             "cluster": self.cluster if use_cluster else "",
@@ -7270,9 +7275,9 @@ class Client(Settings):
         }), query_params)
 
     def set_cluster(self, cluster_req: ClusterRequest) -> Json:
-        """Add a cluster: by `kubeconfig` (base64), kept here and sent with each request, or by `name`
-        and `server`.
+        """Add a cluster: by `kubeconfig` (base64), or by `name` and `server`.
 
+        A kubeconfig is kept here, reduced to each of its contexts, and sent with each request.
         Gives the server's answer, its `clusters` among it. Documented as setCluster.
         """
         request = check_options(ClusterRequest, cluster_req)
@@ -7386,8 +7391,8 @@ class Client(Settings):
 
         url           path on the API server: "/api/v1/pods"
         cb            cb(items), on the stream's thread
-        err_cb        err_cb(error, cancel), same thread. Before the first list a 400, 401, 403, 404,
-                      405, 406 or 422 ends the stream; all else is retried until cancelled
+        err_cb        err_cb(error, cancel), same thread. Before the first list a 400, 401, 403,
+                      404, 405, 406 or 422 ends the stream; all else is retried until cancelled
         query_params  selectors, for one; "limit" bounds what `cb` gets to the newest ones
 
         Gives the function that cancels. ValueError for a bad `url`. Documented as streamResults.
@@ -7417,7 +7422,10 @@ class Client(Settings):
                          {"timeout": 5000, "cluster": cluster or self.cluster})
 
     def test_cluster_health(self, cluster: Optional[str] = None) -> Response:
-        """GET /healthz of the cluster; ApiError unless it is well. Documented as testClusterHealth."""
+        """GET /healthz of the cluster; ApiError unless it is well.
+
+        Documented as testClusterHealth.
+        """
         return cast(Response, self.cluster_request(
             "/healthz", {"isJSON": False, "cluster": cluster or self.cluster}))
 
@@ -7457,10 +7465,10 @@ _default = Client()  # does nothing until asked
 
 
 def configure(base_url: Union[str, Client] = "http://localhost:4466", **settings: Any) -> None:
-    """Replace the default client by another with these settings; what ran with the old is cancelled.
+    """Replace the default client by another with these settings; what ran with the old is ended.
 
-    A Client may be given instead: configure(Client.in_cluster()), configure(Client.from_kubeconfig());
-    `settings` are then set on it. Tokens and stored kubeconfigs stay if the address does: another
+    A Client may be given instead: configure(Client.from_kubeconfig()); `settings` are then set on
+    it. Tokens and stored kubeconfigs stay if the address does: another
     server never gets them.
     """
     global _default

@@ -4771,7 +4771,8 @@ def written(tmp_path, text):
     write(tmp_path / "profiles" / "minikube" / "client.key", LEAF_KEY)
 
     lines = "\\\n     ".join(CA[at:at + 76] for at in range(0, len(CA), 76))
-    for name, value in (("CA_LINES", lines), ("CA", CA), ("LEAF_PEM", LEAF_PEM), ("LEAF_KEY_PEM", LEAF_KEY_PEM)):
+    for name, value in (("CA_LINES", lines), ("CA", CA), ("LEAF_PEM", LEAF_PEM),
+                        ("LEAF_KEY_PEM", LEAF_KEY_PEM)):
         text = text.replace("{%s}" % name, value)
     return write(tmp_path / "config", text)
 
@@ -8128,36 +8129,36 @@ FORBIDDEN = 403, {"kind": "Status", "reason": "Forbidden", "message": "not to yo
 INVALID = 422, {"kind": "Status", "reason": "Invalid", "message": "a list"}
 GONE = 404, {"kind": "Status", "reason": "NotFound", "message": "gone", "details": {"name": "a"}}
 MEDIA = 415, {"kind": "Status", "reason": "UnsupportedMediaType", "message": "no such patch"}
-LIVE_OBJECT = 200, {"metadata": {"name": "a", "resourceVersion": "7"}, "data": {"old": "1"}}
+ALIVE = 200, {"metadata": {"name": "a", "resourceVersion": "7"}, "data": {"old": "1"}}
 DONE = 200, {"metadata": {"name": "a"}}
 
 CONVERSATIONS = [  # (method, answer) one after the other; what apply gives or raises
     ([("POST", DONE)], None),
-    ([("POST", EXISTS), ("GET", LIVE_OBJECT), ("PUT", DONE)], None),
-    ([("POST", FORBIDDEN), ("GET", LIVE_OBJECT), ("PUT", DONE)], None),  # no right to create, or a quota
-    ([("POST", INVALID), ("GET", LIVE_OBJECT), ("PUT", DONE)], None),  # 1.20: a Service as it was read
+    ([("POST", EXISTS), ("GET", ALIVE), ("PUT", DONE)], None),
+    ([("POST", FORBIDDEN), ("GET", ALIVE), ("PUT", DONE)], None),  # no right, or a quota
+    ([("POST", INVALID), ("GET", ALIVE), ("PUT", DONE)], None),  # a Service as read, on 1.20
     ([("POST", FORBIDDEN), ("GET", GONE)], "not to you"),
     ([("POST", FORBIDDEN), ("GET", FORBIDDEN)], "not to you"),
     ([("POST", INVALID), ("GET", GONE)], "a list"),
     ([("POST", INVALID), ("GET", FORBIDDEN)], "a list"),
     ([("POST", EXISTS), ("GET", FORBIDDEN)], "not to you"),
-    ([("POST", EXISTS), ("GET", LIVE_OBJECT), ("PUT", FORBIDDEN)], "not to you"),
+    ([("POST", EXISTS), ("GET", ALIVE), ("PUT", FORBIDDEN)], "not to you"),
     ([("POST", QUOTA)], "a quota"),  # is not an object that exists
     ([("POST", GONE)], "gone"),  # its namespace
     ([("POST", (500, "broken"))], "broken"),
     ([("POST", EXISTS), ("GET", (500, "broken"))], "broken"),
-    ([("POST", EXISTS), ("GET", LIVE_OBJECT), ("PUT", CONFLICT), ("POST", EXISTS), ("GET", LIVE_OBJECT),
+    ([("POST", EXISTS), ("GET", ALIVE), ("PUT", CONFLICT), ("POST", EXISTS), ("GET", ALIVE),
       ("PUT", DONE)], None),
-    ([("POST", EXISTS), ("GET", LIVE_OBJECT), ("PUT", GONE), ("POST", DONE)], None),
+    ([("POST", EXISTS), ("GET", ALIVE), ("PUT", GONE), ("POST", DONE)], None),
     ([("POST", EXISTS), ("GET", GONE), ("POST", DONE)], None),
-    ([("POST", EXISTS), ("GET", LIVE_OBJECT), ("PUT", CONFLICT)] * 5, "another version"),
+    ([("POST", EXISTS), ("GET", ALIVE), ("PUT", CONFLICT)] * 5, "another version"),
     ([("POST", EXISTS), ("GET", GONE)] * 5, "gone"),
-    ([("POST", EXISTS), ("GET", LIVE_OBJECT), ("PUT", INVALID), ("PATCH", DONE)], None),
-    ([("POST", EXISTS), ("GET", LIVE_OBJECT), ("PUT", INVALID), ("PATCH", MEDIA), ("PATCH", DONE)], None),
-    ([("POST", EXISTS), ("GET", LIVE_OBJECT), ("PUT", INVALID), ("PATCH", INVALID)], "a list"),
-    ([("POST", EXISTS), ("GET", LIVE_OBJECT), ("PUT", INVALID), ("PATCH", MEDIA), ("PATCH", MEDIA)],
+    ([("POST", EXISTS), ("GET", ALIVE), ("PUT", INVALID), ("PATCH", DONE)], None),
+    ([("POST", EXISTS), ("GET", ALIVE), ("PUT", INVALID), ("PATCH", MEDIA), ("PATCH", DONE)], None),
+    ([("POST", EXISTS), ("GET", ALIVE), ("PUT", INVALID), ("PATCH", INVALID)], "a list"),
+    ([("POST", EXISTS), ("GET", ALIVE), ("PUT", INVALID), ("PATCH", MEDIA), ("PATCH", MEDIA)],
      "no such patch"),
-    ([("POST", EXISTS), ("GET", LIVE_OBJECT), ("PUT", INVALID), ("PATCH", GONE), ("POST", DONE)], None),
+    ([("POST", EXISTS), ("GET", ALIVE), ("PUT", INVALID), ("PATCH", GONE), ("POST", DONE)], None),
     *[([("POST", EXISTS), ("GET", (200, odd))], "the server sent") for odd in (
         [], 5, "x", {}, {"metadata": None}, {"metadata": {"resourceVersion": 5}})],
 ]
@@ -8210,11 +8211,11 @@ def test_apply_creates_then_changes(serve, new_client, steps, refusal):
 
 @pytest.mark.parametrize("steps, refusal", [
     ([("POST", DONE)], None),
-    ([("POST", EXISTS), ("GET", LIVE_OBJECT), ("PUT", DONE)], None),
-    ([("POST", EXISTS), ("GET", LIVE_OBJECT), ("PUT", CONFLICT)], "another version"),
-    ([("POST", EXISTS), ("GET", LIVE_OBJECT), ("PUT", INVALID)], "a list"),
+    ([("POST", EXISTS), ("GET", ALIVE), ("PUT", DONE)], None),
+    ([("POST", EXISTS), ("GET", ALIVE), ("PUT", CONFLICT)], "another version"),
+    ([("POST", EXISTS), ("GET", ALIVE), ("PUT", INVALID)], "a list"),
     ([("POST", EXISTS), ("GET", GONE)], "gone"),
-    ([("POST", FORBIDDEN), ("GET", LIVE_OBJECT), ("PUT", DONE)], None),
+    ([("POST", FORBIDDEN), ("GET", ALIVE), ("PUT", DONE)], None),
     ([("POST", FORBIDDEN), ("GET", GONE)], "not to you"),
 ])
 def test_a_body_with_a_version_replaces_just_that_one(serve, new_client, steps, refusal):
@@ -8232,7 +8233,7 @@ def test_a_body_with_a_version_replaces_just_that_one(serve, new_client, steps, 
 
 
 def test_old_copies_of_the_servers_books_are_left_out(serve, new_client):
-    live = {**LIVE_OBJECT[1]["metadata"], "managedFields": [{"manager": "b"}], "uid": "u"}
+    live = {**ALIVE[1]["metadata"], "managedFields": [{"manager": "b"}], "uid": "u"}
     steps = [("POST", EXISTS), ("GET", (200, {"metadata": live})), ("PUT", INVALID),
              ("PATCH", DONE)]
     dialogue = Dialogue(serve, steps)
@@ -8247,7 +8248,7 @@ def test_old_copies_of_the_servers_books_are_left_out(serve, new_client):
 
 
 def test_a_dry_run_is_one_in_every_request(serve, new_client):
-    steps = [("POST", EXISTS), ("GET", LIVE_OBJECT), ("PUT", INVALID), ("PATCH", DONE)]
+    steps = [("POST", EXISTS), ("GET", ALIVE), ("PUT", INVALID), ("PATCH", DONE)]
     dialogue = Dialogue(serve, steps)
     new_client(dialogue.server).apply(MANIFEST, dry_run=True)
     for request in dialogue.asked:
@@ -8286,7 +8287,7 @@ def test_all_of_apply_has_one_time_limit(serve, new_client):
         if request.path.endswith("/v1"):
             return conn.reply(200, resource_list("configmaps"))
         time.sleep(0.15)
-        conn.reply(*{"POST": EXISTS, "GET": LIVE_OBJECT, "PUT": CONFLICT}[request.method])
+        conn.reply(*{"POST": EXISTS, "GET": ALIVE, "PUT": CONFLICT}[request.method])
 
     start = time.monotonic()
     with pytest.raises(apiproxy.ApiError) as caught:
@@ -9652,7 +9653,7 @@ def test_a_containers_port_is_forwarded_by_its_name(serve, direct, section):
     assert pods.asked[0].endswith("/p/portforward?ports=8080")
 
 
-def slice_endpoint(name, ready=True, kind="Pod"):
+def at_pod(name, ready=True, kind="Pod"):
     """An endpoint of an EndpointSlice; `ready` None says nothing."""
     conditions = {} if ready is None else {"ready": ready}
     reference = {"kind": kind, "namespace": "ns", "name": name, "uid": "uid-" + name}
@@ -9668,13 +9669,13 @@ PORTS = [{"name": name, "port": port} for name, port in (
     ("dns", 5353), ("admin", 9090), ("web", 8080))]
 SLICES = [
     {"ports": PORTS},
-    {"endpoints": [slice_endpoint("late", False), slice_endpoint("node", True, "Node"), {}], "ports": PORTS},
-    {"endpoints": [slice_endpoint("other")], "ports": PORTS[:1]},
-    {"endpoints": [slice_endpoint("late", False), slice_endpoint("p", None), slice_endpoint("q")], "ports": PORTS},
+    {"endpoints": [at_pod("late", False), at_pod("node", True, "Node"), {}], "ports": PORTS},
+    {"endpoints": [at_pod("other")], "ports": PORTS[:1]},
+    {"endpoints": [at_pod("late", False), at_pod("p", None), at_pod("q")], "ports": PORTS},
 ]
 SUBSETS = [
-    {"notReadyAddresses": [slice_endpoint("late")], "ports": PORTS},
-    {"addresses": [{"ip": "10.0.0.1"}, slice_endpoint("p")], "ports": PORTS},
+    {"notReadyAddresses": [at_pod("late")], "ports": PORTS},
+    {"addresses": [{"ip": "10.0.0.1"}, at_pod("p")], "ports": PORTS},
 ]
 
 
@@ -10355,7 +10356,8 @@ def test_a_token_goes_to_a_port_forward_as_a_cookie_in_pieces(serve, new_client,
     (500, "unable to listen on any of the requested ports: [{80 80}]\n"),
     (400, "namespace is required\n"),
 ])
-def test_a_port_forward_that_is_refused_says_it_in_the_servers_words(serve, new_client, status, text):
+def test_a_port_forward_that_is_refused_says_it_in_the_servers_words(
+        serve, new_client, status, text):
     server = serve(routes({"/clusters/dev/portforward": (status, text)}))
     with pytest.raises(apiproxy.ApiError) as caught:
         new_client(server).start_port_forward("dev", "ns", "p", 80, "", "")
@@ -10604,7 +10606,8 @@ def test_what_the_server_stored_goes_from_its_file_and_the_users_own_stays(
 
 
 @pytest.mark.parametrize("gone, asked", [(True, False), (False, False), (True, True)])
-def test_a_server_of_may_2024_fails_after_it_has_forgotten_a_cluster(serve, new_client, gone, asked):
+def test_a_server_of_may_2024_fails_after_it_has_forgotten_a_cluster(
+        serve, new_client, gone, asked):
     named = {"clusters": [{"name": "dev", "meta_data": {"source": "kubeconfig"}}]}
     configs = [named, {"clusters": []} if gone else named]
     server = serve(routes({"/config": lambda request: (200, configs.pop(0)),
