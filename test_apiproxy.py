@@ -1720,6 +1720,70 @@ def test_a_connect_that_was_cancelled_before_sends_nothing(serve):
     assert server.requests == []
 
 
+# -- several addresses (RFC 8305)
+
+
+@pytest.fixture
+def no_winners():
+    """Nothing is remembered of connections before this test, nor of those in it."""
+    apiproxy.Race.winners.clear()
+    yield
+    apiproxy.Race.winners.clear()
+
+
+def test_an_address_that_swallows_everything_costs_a_quarter_of_a_second_once(
+        serve, listener, names, no_winners):
+    server, black_hole = serve(hello), at(listener(full=True))
+    names["many.test"] = [black_hole, black_hole, at("127.0.0.1:%d" % server.port)]
+    took = []
+
+    for _ in range(2):
+        begun = time.monotonic()
+        ws = connect("ws://many.test:%d/" % server.port)
+        took.append(time.monotonic() - begun)
+        ws.abort()
+
+    assert 0.45 <= took[0] < 3  # two of them came first
+    assert took[1] < 0.2  # the one that worked is tried first
+
+
+def test_a_winner_that_is_no_longer_among_the_addresses_is_not_tried(serve, names, no_winners):
+    first, second = serve(hello), serve(hello)
+    dead = at("127.0.0.1:1")
+    names["many.test"] = [dead, at("127.0.0.1:%d" % first.port)]
+    connect("ws://many.test:81/").abort()
+    names["many.test"] = [dead, at("127.0.0.1:%d" % second.port)]
+    connect("ws://many.test:81/").abort()
+    assert (first.count, second.count) == (1, 1)
+
+
+def test_when_all_addresses_fail_the_last_says_why(names, no_winners):
+    names["many.test"] = [at("127.0.0.1:1"), at("127.0.0.1:1", 99), at("127.0.0.1:1")]
+    before = sockets()
+    error = failed(connect, "ws://many.test:81/")
+    assert error.status == 502 and isinstance(error.__cause__, ConnectionRefusedError)
+    assert "many.test:81" in str(error) and sockets() == before
+
+
+def test_an_address_that_refuses_costs_no_wait(serve, names, no_winners):
+    server = serve(hello)
+    names["many.test"] = [at("127.0.0.1:1")] * 8 + [at("127.0.0.1:%d" % server.port)]
+    begun = time.monotonic()
+    connect("ws://many.test:81/").abort()
+    assert time.monotonic() - begun < 1.5  # not 8 times 0.25
+
+
+def test_cancel_ends_a_race_and_leaves_no_socket(listener, names, no_winners):
+    names["many.test"] = [at(listener(full=True))] * 3
+    before, cancel = sockets(), new_cancel()
+    call = background(connect, "ws://many.test:81/", cancel=cancel, timeout=60)
+    eventually(lambda: sockets() >= before + 2)
+    cancel_now(cancel)
+    error = call.result(1)
+    assert error.status == 502 and "cancelled" in str(error)
+    assert sockets() == before
+
+
 # -- TLS
 
 
@@ -1790,6 +1854,128 @@ def test_tls_over_ipv6_and_through_a_proxy_to_it(serve, new_client, trusting, pr
     assert proxy.paths() == [place] * 2 == [request.headers["host"] for request in proxy.requests]
     assert {request.headers["host"] for request in server.requests} == {place}
     assert set(names_sent) == {None}  # an address is no name: it is in the certificate, not in SNI
+
+
+@pytest.mark.parametrize("cut", ["", "."])
+def test_the_roots_dot_is_neither_in_sni_nor_in_the_certificates_name(
+        serve, new_client, names, trusting, cut):
+    server, seen = serve(hello_or_json, tls=True), []
+    server.context.sni_callback = lambda sock, name, context: seen.append(name)
+    names["localhost" + cut] = [at("127.0.0.1:%d" % server.port)]
+    place = "localhost%s:%d" % (cut, server.port)
+    assert new_client("https://" + place, ssl_context=trusting).request("/x") == {}
+    connect("wss://%s/" % place, ssl_context=trusting).abort()
+    assert seen == ["localhost"] * 2
+
+
+# A certificate for localhost and 127.0.0.1 that has expired, its own authority; its key protects
+# nothing.
+EXPIRED = """\
+-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgIhzox9U9YWRr9ahL
+jIMNZxkYgQo7w1cAin4BbkOcQtChRANCAARwHkoNSGaStjc8ujJPodni/E0BGOnD
+HwNMlUKY/4mYSBOtl16he2Atl4MeOj8JU5Jo9HtdRvGnwYUJqG7+OVik
+-----END PRIVATE KEY-----
+-----BEGIN CERTIFICATE-----
+MIIBhjCCASygAwIBAgIUAnmuGM1Y26ckz7zXIB02pKMXIkIwCgYIKoZIzj0EAwIw
+GzEZMBcGA1UEAwwQYXBpcHJveHkgZXhwaXJlZDAeFw0yNjExMjYwNjE5NDdaFw0y
+NjExMjUwNjE5NDdaMBsxGTAXBgNVBAMMEGFwaXByb3h5IGV4cGlyZWQwWTATBgcq
+hkjOPQIBBggqhkjOPQMBBwNCAARwHkoNSGaStjc8ujJPodni/E0BGOnDHwNMlUKY
+/4mYSBOtl16he2Atl4MeOj8JU5Jo9HtdRvGnwYUJqG7+OViko04wTDAaBgNVHREE
+EzARgglsb2NhbGhvc3SHBH8AAAEwDwYDVR0TAQH/BAUwAwEB/zAdBgNVHQ4EFgQU
+IvwDzifV60Koul8EkuHlGm4Ue4cwCgYIKoZIzj0EAwIDSAAwRQIhAKutj6H5yWob
+k8xI+SAuRiYLndlvm7nqfAhXGtgWzggwAiAUae1uj36aGpr+ir6gq2gc1E65LnNi
+k1O0iH3lWPcGXw==
+-----END CERTIFICATE-----
+"""
+
+
+@pytest.fixture
+def pem_file(tmp_path):
+    """pem_file(text) -> the name of a file with it."""
+    def write(text):
+        path = tmp_path / ("%d.pem" % len(os.listdir(str(tmp_path))))
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def serve_raw():
+    """serve_raw(script) -> RawServer, stopped after the test."""
+    servers = []
+
+    def start(script):
+        servers.append(RawServer(script))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+def speaking(*pieces):
+    """The script of a server that reads something, says this and hangs up."""
+    def script(conn):
+        conn.more()
+        for piece in pieces:
+            conn.send(piece)
+        conn.sock.shutdown(socket.SHUT_WR)
+        conn.wait_end()
+
+    return script
+
+
+HTTP_400 = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n400 Bad Request"
+ALERT = b"\x15\x03\x01\x00\x02\x02\x46"  # fatal: protocol_version
+
+
+@pytest.mark.parametrize("websocket", [False, True], ids=["HTTP", "WebSocket"])
+@pytest.mark.parametrize("wrong, scheme, text", [
+    ("nobody listens", "http", "is the server, kubectl proxy or Headlamp running there?"),
+    ("plain HTTP", "https", "what answers there is not TLS: is the address http://?"),
+    ("TLS that says so", "http", "that is TLS: is the address https://?"),
+    ("TLS that hangs up", "http", "is the address https://?"),
+    ("another authority", "https", "is it the right certificate authority?"),
+    ("expired", "https", "has expired"),
+    ("another name", "https", "is for another name"),
+])
+def test_an_error_on_the_way_names_the_place_and_what_to_try(
+        serve, serve_raw, new_client, names, trusting, pem_file, websocket, wrong, scheme, text):
+    raw = {"plain HTTP": HTTP_400, "TLS that says so": ALERT}.get(wrong)
+    server = serve_raw(speaking(raw)) if raw else serve(hello_or_json, tls=True)
+    place, context = "localhost:%d" % server.port, trusting
+
+    if wrong == "nobody listens":
+        server.stop()
+    if wrong == "another authority":
+        context = ssl.create_default_context()
+    if wrong == "expired":
+        server.context.load_cert_chain(pem_file(EXPIRED))
+        context = ssl.create_default_context(cafile=pem_file(EXPIRED))
+    if wrong == "another name":
+        place = "other.test:%d" % server.port
+        names["other.test"] = [at("127.0.0.1:%d" % server.port)]
+
+    if websocket:
+        url = "ws%s://%s/" % (scheme[4:], place)
+        error = failed(lambda: connect(url, ssl_context=context))
+    else:
+        error = failed(new_client("%s://%s" % (scheme, place), ssl_context=context).request, "/x")
+
+    assert place in str(error) and text in str(error), str(error)
+    assert error.status in (502, 0) and not server.requests
+
+
+@pytest.mark.parametrize("url, place", [
+    ("http://nowhere.test", "nowhere.test:80"), ("https://nowhere.test/base", "nowhere.test:443"),
+    ("http://[::1]", "[::1]:80")])
+def test_an_error_names_the_port_although_the_address_does_not(new_client, names, url, place):
+    names["nowhere.test"] = [at("127.0.0.1:1")]
+    names["::1"] = [at("127.0.0.1:1")]
+    assert place + ": " in str(failed(new_client(url).request, "/x"))
+    assert place + ": " in str(failed(connect, "ws" + url[4:]))
 
 
 # -- proxies
