@@ -2992,8 +2992,8 @@ def _refusal(conn: HttpConnection, head: Head, scope: Scope) -> ApiError:
                    "port forward the --reject-paths of kubectl proxy")
     elif answer.ok or answer.is_page:
         kind = "a web page" if answer.is_page else "a plain answer"
-        message = "HTTP %d, %s instead of an upgrade to a WebSocket: %.200r" % (
-            head.status, kind, answer.text())
+        message = "HTTP %d, %s instead of an upgrade to a WebSocket: %r" % (
+            head.status, kind, answer.text()[:200])
     return answer.error(message, HandshakeError)
 
 
