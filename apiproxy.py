@@ -1288,6 +1288,7 @@ _TEXT = r"[^\x00-\x08\x0a-\x1f]*"  # of a reason or a value: no control characte
 _HEAD = r"HTTP/1\.([01]) ([1-9]\d\d)(?: (%s))?\r\n((?:%s:%s\r\n)*)\r\n" % (_TEXT, _TOKEN, _TEXT)
 _LINE = r"([^:]+):([^\r]*)\r\n"
 _FOLD = r"\r\n[ \t]+"
+TLS_ALERT = b"\x15\x03"  # how a TLS server answers plain HTTP (RFC 8446 5.1), before it hangs up
 
 
 def parse_head(data: bytes) -> Head:
@@ -1299,8 +1300,8 @@ def parse_head(data: bytes) -> Head:
         if headers[:1] not in (" ", "\t"):
             head = re.fullmatch(_HEAD, first + end + re.sub(_FOLD, " ", headers))
     if not head:
-        raise BadAnswer("that is TLS: is the address https://?" if text[:2] == "\x15\x03" else
-                        "the answer is not HTTP/1.1")
+        raise BadAnswer("that is TLS: is the address https://?" if data.startswith(TLS_ALERT)
+                        else "the answer is not HTTP/1.1")
 
     minor, status, reason, lines = head.groups()
     return Head(int(minor), int(status), reason or "", Headers(re.findall(_LINE, lines)))
@@ -2127,7 +2128,12 @@ class Receiver:
         """The head of the next answer; interim ones (100, 103) are passed over."""
         left = MAX_HEAD
         while True:
-            data = self.until(b"\r\n\r\n", left, scope)
+            try:
+                data = self.until(b"\r\n\r\n", left, scope)
+            except ConnectionResetError:
+                if self._data[self._at:].startswith(TLS_ALERT):
+                    parse_head(self._data[self._at:])  # what it is
+                raise
             head = parse_head(data)
             if not head.is_interim:
                 return head
@@ -2637,6 +2643,13 @@ def explain(error: BaseException) -> str:
     return text
 
 
+def place_of(url: str) -> str:
+    """"host:port: " of a whole address, "" of a path."""
+    parts = urllib.parse.urlsplit(url)
+    usual = {"http": 80, "ws": 80, "https": 443, "wss": 443}.get(parts.scheme)
+    return join_port(parts.hostname or "", parts.port or usual) + ": " if usual else ""
+
+
 def unanswered(error: BaseException, method: str, url: str) -> ApiError:
     """The ApiError for a request without an answer: 408 when time ran out, else 502."""
     if isinstance(error, ApiError):
@@ -2644,9 +2657,11 @@ def unanswered(error: BaseException, method: str, url: str) -> ApiError:
         return error
 
     late = isinstance(error, TimeoutError)
-    place = "" if not url.startswith(("http", "ws")) else urllib.parse.urlsplit(url).netloc + ": "
+    text = place_of(url) + explain(error)
+    if isinstance(error, ConnectionResetError) and url.startswith(("http:", "ws:")):
+        text += ": is the address https://?"  # OpenSSL's servers hang up on plain HTTP (measured)
     failure = ApiError(
-        408 if late else 502, place + explain(error), method=method, url=url,
+        408 if late else 502, text, method=method, url=url,
         phrase="Request timed-out" if late else "Unreachable")
     failure.__cause__ = error
     return failure
@@ -2764,7 +2779,8 @@ class WebSocket:
             if not isinstance(error, FAILURES):
                 raise
             if isinstance(error, BadAnswer):
-                refused = HandshakeError(0, str(error), phrase="Handshake failed")
+                text = place_of(url) + str(error)
+                refused = HandshakeError(0, text, phrase="Handshake failed")
                 raise unanswered(refused, "GET", url) from error
             raise unanswered(error, "GET", url)
 
@@ -3000,8 +3016,8 @@ def _refusal(conn: HttpConnection, head: Head, scope: Scope) -> ApiError:
                    "port forward the --reject-paths of kubectl proxy")
     elif answer.ok or answer.is_page:
         kind = "a web page" if answer.is_page else "a plain answer"
-        message = "HTTP %d, %s instead of an upgrade to a WebSocket: %.200r" % (
-            head.status, kind, answer.text())
+        message = "HTTP %d, %s instead of an upgrade to a WebSocket: %r" % (
+            head.status, kind, answer.text()[:200])
     return answer.error(message, HandshakeError)
 
 

@@ -1725,6 +1725,70 @@ def test_a_connect_that_was_cancelled_before_sends_nothing(serve):
     assert server.requests == []
 
 
+# -- several addresses (RFC 8305)
+
+
+@pytest.fixture
+def no_winners():
+    """Nothing is remembered of connections before this test, nor of those in it."""
+    apiproxy.Race.winners.clear()
+    yield
+    apiproxy.Race.winners.clear()
+
+
+def test_an_address_that_swallows_everything_costs_a_quarter_of_a_second_once(
+        serve, listener, names, no_winners):
+    server, black_hole = serve(hello), at(listener(full=True))
+    names["many.test"] = [black_hole, black_hole, at("127.0.0.1:%d" % server.port)]
+    took = []
+
+    for _ in range(2):
+        begun = time.monotonic()
+        ws = connect("ws://many.test:%d/" % server.port)
+        took.append(time.monotonic() - begun)
+        ws.abort()
+
+    assert 0.45 <= took[0] < 3  # two of them came first
+    assert took[1] < 0.2  # the one that worked is tried first
+
+
+def test_a_winner_that_is_no_longer_among_the_addresses_is_not_tried(serve, names, no_winners):
+    first, second = serve(hello), serve(hello)
+    dead = at("127.0.0.1:1")
+    names["many.test"] = [dead, at("127.0.0.1:%d" % first.port)]
+    connect("ws://many.test:81/").abort()
+    names["many.test"] = [dead, at("127.0.0.1:%d" % second.port)]
+    connect("ws://many.test:81/").abort()
+    assert (first.count, second.count) == (1, 1)
+
+
+def test_when_all_addresses_fail_the_last_says_why(names, no_winners):
+    names["many.test"] = [at("127.0.0.1:1"), at("127.0.0.1:1", 99), at("127.0.0.1:1")]
+    before = sockets()
+    error = failed(connect, "ws://many.test:81/")
+    assert error.status == 502 and isinstance(error.__cause__, ConnectionRefusedError)
+    assert "many.test:81" in str(error) and sockets() == before
+
+
+def test_an_address_that_refuses_costs_no_wait(serve, names, no_winners):
+    server = serve(hello)
+    names["many.test"] = [at("127.0.0.1:1")] * 8 + [at("127.0.0.1:%d" % server.port)]
+    begun = time.monotonic()
+    connect("ws://many.test:81/").abort()
+    assert time.monotonic() - begun < 1.5  # not 8 times 0.25
+
+
+def test_cancel_ends_a_race_and_leaves_no_socket(listener, names, no_winners):
+    names["many.test"] = [at(listener(full=True))] * 3
+    before, cancel = sockets(), new_cancel()
+    call = background(connect, "ws://many.test:81/", cancel=cancel, timeout=60)
+    eventually(lambda: sockets() >= before + 2)
+    cancel_now(cancel)
+    error = call.result(1)
+    assert error.status == 502 and "cancelled" in str(error)
+    assert sockets() == before
+
+
 # -- TLS
 
 
@@ -1795,6 +1859,128 @@ def test_tls_over_ipv6_and_through_a_proxy_to_it(serve, new_client, trusting, pr
     assert proxy.paths() == [place] * 2 == [request.headers["host"] for request in proxy.requests]
     assert {request.headers["host"] for request in server.requests} == {place}
     assert set(names_sent) == {None}  # an address is no name: it is in the certificate, not in SNI
+
+
+@pytest.mark.parametrize("cut", ["", "."])
+def test_the_roots_dot_is_neither_in_sni_nor_in_the_certificates_name(
+        serve, new_client, names, trusting, cut):
+    server, seen = serve(hello_or_json, tls=True), []
+    server.context.sni_callback = lambda sock, name, context: seen.append(name)
+    names["localhost" + cut] = [at("127.0.0.1:%d" % server.port)]
+    place = "localhost%s:%d" % (cut, server.port)
+    assert new_client("https://" + place, ssl_context=trusting).request("/x") == {}
+    connect("wss://%s/" % place, ssl_context=trusting).abort()
+    assert seen == ["localhost"] * 2
+
+
+# A certificate for localhost and 127.0.0.1 that has expired, its own authority; its key protects
+# nothing.
+EXPIRED = """\
+-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgIhzox9U9YWRr9ahL
+jIMNZxkYgQo7w1cAin4BbkOcQtChRANCAARwHkoNSGaStjc8ujJPodni/E0BGOnD
+HwNMlUKY/4mYSBOtl16he2Atl4MeOj8JU5Jo9HtdRvGnwYUJqG7+OVik
+-----END PRIVATE KEY-----
+-----BEGIN CERTIFICATE-----
+MIIBhjCCASygAwIBAgIUAnmuGM1Y26ckz7zXIB02pKMXIkIwCgYIKoZIzj0EAwIw
+GzEZMBcGA1UEAwwQYXBpcHJveHkgZXhwaXJlZDAeFw0yNjExMjYwNjE5NDdaFw0y
+NjExMjUwNjE5NDdaMBsxGTAXBgNVBAMMEGFwaXByb3h5IGV4cGlyZWQwWTATBgcq
+hkjOPQIBBggqhkjOPQMBBwNCAARwHkoNSGaStjc8ujJPodni/E0BGOnDHwNMlUKY
+/4mYSBOtl16he2Atl4MeOj8JU5Jo9HtdRvGnwYUJqG7+OViko04wTDAaBgNVHREE
+EzARgglsb2NhbGhvc3SHBH8AAAEwDwYDVR0TAQH/BAUwAwEB/zAdBgNVHQ4EFgQU
+IvwDzifV60Koul8EkuHlGm4Ue4cwCgYIKoZIzj0EAwIDSAAwRQIhAKutj6H5yWob
+k8xI+SAuRiYLndlvm7nqfAhXGtgWzggwAiAUae1uj36aGpr+ir6gq2gc1E65LnNi
+k1O0iH3lWPcGXw==
+-----END CERTIFICATE-----
+"""
+
+
+@pytest.fixture
+def pem_file(tmp_path):
+    """pem_file(text) -> the name of a file with it."""
+    def write(text):
+        path = tmp_path / ("%d.pem" % len(os.listdir(str(tmp_path))))
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def serve_raw():
+    """serve_raw(script) -> RawServer, stopped after the test."""
+    servers = []
+
+    def start(script):
+        servers.append(RawServer(script))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+def speaking(*pieces):
+    """The script of a server that reads something, says this and hangs up."""
+    def script(conn):
+        conn.more()
+        for piece in pieces:
+            conn.send(piece)
+        conn.sock.shutdown(socket.SHUT_WR)
+        conn.wait_end()
+
+    return script
+
+
+HTTP_400 = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n400 Bad Request"
+ALERT = b"\x15\x03\x01\x00\x02\x02\x46"  # fatal: protocol_version
+
+
+@pytest.mark.parametrize("websocket", [False, True], ids=["HTTP", "WebSocket"])
+@pytest.mark.parametrize("wrong, scheme, text", [
+    ("nobody listens", "http", "is the server, kubectl proxy or Headlamp running there?"),
+    ("plain HTTP", "https", "what answers there is not TLS: is the address http://?"),
+    ("TLS that says so", "http", "that is TLS: is the address https://?"),
+    ("TLS that hangs up", "http", "is the address https://?"),
+    ("another authority", "https", "is it the right certificate authority?"),
+    ("expired", "https", "has expired"),
+    ("another name", "https", "is for another name"),
+])
+def test_an_error_on_the_way_names_the_place_and_what_to_try(
+        serve, serve_raw, new_client, names, trusting, pem_file, websocket, wrong, scheme, text):
+    raw = {"plain HTTP": HTTP_400, "TLS that says so": ALERT}.get(wrong)
+    server = serve_raw(speaking(raw)) if raw else serve(hello_or_json, tls=True)
+    place, context = "localhost:%d" % server.port, trusting
+
+    if wrong == "nobody listens":
+        server.stop()
+    if wrong == "another authority":
+        context = ssl.create_default_context()
+    if wrong == "expired":
+        server.context.load_cert_chain(pem_file(EXPIRED))
+        context = ssl.create_default_context(cafile=pem_file(EXPIRED))
+    if wrong == "another name":
+        place = "other.test:%d" % server.port
+        names["other.test"] = [at("127.0.0.1:%d" % server.port)]
+
+    if websocket:
+        url = "ws%s://%s/" % (scheme[4:], place)
+        error = failed(lambda: connect(url, ssl_context=context))
+    else:
+        error = failed(new_client("%s://%s" % (scheme, place), ssl_context=context).request, "/x")
+
+    assert place in str(error) and text in str(error), str(error)
+    assert error.status in (502, 0) and not server.requests
+
+
+@pytest.mark.parametrize("url, place", [
+    ("http://nowhere.test", "nowhere.test:80"), ("https://nowhere.test/base", "nowhere.test:443"),
+    ("http://[::1]", "[::1]:80")])
+def test_an_error_names_the_port_although_the_address_does_not(new_client, names, url, place):
+    names["nowhere.test"] = [at("127.0.0.1:1")]
+    names["::1"] = [at("127.0.0.1:1")]
+    assert place + ": " in str(failed(new_client(url).request, "/x"))
+    assert place + ": " in str(failed(connect, "ws" + url[4:]))
 
 
 # -- proxies
@@ -1941,6 +2127,86 @@ def test_a_proxy_of_plain_http_that_refuses_is_an_error(serve, new_client, proxi
     trust_the_cache(client)
     assert failed(client.request, "/x").status == status
     assert len(proxy.requests) == 1
+
+
+@pytest.mark.parametrize("url, no_proxy, direct", [
+    ("http://example.org", "", False),
+    ("http://example.org", "*", True),
+    ("http://example.org", " * ", True),
+    ("http://example.org", "example.org", True),
+    ("http://EXAMPLE.org", "Example.ORG", True),
+    ("http://example.org.", "example.org", True),
+    ("http://www.example.org", "example.org", True),
+    ("http://notexample.org", "example.org", False),
+    ("http://example.org", ".example.org", False),
+    ("http://www.example.org", ".example.org", True),
+    ("http://example.org", "*.example.org", False),
+    ("http://www.example.org", "*.example.org", True),
+    ("http://www.example.org", "*.org", True),
+    ("http://example.org", "other,, example.org ,x", True),
+    ("http://example.org:81", "example.org:81", True),
+    ("http://example.org:82", "example.org:81", False),
+    ("http://example.org", "example.org:80", True),
+    ("https://example.org", "example.org:443", True),
+    ("http://10.1.2.3", "10.0.0.0/8", True),
+    ("http://11.1.2.3", "10.0.0.0/8", False),
+    ("http://10.1.2.3", "10.1.2.3/33,/8,x/8", False),
+    ("http://10.1.2.3", "10.1.2.3", True),
+    ("http://10.1.2.3:81", "10.1.2.3:82", False),
+    ("http://10.1.2.30", "10.1.2.3", False),
+    ("http://[fd00::1]", "[fd00::1]", True),
+    ("http://[fd00::1]", "fd00::1", True),
+    ("http://[fd00::1]:81", "[fd00::1]:81", True),
+    ("http://[fd00::1]:81", "[fd00::1]:82", False),
+    ("http://[fd00:0::1]", "fd00::/16", True),
+    ("http://[::ffff:10.1.2.3]", "10.0.0.0/8", True),
+    ("http://localhost", "", True),
+    ("http://LOCALHOST.", "", True),
+    ("http://127.8.9.1", "", True),
+    ("http://[::1]", "", True),
+    ("http://[::ffff:127.0.0.1]", "", True),
+    ("http://localhost.example.org", "", False),
+    ("http://0x7f.1", "", False),
+])
+def test_no_proxy_says_what_is_reached_directly_as_in_go(proxies, url, no_proxy, direct):
+    proxies(HTTP_PROXY="http://proxy.test:3128", HTTPS_PROXY="http://proxy.test:3128",
+        NO_PROXY=no_proxy)
+    address = apiproxy.split_url(url, ("http", "https"))
+    assert (apiproxy.find_proxy(address) is None) == direct
+
+
+@pytest.mark.parametrize("environment, host", [
+    ({"HTTP_PROXY": "http://a.test", "http_proxy": "http://b.test"}, "a.test"),
+    ({"http_proxy": "http://b.test"}, "b.test"),
+    ({"HTTP_PROXY": "", "http_proxy": "http://b.test"}, "b.test"),
+    ({"https_proxy": "http://b.test", "ALL_PROXY": "http://c.test"}, None),
+    ({"all_proxy": "http://c.test"}, None),
+    ({"HTTP_PROXY": "a.test:81"}, "a.test"),
+    ({"HTTP_PROXY": "http://a.test", "no_proxy": "example.org"}, None),
+    ({"HTTP_PROXY": "http://a.test", "NO_PROXY": "x", "no_proxy": "example.org"}, "a.test"),
+])
+def test_which_variable_names_the_proxy(proxies, environment, host):
+    proxies(**environment)
+    proxy = apiproxy.find_proxy(apiproxy.split_url("http://example.org", ("http", "https")))
+    assert (proxy and proxy.host) == host
+
+
+def test_a_header_of_a_cgi_request_is_no_proxy(proxies, monkeypatch):
+    proxies(HTTP_PROXY="http://evil.test")
+    monkeypatch.setenv("REQUEST_METHOD", "GET")
+    address = apiproxy.split_url("http://example.org", ("http", "https"))
+    assert apiproxy.find_proxy(address) is None
+
+
+@pytest.mark.parametrize("interim", [
+    b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.0 103 Hints\r\nLink: <x>\r\n\r\n" * 20])
+def test_interim_answers_before_a_proxys_200_are_passed_over(serve, interim):
+    server = serve(hello)
+    proxy = serve(proxying(interim + b"HTTP/1.1 200 Connected\r\n\r\n"))
+    ws = connect(server.ws, proxy=proxy.url)
+    assert ws.recv() == "hello"
+    ws.abort()
+    assert len(proxy.requests) == len(server.requests) == 1
 
 
 @pytest.mark.parametrize("url", [
@@ -2354,6 +2620,63 @@ def test_gzip_is_asked_for_and_decoded(serve, new_client):
     assert server.requests[-1].headers["accept-encoding"] == "identity"
 
 
+@pytest.mark.parametrize("members", [2, 3, 200])
+def test_gzip_may_come_in_several_members(serve, new_client, members):
+    text = json.dumps({"a": "x" * 5000}).encode()
+    size = len(text) // members + 1
+    pieces = [gzip.compress(text[start:start + size]) for start in range(0, len(text), size)]
+    answers = [b"".join(pieces), gzip.compress(b"") + gzip.compress(text)]
+    server = serve(lambda request, conn: conn.send(zipped(answers[len(server.requests) % 2])))
+    client = new_client(server)
+    assert client.request("/x") == client.request("/x") == {"a": "x" * 5000}
+
+
+@pytest.mark.parametrize("last", [gzip.compress(b"x")[:-4], b"rubbish", b"\x1f\x8b"])
+def test_gzip_whose_last_member_is_not_whole_is_an_error(serve, new_client, last):
+    server = serve(lambda request, conn: conn.send(zipped(gzip.compress(b"{}") + last)))
+    assert failed(new_client(server).request, "/x").status == 502
+
+
+def test_the_limit_is_for_all_members_together(serve, new_client):
+    body = gzip.compress(bytes(600)) * 2
+    server = serve(lambda request, conn: conn.send(zipped(body)))
+    error = failed(new_client(server, max_body=1000).request, "/x")
+    assert "limit of 1000 bytes" in str(error)
+
+
+@pytest.mark.parametrize("fold", ["\r\n ", "\r\n\t", "  \r\n \t ", "\r\n \r\n "])
+def test_a_folded_header_is_one_line(serve, new_client, fold):
+    answer = "HTTP/1.1 200 OK\r\nX-Long: a%sb\r\nContent-Length: 2\r\n\r\n{}" % fold
+    server = serve(lambda request, conn: conn.send(answer))
+    response = new_client(server).request("/x", {"isJSON": False})
+    assert re.sub(" +", " ", response.headers["x-long"]) == "a b" and response.json() == {}
+
+
+def test_a_fold_before_the_first_header_is_refused(serve, new_client):
+    server = serve(lambda request, conn: conn.send(
+        "HTTP/1.1 200 OK\r\n folded: x\r\nContent-Length: 2\r\n\r\n{}") or False)
+    assert failed(new_client(server).request, "/x").status == 502
+
+
+@pytest.mark.parametrize("count, status", [(1, 200), (500, 200), (5000, 502)])
+def test_interim_answers_may_be_many_within_the_limit_of_a_head(serve, new_client, count, status):
+    interim = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+    server = serve(lambda request, conn: conn.send(interim * count) or conn.reply(200, {}))
+    try:
+        assert new_client(server).request("/x") == {} and status == 200
+    except apiproxy.ApiError as error:
+        assert error.status == status and "interim" in str(error)
+
+
+@pytest.mark.parametrize("status", [600, 699, 799, 999])
+def test_a_status_beyond_http_is_an_error_with_that_status(serve, new_client, status):
+    server = serve(lambda request, conn: conn.reply(status, "odd"))
+    client = new_client(server)
+    assert failed(client.request, "/x").status == status
+    assert failed(connect, server.ws).status == status
+    assert failed(client.post, "/x", {}).status == status
+
+
 @pytest.mark.parametrize("head, body", [
     ("Content-Length: 1001", b"x" * 1001), ("Content-Length: 99999999999999999999", b""),
     ("X: y", b"x" * 1001),
@@ -2538,6 +2861,61 @@ def test_a_control_character_is_refused_before_connecting(serve, bad):
             connect(url, **more)
 
     assert server.count == 0
+
+
+def test_the_handshake_works_where_sha1_is_not_for_security(serve, monkeypatch):
+    """As on machines in FIPS mode."""
+    sha1 = hashlib.sha1
+
+    def fips(data=b"", **options):
+        if options.get("usedforsecurity", True) and sys.version_info >= (3, 9):
+            raise ValueError("[digital envelope routines] unsupported")
+        return sha1(data)
+
+    server = serve(hello)
+    calls = []
+    monkeypatch.setattr(apiproxy.hashlib, "sha1", lambda *args, **options: calls.append(
+        options) or fips(*args, **options))
+    monkeypatch.setattr("wire.accept_key", lambda key: base64.b64encode(
+        sha1(key.encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()).decode())
+    ws = connect(server.ws)
+    assert ws.recv() == "hello"
+    ws.abort()
+    assert len(calls) == 1
+
+
+PLAIN = "Content-Type: text/plain\r\n"
+
+
+@pytest.mark.parametrize("status, body, words", [
+    ("200 OK", "<!doctype html><title>Headlamp</title>", ["HTTP 200, a web page", "Headlamp"]),
+    ("200 OK", '{"kind": "PodList", "items": []}', ["HTTP 200", "PodList"]),
+    ("204 No Content", "", ["HTTP 204"]),
+    ("200 OK", "x" * 500, ["HTTP 200", "x" * 200]),
+    ("426 Upgrade Required", "", ["Upgrade Required"]),
+    ("426 Upgrade Required", "this needs an upgrade", ["Upgrade Required", "this needs an"]),
+    ("400 Bad Request", "no upgrade here", ["Bad Request", "no upgrade here"]),
+    ("404 Not Found", "<html>lost</html>", ["HTTP 404, a web page", "lost"]),
+    ("404 Not Found", '{"message": "no such pod"}', ["no such pod"]),
+])
+def test_another_answer_than_101_is_told_with_what_came(serve, status, body, words):
+    head = "HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n" % (status, len(body))
+    server = serve(lambda request, conn: conn.send(head + body))
+    error = failed(connect, server.ws)
+    assert isinstance(error, apiproxy.HandshakeError) and error.status == int(status[:3])
+    assert [word for word in words if word not in str(error)] == []
+    assert "x" * 201 not in str(error)
+    eventually(lambda: not server.open)
+
+
+@pytest.mark.parametrize("body", ["", "<html>", "{"])
+def test_an_answer_that_never_ends_is_told_within_the_time_limit(serve, body):
+    head = "HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n"
+    server = serve(sends(head + body))
+    begun = time.monotonic()
+    error = failed(lambda: connect(server.ws, timeout=0.3))
+    assert time.monotonic() - begun < 2
+    assert error.status == 200 and "HTTP 200" in str(error) and body in str(error)
 
 
 @row("H01", "H02", "H03", "H04", "H05", "H07", "H08", "H09", "H10", "H11", "H12", "H13", "H14",
