@@ -1574,7 +1574,7 @@ def find_proxy(address: Address, setting: Optional[str] = None) -> Optional[Prox
     """The proxy for an address: `setting` ("" for none), else what the environment says.
 
     As Go's programs have it (golang.org/x/net/http/httpproxy): HTTP_PROXY or HTTPS_PROXY and NO_PROXY,
-    in lower case too; loopback is reached directly.
+    in lower case first, as urllib has it too; loopback is reached directly.
     """
     url = setting
     if url is None:
@@ -1587,7 +1587,7 @@ def find_proxy(address: Address, setting: Optional[str] = None) -> Optional[Prox
 def _environment(name: str) -> str:
     if name == "HTTP_PROXY" and os.environ.get("REQUEST_METHOD"):
         return ""  # in a CGI script a client's header Proxy: sets it (CVE-2016-5385)
-    return os.environ.get(name) or os.environ.get(name.lower()) or ""
+    return os.environ.get(name.lower()) or os.environ.get(name) or ""
 
 
 def parse_proxy(url: str) -> Proxy:
@@ -1610,51 +1610,62 @@ def parse_proxy(url: str) -> Proxy:
 
 def bypasses_proxy(address: Address, no_proxy: str) -> bool:
     """Whether NO_PROXY's list says to reach `address` directly: `*`, names, IPs, CIDR ranges, ports."""
-    import ipaddress  # only where there is a proxy
-
-    host = address.host.partition("%")[0].rstrip(".").lower()
-    try:
-        ip: Any = ipaddress.ip_address(host)
-        ip = getattr(ip, "ipv4_mapped", None) or ip
-    except ValueError:
-        ip = None
-    if host == "localhost" or ip and ip.is_loopback:
+    host = address.host.partition("%")[0].lower()
+    ip = parse_ip(host)
+    if host.rstrip(".") == "localhost" or ip and ip.is_loopback:
         return True
 
-    for entry in no_proxy.lower().split(","):
-        entry = entry.strip()
-        if entry == "*":
-            return True
-        if "/" in entry:
-            try:
-                if ip and ip in ipaddress.ip_network(entry, strict=False):
-                    return True
-            except ValueError:
-                pass  # not a range: Go ignores it
-            continue
+    entries = [entry.strip() for entry in no_proxy.lower().split(",")]
+    if "*" in entries:
+        return True
+    return any(_is_meant(address, host, ip, entry) for entry in entries)
 
-        name, port = split_port(entry)
-        if not name or port not in ("", str(address.port)):
-            continue
+
+def _is_meant(address: Address, host: str, ip: Any, entry: str) -> bool:
+    """Whether one entry of NO_PROXY names an address; what Go can't read names none."""
+    import ipaddress
+
+    if "/" in entry:
         try:
-            if ipaddress.ip_address(name) == ip:
-                return True
+            size = entry.rpartition("/")[2]  # in bits: a mask would be read too
+            return bool(ip and size.isdecimal() and ip in ipaddress.ip_network(entry, strict=False))
         except ValueError:
-            name = name[1:] if name.startswith("*.") else name
-            if host.endswith(name if name[:1] == "." else "." + name) or host == name:
-                return True
-    return False
+            return False
+
+    name, port = split_port(entry)
+    if not name or port not in ("", str(address.port)):
+        return False
+    named = parse_ip(name)
+    if named or ip:  # a name is no end of an IP address
+        return bool(named == ip)
+
+    name = to_ascii(name[1:] if name.startswith("*.") else name)
+    return host.endswith(name if name[:1] == "." else "." + name) or host == name
+
+
+def parse_ip(text: str) -> Any:
+    """The IP address that a text is, IPv4 in IPv6 as IPv4; None for a name."""
+    import ipaddress  # only where there is a proxy
+
+    try:
+        ip: Any = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    return getattr(ip, "ipv4_mapped", None) or ip
+
+
+def to_ascii(name: str) -> str:
+    """A host name as DNS has it; one that can't be in it as it is."""
+    try:
+        return ".".join(label.encode("idna").decode() for label in name.split("."))
+    except UnicodeError:
+        return name
 
 
 def split_port(text: str) -> Tuple[str, str]:
-    """("host", "8080") of host:8080, ("::1", "") of [::1] or ::1."""
-    bracketed = re.fullmatch(r"\[([^\]]*)\](?::(.*))?", text)
-    if bracketed:
-        return bracketed.group(1), bracketed.group(2) or ""
-    if text.count(":") == 1:
-        host, _, port = text.partition(":")
-        return host, port
-    return text, ""
+    """("host", "8080") of host:8080, ("::1", "80") of [::1]:80; without a port (text, "")."""
+    parts = re.fullmatch(r"(?:\[([^\]]*)\]|([^:\[\]]*)):([^:]*)", text)
+    return (parts[1] or parts[2], parts[3]) if parts else (text, "")
 
 
 # -- sockets ----------------------------------------------------------------------
