@@ -1274,6 +1274,8 @@ _TEXT = r"[^\x00-\x08\x0a-\x1f]*"  # of a reason or a value: no control characte
 _HEAD = r"HTTP/1\.([01]) ([1-9]\d\d)(?: (%s))?\r\n((?:%s:%s\r\n)*)\r\n" % (_TEXT, _TOKEN, _TEXT)
 _LINE = r"([^:]+):([^\r]*)\r\n"
 _FOLD = r"\r\n[ \t]+"
+_HTTP = b"HTTP/"
+_ALERT = b"\x15\x03"  # how TLS begins to say that it was not spoken to in TLS (RFC 8446 5.1, 6)
 
 
 def parse_head(data: bytes) -> Head:
@@ -1283,8 +1285,7 @@ def parse_head(data: bytes) -> Head:
     if not head and re.search(r"(?s)\r\n.*" + _FOLD, text):  # RFC 9112 5.2: folding is a space
         head = re.fullmatch(_HEAD, re.sub(_FOLD, " ", text))
     if not head:
-        raise BadAnswer("that is TLS: is the address https://?" if text[:2] == "\x15\x03" else
-                        "the answer is not HTTP/1.1")
+        raise BadAnswer("the answer is not HTTP/1.1")
 
     minor, status, reason, lines = head.groups()
     return Head(int(minor), int(status), reason or "", Headers(re.findall(_LINE, lines)))
@@ -2117,6 +2118,7 @@ class Receiver:
         """The head of the next answer; interim ones (100, 103) are passed over."""
         left = MAX_HEAD
         while True:
+            self._check_http(scope)
             data = self.until(b"\r\n\r\n", left, scope)
             head = parse_head(data)
             if not head.is_interim:
@@ -2124,6 +2126,15 @@ class Receiver:
             left -= len(data)
             if left < 0:
                 raise BadAnswer("nothing but interim answers")
+
+    def _check_http(self, scope: Scope) -> None:
+        """BadAnswer as soon as what comes is no HTTP: its end may never come."""
+        while len(self._data) - self._at < len(_HTTP) and self._more(scope, self._step):
+            pass
+        start = self._data[self._at:self._at + len(_HTTP)]
+        if not _HTTP.startswith(start):
+            raise BadAnswer("that is TLS: is the address https://?" if start.startswith(_ALERT) else
+                            "the answer is not HTTP/1.1")
 
 
 # ------------------------------------------------------------------------------
@@ -2371,7 +2382,7 @@ class HttpConnection:
 
     def _chunks(self, scope: Scope) -> Iterator[bytes]:
         while True:
-            size = re.fullmatch(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?", self._line(scope))
+            size = re.fullmatch(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;.*)?", self._line(scope))
             if not size:
                 raise BadAnswer("a chunk without a size")
             count = int(size.group(1), 16)

@@ -2265,6 +2265,17 @@ def test_a_broken_answer_is_a_502_and_not_data(serve, new_client, answer):
     assert error.status == 502 and len(str(error)) < 1100
 
 
+@pytest.mark.parametrize("answer, said", [
+    (b"SSH-2.0-x\r\n", "not HTTP/1.1"), (b"\0" * 9, "not HTTP/1.1"),
+    (b"\x15\x03\x01\0\2\2\x46", "that is TLS: is the address https://")], ids=short)
+def test_what_is_no_http_is_seen_at_its_beginning(serve, new_client, answer, said):
+    server = serve(sends(answer))  # its end does not come
+    url = server.url.replace("http", "ws")
+
+    for error in (failed(new_client(server).request, "/x"), failed(connect, url)):
+        assert said in str(error)
+
+
 @pytest.mark.parametrize("length", [
     "Content-Length: %s\r\n\r\n{}" % length
     for length in ("+2", "0x2", "2_0", "2 2", "-2", "2.0", "2, 3", "\xb2", "")] + [
