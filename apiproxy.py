@@ -1288,7 +1288,8 @@ _TEXT = r"[^\x00-\x08\x0a-\x1f]*"  # of a reason or a value: no control characte
 _HEAD = r"HTTP/1\.([01]) ([1-9]\d\d)(?: (%s))?\r\n((?:%s:%s\r\n)*)\r\n" % (_TEXT, _TOKEN, _TEXT)
 _LINE = r"([^:]+):([^\r]*)\r\n"
 _FOLD = r"\r\n[ \t]+"
-TLS_ALERT = b"\x15\x03"  # how a TLS server answers plain HTTP (RFC 8446 5.1), before it hangs up
+_HTTP = b"HTTP/"
+_ALERT = b"\x15\x03"  # how TLS begins to say that it was not spoken to in TLS (RFC 8446 5.1, 6)
 
 
 def parse_head(data: bytes) -> Head:
@@ -1300,8 +1301,7 @@ def parse_head(data: bytes) -> Head:
         if headers[:1] not in (" ", "\t"):
             head = re.fullmatch(_HEAD, first + end + re.sub(_FOLD, " ", headers))
     if not head:
-        raise BadAnswer("that is TLS: is the address https://?" if data.startswith(TLS_ALERT)
-                        else "the answer is not HTTP/1.1")
+        raise BadAnswer("the answer is not HTTP/1.1")
 
     minor, status, reason, lines = head.groups()
     return Head(int(minor), int(status), reason or "", Headers(re.findall(_LINE, lines)))
@@ -1590,8 +1590,8 @@ class Proxy(NamedTuple):
 def find_proxy(address: Address, setting: Optional[str] = None) -> Optional[Proxy]:
     """The proxy for an address: `setting` ("" for none), else what the environment says.
 
-    As Go's programs have it (golang.org/x/net/http/httpproxy): HTTP_PROXY or HTTPS_PROXY, and
-    NO_PROXY, in lower case too; loopback is reached directly.
+    As Go's programs have it (golang.org/x/net/http/httpproxy): http_proxy, https_proxy and
+    no_proxy, else those in upper case; loopback is reached directly.
     """
     url = setting
     if url is None:
@@ -1604,7 +1604,7 @@ def find_proxy(address: Address, setting: Optional[str] = None) -> Optional[Prox
 def _environment(name: str) -> str:
     if name == "HTTP_PROXY" and os.environ.get("REQUEST_METHOD"):
         return ""  # in a CGI script a client's header Proxy: sets it (CVE-2016-5385)
-    return os.environ.get(name) or os.environ.get(name.lower()) or ""
+    return os.environ.get(name.lower()) or os.environ.get(name) or ""
 
 
 def parse_proxy(url: str) -> Proxy:
@@ -1627,51 +1627,62 @@ def parse_proxy(url: str) -> Proxy:
 
 def bypasses_proxy(address: Address, no_proxy: str) -> bool:
     """Whether NO_PROXY's list has `address`: `*`, names, IPs, CIDR ranges, ports."""
-    import ipaddress  # only where there is a proxy
-
-    host = address.host.partition("%")[0].rstrip(".").lower()
-    try:
-        ip: Any = ipaddress.ip_address(host)
-        ip = getattr(ip, "ipv4_mapped", None) or ip
-    except ValueError:
-        ip = None
-    if host == "localhost" or ip and ip.is_loopback:
+    host = address.host.partition("%")[0].lower()
+    ip = parse_ip(host)
+    if host.rstrip(".") == "localhost" or ip and ip.is_loopback:
         return True
 
-    for entry in no_proxy.lower().split(","):
-        entry = entry.strip()
-        if entry == "*":
-            return True
-        if "/" in entry:
-            try:
-                if ip and ip in ipaddress.ip_network(entry, strict=False):
-                    return True
-            except ValueError:
-                pass  # not a range: Go ignores it
-            continue
+    entries = [entry.strip() for entry in no_proxy.lower().split(",")]
+    if "*" in entries:
+        return True
+    return any(_is_meant(address, host, ip, entry) for entry in entries)
 
-        name, port = split_port(entry)
-        if not name or port not in ("", str(address.port)):
-            continue
+
+def _is_meant(address: Address, host: str, ip: Any, entry: str) -> bool:
+    """Whether one entry of NO_PROXY names an address; what Go can't read names none."""
+    import ipaddress
+
+    if "/" in entry:
         try:
-            if ipaddress.ip_address(name) == ip:
-                return True
+            size = entry.rpartition("/")[2]  # in bits: a mask would be read too
+            return bool(ip and size.isdecimal() and ip in ipaddress.ip_network(entry, strict=False))
         except ValueError:
-            name = name[1:] if name.startswith("*.") else name
-            if host.endswith(name if name[:1] == "." else "." + name) or host == name:
-                return True
-    return False
+            return False
+
+    name, port = split_port(entry)
+    if not name or port not in ("", str(address.port)):
+        return False
+    named = parse_ip(name)
+    if named or ip:  # a name is no end of an IP address
+        return bool(named == ip)
+
+    name = to_ascii(name[1:] if name.startswith("*.") else name)
+    return host.endswith(name if name[:1] == "." else "." + name) or host == name
+
+
+def parse_ip(text: str) -> Any:
+    """The IP address that a text is, IPv4 in IPv6 as IPv4; None for a name."""
+    import ipaddress  # only where there is a proxy
+
+    try:
+        ip: Any = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    return getattr(ip, "ipv4_mapped", None) or ip
+
+
+def to_ascii(name: str) -> str:
+    """A host name as DNS has it; one that can't be in it as it is."""
+    try:
+        return ".".join(label.encode("idna").decode() for label in name.split("."))
+    except UnicodeError:
+        return name
 
 
 def split_port(text: str) -> Tuple[str, str]:
-    """("host", "8080") of host:8080, ("::1", "") of [::1] or ::1."""
-    bracketed = re.fullmatch(r"\[([^\]]*)\](?::(.*))?", text)
-    if bracketed:
-        return bracketed.group(1), bracketed.group(2) or ""
-    if text.count(":") == 1:
-        host, _, port = text.partition(":")
-        return host, port
-    return text, ""
+    """("host", "8080") of host:8080, ("::1", "80") of [::1]:80; without a port (text, "")."""
+    parts = re.fullmatch(r"(?:\[([^\]]*)\]|([^:\[\]]*)):([^:]*)", text)
+    return (parts[1] or parts[2], parts[3]) if parts else (text, "")
 
 
 # -- sockets ----------------------------------------------------------------------
@@ -2128,18 +2139,23 @@ class Receiver:
         """The head of the next answer; interim ones (100, 103) are passed over."""
         left = MAX_HEAD
         while True:
-            try:
-                data = self.until(b"\r\n\r\n", left, scope)
-            except ConnectionResetError:
-                if self._data[self._at:].startswith(TLS_ALERT):
-                    parse_head(self._data[self._at:])  # what it is
-                raise
+            self._check_http(scope)
+            data = self.until(b"\r\n\r\n", left, scope)
             head = parse_head(data)
             if not head.is_interim:
                 return head
             left -= len(data)
             if left < 0:
                 raise BadAnswer("nothing but interim answers")
+
+    def _check_http(self, scope: Scope) -> None:
+        """BadAnswer as soon as what comes is no HTTP: its end may never come."""
+        while len(self._data) - self._at < len(_HTTP) and self._more(scope, self._step):
+            pass
+        start = self._data[self._at:self._at + len(_HTTP)]
+        if not _HTTP.startswith(start):
+            raise BadAnswer("that is TLS: is the address https://?" if start.startswith(_ALERT) else
+                            "the answer is not HTTP/1.1")
 
 
 # ------------------------------------------------------------------------------
@@ -2387,7 +2403,7 @@ class HttpConnection:
 
     def _chunks(self, scope: Scope) -> Iterator[bytes]:
         while True:
-            size = re.fullmatch(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?", self._line(scope))
+            size = re.fullmatch(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;.*)?", self._line(scope))
             if not size:
                 raise BadAnswer("a chunk without a size")
             count = int(size.group(1), 16)

@@ -2069,6 +2069,48 @@ def test_no_proxy_goes_straight(serve, proxies):
     assert proxy.count == 0
 
 
+@pytest.mark.parametrize("no_proxy, url, direct", [
+    ("example.com", "http://a.example.com", True),
+    (".example.com", "http://example.com", False),
+    ("*.example.com", "http://a.example.com", True),
+    ("EXAMPLE.com:80", "http://example.com", True),
+    ("example.com:80", "https://example.com", False),
+    ("example.com.", "http://example.com", False),  # as it is written, by either
+    ("a b, *", "http://c", True),
+    ("x", "http://localhost.", True),
+    ("x", "http://[::ffff:127.0.0.1]", True),
+    (".0.0.1", "http://10.0.0.1", False),
+    ("*.0.0.1", "http://10.0.0.1", False),
+    ("10.0.0.0/8", "http://[::ffff:10.1.2.3]", True),
+    ("10.0.0.0/255.0.0.0", "http://10.1.2.3", False),
+    ("::ffff:10.0.0.1", "http://10.0.0.1", True),
+    ("[::2]:80", "http://[::2]", True),
+    ("[::2]:81", "http://[::2]", False),
+    ("::2", "http://[::2]", True),
+    ("[::2]", "http://[::2]", False),  # with brackets there has to be a port
+    (":80, [example.com]", "http://example.com", False),
+    ("b\xfccher.example", "http://a.xn--bcher-kva.example", True),
+    (".B\xdcCHER.example:80", "http://a.xn--bcher-kva.example", True),
+    ("b\xfccher.example", "http://xn--bcher-kva.example.org", False),
+])
+def test_no_proxy_is_read_as_go_reads_it(proxies, no_proxy, url, direct):
+    proxies(HTTP_PROXY="proxy", HTTPS_PROXY="proxy", NO_PROXY=no_proxy)
+
+    proxy = apiproxy.find_proxy(apiproxy.split_url(url, ("http", "https")))
+
+    assert (proxy is None) == direct
+
+
+@pytest.mark.parametrize("name", ["http_proxy", "https_proxy", "no_proxy"])
+def test_of_two_names_of_a_proxy_variable_the_lower_case_counts(proxies, name):
+    proxies(**{"http_proxy": "lower", "https_proxy": "lower", name.upper(): "a.example", name: "b"})
+
+    scheme = "https" if name == "https_proxy" else "http"
+    proxy = apiproxy.find_proxy(apiproxy.split_url(scheme + "://a.example", ("http", "https")))
+
+    assert proxy.host == ("lower" if name == "no_proxy" else "b")
+
+
 @pytest.mark.parametrize("answer", [
     "HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "HTTP/1.1 502 Bad\r\n\r\n",
     "HTTP/1.1 302 X\r\nLocation: http://e\r\n\r\n",
@@ -2498,6 +2540,17 @@ def test_a_broken_answer_is_a_502_and_not_data(serve, new_client, answer):
     server = serve(lambda request, conn: conn.send(answer) or False)
     error = failed(new_client(server).request, "/x")
     assert error.status == 502 and len(str(error)) < 1100
+
+
+@pytest.mark.parametrize("answer, said", [
+    (b"SSH-2.0-x\r\n", "not HTTP/1.1"), (b"\0" * 9, "not HTTP/1.1"),
+    (b"\x15\x03\x01\0\2\2\x46", "that is TLS: is the address https://")], ids=short)
+def test_what_is_no_http_is_seen_at_its_beginning(serve, new_client, answer, said):
+    server = serve(sends(answer))  # its end does not come
+    url = server.url.replace("http", "ws")
+
+    for error in (failed(new_client(server).request, "/x"), failed(connect, url)):
+        assert said in str(error)
 
 
 @pytest.mark.parametrize("length", [
