@@ -1680,9 +1680,9 @@ def to_ascii(name: str) -> str:
 
 
 def split_port(text: str) -> Tuple[str, str]:
-    """("host", "8080") of host:8080, ("::1", "80") of [::1]:80; without a port (text, "")."""
-    parts = re.fullmatch(r"(?:\[([^\]]*)\]|([^:\[\]]*)):([^:]*)", text)
-    return (parts[1] or parts[2], parts[3]) if parts else (text, "")
+    """("host", "8080") of host:8080, ("::1", "80") of [::1]:80; without a port ("::1", "")."""
+    parts = re.fullmatch(r"(?:\[([^\]]*)\]|([^:\[\]]*))(?::([^:]*))?", text)
+    return (parts[1] or parts[2], parts[3] or "") if parts else (text, "")
 
 
 # -- sockets ----------------------------------------------------------------------
