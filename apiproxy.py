@@ -444,9 +444,10 @@ def check_path(path: str) -> str:
     if odd or "#" in path:
         raise ValueError("a path can't hold %r: percent-encode it" % (odd.group() if odd else "#"))
 
-    segments = re.sub("(?i)%2e", ".", path.partition("?")[0]).split("/")
-    if "." in segments or ".." in segments:
-        raise ValueError("a path can't have '.' or '..' as a segment: servers resolve them")
+    if "." in path or "%" in path:
+        segments = re.sub("(?i)%2e", ".", path.partition("?")[0]).split("/")
+        if "." in segments or ".." in segments:
+            raise ValueError("a path can't have '.' or '..' as a segment: servers resolve them")
     return path if path.isascii() else urllib.parse.quote(path, safe=_PRINTABLE)
 
 
@@ -541,6 +542,8 @@ def escape_field(value: str) -> str:
 
 def with_query(path: str, params: Params) -> str:
     """`path` with `params` in its query, where they replace those of the same name."""
+    if params is None:
+        return path
     query = {key: value for key, value in check_query(params).items() if value != []}
     if not query:
         return path
@@ -1157,10 +1160,15 @@ class MessageReader:
             if size > MAX_CONTROL:
                 if opcode >= CLOSE:
                     raise ProtocolError(PROTOCOL_ERROR, "control frame of over 125 bytes")  # 5.5
-                body += 2 if size == 126 else 8
+                is_wide = size == 127
+                body += 8 if is_wide else 2
                 if body > end:
                     return None
-                size = self._length(buffer[start + 2:body])
+                size = buffer[start + 2] << 8 | buffer[start + 3]
+                if is_wide:
+                    size = int.from_bytes(buffer[start + 2:body], "big")
+                if size < (1 << 16 if is_wide else 126) or size >> 63:  # 5.2: minimal
+                    raise self._illegal_length(size, body - start - 2)
 
             if opcode >= CLOSE:
                 if body + size > end:
@@ -1196,12 +1204,8 @@ class MessageReader:
         return ProtocolError(PROTOCOL_ERROR, text)
 
     @staticmethod
-    def _length(field: memoryview) -> int:
-        size = int.from_bytes(field, "big")
-        if size < (126 if len(field) == 2 else 1 << 16) or size >> 63:  # 5.2: minimal
-            text = "frame length %d in %d bytes" % (size, len(field))
-            raise ProtocolError(PROTOCOL_ERROR, text)
-        return size
+    def _illegal_length(size: int, width: int) -> ProtocolError:
+        return ProtocolError(PROTOCOL_ERROR, "frame length %d in %d bytes" % (size, width))
 
     def _take(self) -> bool:
         """Move what is here of the frame at hand to its message; True when it is complete."""
@@ -1321,8 +1325,10 @@ def encode_head(first: str, headers: HeaderLines) -> bytes:
     """The head of a request: its first line and its headers, some with several lines."""
     rows = [first]
     for name, value in headers.items():
-        values = (value,) if isinstance(value, str) else value
-        rows += ["%s: %s" % (name, line) for line in values]
+        if isinstance(value, str):
+            rows.append("%s: %s" % (name, value))
+        else:
+            rows += ["%s: %s" % (name, line) for line in value]
     return "\r\n".join(rows + ["", ""]).encode("latin-1")
 
 
@@ -2139,7 +2145,8 @@ class Receiver:
         """The head of the next answer; interim ones (100, 103) are passed over."""
         left = MAX_HEAD
         while True:
-            self._check_http(scope)
+            if not self._data.startswith(_HTTP, self._at):
+                self._check_http(scope)
             data = self.until(b"\r\n\r\n", left, scope)
             head = parse_head(data)
             if not head.is_interim:
@@ -4040,8 +4047,9 @@ class Route:
         self.base = base
         self.endpoint = endpoint  # None: the Headlamp server, or kubectl proxy
         self.credential = credential
-        address = base_address(base)
-        self.address = address._replace(authority=authority or address.authority)
+        self.address = base_address(base)
+        if authority:
+            self.address = self.address._replace(authority=authority)
         self.context: Optional[ssl.SSLContext] = None
         self.proxy = endpoint.proxy if endpoint else None
         self.token = ""  # that is sent
@@ -4191,15 +4199,16 @@ class Transport:
             route.identify(scope)
             lines = self._lines(route, body is not None, cookie)
 
-            names = {name.lower() for name in caller_headers}
-            lines = {name: value for name, value in lines.items() if name.lower() not in names}
-            lines.update(caller_headers)
+            if caller_headers:
+                names = {name.lower() for name in caller_headers}
+                lines = {name: value for name, value in lines.items() if name.lower() not in names}
+                lines.update(caller_headers)
             if method == "GET" and not route.endpoint and self.settings.base_url in self._caching:
                 lines["Connection"] = "keep-alive, Upgrade"
 
             response = self._exchange(self._request(
                 route, method, path, lines, body, scope, idle), route)
-            return response, self._notice(response, route, logout and _says_who(lines))
+            return response, self._notice(response, route, logout, lines)
         except (TimeoutError, ConnectionAbortedError) as error:
             raise unanswered(error, method, url)
         finally:
@@ -4230,8 +4239,7 @@ class Transport:
         """Its answer, which is its own: a Headlamp's cache may give another request's instead."""
         base = self.settings.base_url
         may_cache = request.method == "GET" and not route.endpoint and bool(route.cluster)
-        failure = ApiError(502, "the server answers from a cache of other requests' answers",
-                           method=request.method, url=request.full_url, phrase="Unreachable")
+        failure: Optional[ApiError] = None
         try:
             response = exchange(self._opener, request)
             if not may_cache or "X-HEADLAMP-CACHE" not in response.headers:
@@ -4249,7 +4257,9 @@ class Transport:
         request.lines["Connection"] = "keep-alive, Upgrade"
         response = exchange(self._opener, request)
         if response.status >= 500 or "X-HEADLAMP-CACHE" in response.headers:
-            raise failure
+            raise failure or ApiError(
+                502, "the server answers from a cache of other requests' answers",
+                method=request.method, url=request.full_url, phrase="Unreachable")
         self._caching.add(base)
         return response
 
@@ -4338,12 +4348,15 @@ class Transport:
         except (ApiError, ValueError) as error:
             log.warning("the token of cluster %s was not renewed: %s", route.cluster, error)
 
-    def _notice(self, response: Response, route: Route, logout: bool) -> bool:
-        """What an answer says beside its body; whether there is a fresh token."""
+    def _notice(
+        self, response: Response, route: Route, logout: bool, lines: HeaderLines,
+    ) -> bool:
+        """What an answer to `lines` says beside its body; whether there is a fresh token."""
         headers = cast(Headers, response.headers)
         self._warn(response, headers)
         is_fresh = self._take_fresh(headers, route)
         if response.status == 401 and not is_fresh:
+            logout = logout and _says_who(lines)
             credential = route.credential
             if credential is None:
                 current = True  # the caller's own header
@@ -4864,8 +4877,11 @@ def parse_events(text: Union[str, bytes]) -> List[Json]:
         events = [parse_json(text)]
     except ValueError:
         events = _several(text)
-    for event in events:
-        _check_event(event)
+    try:
+        for event in events:
+            _check_event(event)
+    except (AttributeError, KeyError, TypeError):
+        raise ValueError("not a watch event") from None
     return events
 
 
@@ -4881,22 +4897,19 @@ def _several(text: str) -> List[Json]:
 
 
 def _check_event(event: Json) -> None:
-    action = dig(event, "type")
-    if action not in EVENTS or not isinstance(event.get("object"), dict):
+    item = event.get("object") if isinstance(event, dict) else None
+    if not isinstance(item, dict) or event.get("type") not in EVENTS:
         raise ValueError("not a watch event")
-    if action == "ERROR":
-        return
-    item = event["object"]
-    if not isinstance(item.get("metadata"), dict):
-        raise ValueError("an event without metadata")
-    check_version(version_of(item))
-    if action == "BOOKMARK" and version_of(item) is None:
-        raise ValueError("a bookmark without a resourceVersion")
+    if event["type"] != "ERROR":
+        version = item["metadata"].get("resourceVersion")
+        check_version(version)
+        if version is None and event["type"] == "BOOKMARK":
+            raise ValueError("a bookmark without a resourceVersion")
 
 
 def check_version(version: Any) -> None:
     """ValueError unless it is a resourceVersion, or none; a lone surrogate can't be sent back."""
-    if version is not None and (not isinstance(version, str) or not version.encode()):
+    if version is not None and not (isinstance(version, str) and version.encode()):
         raise ValueError("a resourceVersion that is none")
 
 
