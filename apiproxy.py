@@ -1258,6 +1258,9 @@ class Headers(Mapping[str, str]):
     def __getitem__(self, name: str) -> str:
         return ", ".join(self._values[name.lower()])
 
+    def __contains__(self, name: Any) -> bool:
+        return name.lower() in self._values
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
 
@@ -2145,6 +2148,8 @@ class Receiver:
         """The head of the next answer; interim ones (100, 103) are passed over."""
         left = MAX_HEAD
         while True:
+            if self._at == len(self._data):
+                self._more(scope, self._step)
             if not self._data.startswith(_HTTP, self._at):
                 self._check_http(scope)
             data = self.until(b"\r\n\r\n", left, scope)
@@ -2607,8 +2612,9 @@ class HttpHandler(urllib.request.BaseHandler):
         return body.getvalue()[:limit]
 
     def _decoded(self, head: Head, body: bytes) -> bytes:
-        coding = head.headers.get("Content-Encoding", "").lower()
-        if not body or coding not in ("gzip", "x-gzip"):
+        if not body or "Content-Encoding" not in head.headers:
+            return body
+        if head.headers["Content-Encoding"].lower() not in ("gzip", "x-gzip"):
             return body
 
         limit = self._limit(head)
@@ -4367,7 +4373,7 @@ class Transport:
                     self.credentials.forget(route.cluster, credential)
             if logout and current:
                 self.call_hook(self.settings.on_logout, route.cluster)
-        if "reload" in headers.get("X-Reload", ""):
+        if "X-Reload" in headers and "reload" in headers["X-Reload"]:
             self.call_hook(self.settings.on_reload)
         return is_fresh
 
