@@ -2430,12 +2430,14 @@ class HttpHandler(urllib.request.BaseHandler):
         self._settings = settings
         self._lock = threading.RLock()
         self._idle: Dict[Any, List[HttpConnection]] = {}
+        self._closings = 0  # how often connections were closed: those at work then are not kept
         self._swept = 0.0  # monotonic
         Fresh.everything.add(self)
 
     def close(self, address: Optional[Address] = None) -> None:
         """Close the connections that nobody is using: to one address, or all."""
         with self._lock:
+            self._closings += 1
             keys = [key for key in self._idle if not address or key[:3] == address[:3]]
             idle = [conn for key in keys for conn in self._idle.pop(key)]
         for conn in idle:
@@ -2479,7 +2481,7 @@ class HttpHandler(urllib.request.BaseHandler):
                 return conn
             conn.wire.close()
 
-    def _give(self, key: Any, conn: HttpConnection, keep: bool) -> None:
+    def _give(self, key: Any, conn: HttpConnection, keep: bool, closings: int) -> None:
         """Take a connection back, and close those that were too long idle."""
         now = conn.used = time.monotonic()
         late: List[HttpConnection] = []
@@ -2488,9 +2490,9 @@ class HttpHandler(urllib.request.BaseHandler):
                 self._swept = now
                 for other in list(self._idle):
                     late += self._sweep(other, now)
-            idle = self._idle.setdefault(key, [])
-            if keep and len(idle) < MAX_IDLE:
-                idle.append(conn)
+            idle = self._idle.get(key, [])
+            if keep and closings == self._closings and len(idle) < MAX_IDLE:
+                self._idle[key] = idle + [conn]
             else:
                 late.append(conn)
         for old in late:
@@ -2505,6 +2507,7 @@ class HttpHandler(urllib.request.BaseHandler):
         return [conn for conn in idle if conn.used <= oldest]
 
     def _exchange(self, conn: HttpConnection, key: Any, request: HttpRequest) -> Response:
+        closings = self._closings
         request.scope.hold(conn.wire)
         try:
             head = self._ask(conn, request)
@@ -2513,7 +2516,7 @@ class HttpHandler(urllib.request.BaseHandler):
                             request.method, request.full_url)
         finally:
             request.scope.hold(None)
-            self._give(key, conn, conn.is_whole and not request.scope.cancelled)
+            self._give(key, conn, conn.is_whole and not request.scope.cancelled, closings)
 
     def _ask(self, conn: HttpConnection, request: HttpRequest) -> Head:
         lines, target, body = request.lines, request.target, request.data
@@ -3913,7 +3916,7 @@ class Credentials:
         self.endpoints: Dict[str, Endpoint] = {}  # clusters that are reached without Headlamp
         self.left_out: Dict[str, str] = {}  # contexts of a kubeconfig that can't be used, and why
         self._credentials: Dict[str, Credential] = {}
-        self._kubeconfigs: Dict[str, str] = {}  # base64, by cluster
+        self._kubeconfigs: Dict[Tuple[str, str], str] = {}  # base64, by base_url and cluster
         self.forked()
         Fresh.everything.add(self)
 
@@ -3931,11 +3934,11 @@ class Credentials:
             self.left_out.pop(cluster, None)
             return old
 
-    def remove(self, cluster: str) -> Tuple[Optional[Endpoint], bool]:
+    def remove(self, cluster: str, base: str) -> Tuple[Optional[Endpoint], bool]:
         """Forget all of a cluster; (its endpoint, whether a kubeconfig was stored for it)."""
         with self._lock:
             self._credentials.pop(cluster, None)
-            stored = self._kubeconfigs.pop(cluster, None)
+            stored = self._kubeconfigs.pop((base, cluster), None)
             return self.endpoints.pop(cluster, None), stored is not None
 
     def set_token(self, cluster: str, token: Token, base: str) -> None:
@@ -3963,14 +3966,14 @@ class Credentials:
         """Whether it is still the one of its cluster."""
         return self._credentials.get(cluster) is credential
 
-    def store_kubeconfigs(self, kubeconfigs: Mapping[str, str]) -> None:
-        """Kubeconfigs (base64) that go along with each request, by cluster."""
+    def store_kubeconfigs(self, kubeconfigs: Mapping[str, str], base: str) -> None:
+        """Kubeconfigs (base64) that go along with each request to `base`, by cluster."""
         with self._lock:
-            self._kubeconfigs.update(kubeconfigs)
+            self._kubeconfigs.update(((base, name), text) for name, text in kubeconfigs.items())
 
-    def kubeconfig(self, cluster: str) -> str:
-        """The one of a cluster, or ""."""
-        return self._kubeconfigs.get(cluster, "")
+    def kubeconfig(self, cluster: str, base: str) -> str:
+        """The one of a cluster at `base`, or ""."""
+        return self._kubeconfigs.get((base, cluster), "")
 
     def of(self, cluster: str, base: str) -> Tuple[Optional[Endpoint], Optional[Credential]]:
         """A cluster's endpoint, and the credential that was given for just that, or for `base`."""
@@ -4005,6 +4008,7 @@ class Route:
         self.context: Optional[ssl.SSLContext] = None
         self.proxy = endpoint.proxy if endpoint else None
         self.token = ""  # that is sent
+        self.kubeconfig = ""  # and what goes along with it, in base64
 
     def identify(self, scope: Scope) -> None:
         """Learn the token; a plugin may give a certificate with it, so TLS settings come after it."""
@@ -4063,7 +4067,7 @@ class Transport:
 
     def remove(self, cluster: str) -> Tuple[bool, bool]:
         """Forget a cluster; whether it (had an endpoint, had a stored kubeconfig)."""
-        endpoint, stored = self.credentials.remove(cluster)
+        endpoint, stored = self.credentials.remove(cluster, self.settings.base_url)
         if endpoint is not None:
             self.handler.close(base_address(endpoint.server))
         return endpoint is not None, stored
@@ -4092,6 +4096,8 @@ class Transport:
         endpoint, credential = self.credentials.of(on_behalf or cluster, base)
         if endpoint is not None and cluster:
             return Route(cluster, endpoint.server, endpoint, credential, "")
+        if endpoint is not None:  # added meanwhile: what is its is not Headlamp's
+            credential = None
 
         if not base:
             why = self.credentials.left_out.get(cluster)
@@ -4103,7 +4109,9 @@ class Transport:
         address = base
         if cluster:
             address = combine_path(base, "/clusters/" + segment(cluster, "cluster"))
-        return Route(on_behalf or cluster, address, None, credential, self.settings.host)
+        route = Route(on_behalf or cluster, address, None, credential, self.settings.host)
+        route.kubeconfig = self.credentials.kubeconfig(route.cluster, base)
+        return route
 
     # -- requests --------------------------------------------------------------------
 
@@ -4246,9 +4254,8 @@ class Transport:
                 del lines["Authorization"]
         if settings.backend_token:
             lines["X-HEADLAMP_BACKEND-TOKEN"] = check_token(settings.backend_token)
-        kubeconfig = self.credentials.kubeconfig(route.cluster)
-        if kubeconfig:
-            lines.update({"KUBECONFIG": kubeconfig, "X-HEADLAMP-USER-ID": self._user()})
+        if route.kubeconfig:
+            lines.update({"KUBECONFIG": route.kubeconfig, "X-HEADLAMP-USER-ID": self._user()})
         return lines
 
     def _user(self) -> str:
@@ -7121,7 +7128,7 @@ class Client(Settings):
         is only forgotten, and comes back when it starts again, unless `remove_kubeconfig`.
         Documented as deleteCluster.
         """
-        stored = self._transport.credentials.kubeconfig(cluster)
+        stored = self._transport.credentials.kubeconfig(cluster, self.base_url)
         answer = None
         if cluster not in self.endpoints and not stored:
             self._transport.route("")  # there has to be a server
@@ -7278,9 +7285,10 @@ class Client(Settings):
         if not kubeconfig:
             segment(request["name"], "cluster")
             split_url(request["server"], ("http", "https"))
+        base = self.base_url
         kubeconfigs: Dict[str, str] = {}
         answer = self._headlamp.set_cluster(request, kubeconfigs)
-        self._transport.credentials.store_kubeconfigs(kubeconfigs)
+        self._transport.credentials.store_kubeconfigs(kubeconfigs, base)
         return answer
 
     def _set_endpoint(self, request: Mapping[str, Any], kubeconfig: bytes) -> Json:

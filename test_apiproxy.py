@@ -44,6 +44,7 @@ import traceback
 import tracemalloc
 import types
 import urllib.parse
+import weakref
 
 import pytest
 
@@ -202,11 +203,11 @@ def fill_connection(ws, tls):
 
 def set_kubeconfig(client, cluster, text):
     """As if set_cluster had stored it, without a look at it."""
-    client._transport.credentials.store_kubeconfigs({cluster: text})
+    client._transport.credentials.store_kubeconfigs({cluster: text}, client.base_url)
 
 
 def has_kubeconfig(client, cluster):
-    return bool(client._transport.credentials.kubeconfig(cluster))
+    return bool(client._transport.credentials.kubeconfig(cluster, client.base_url))
 
 
 def tombstones(collection):
@@ -5564,6 +5565,255 @@ def test_a_credential_goes_only_where_it_was_meant_to_go(serve, new_client):
 
     del client.endpoints["dev"]
     assert client.request("/x")["authorization"] is None
+
+
+# -- where credentials go, whatever happens meanwhile
+
+
+def test_a_renewal_goes_only_to_the_address_that_the_token_is_for(serve, new_client):
+    new = jwt(3600)
+
+    def script(request, conn):
+        conn.reply(*(201, {"status": {"token": new}}) if request.method == "POST" else (200, {}))
+
+    first, second = serve(script), serve(script)
+    client = new_client(first, cluster="a")
+
+    # a token for Headlamp, then an endpoint, then for that one, then Headlamp again
+    client.set_token("a", jwt(5))
+    client.add_endpoint("a", apiproxy.Endpoint(second.url))
+    client.request("/x")
+    assert "authorization" not in second.requests[0].headers and not first.requests
+
+    client.set_token("a", jwt(5))
+    client.request("/x")
+    assert [request.method for request in second.requests[1:]] == ["POST", "GET"]
+    client.delete_cluster("a")
+    client.request("/x")
+    assert [request.method for request in first.requests] == ["GET"]
+    assert "authorization" not in first.requests[0].headers
+
+    client.add_endpoint("a", apiproxy.Endpoint(first.url, token=jwt(5)))
+    client.add_endpoint("a", apiproxy.Endpoint(second.url))
+    client.request("/x")
+    assert "authorization" not in second.requests[-1].headers
+
+
+def test_a_route_of_headlamps_own_never_gets_the_token_of_an_endpoint(serve, new_client):
+    headlamp, other = (serve(lambda request, conn: conn.reply(200, {})) for _ in range(2))
+    client = new_client(headlamp)
+    client.add_endpoint("dev", apiproxy.Endpoint(other.url, token="SECRET"))
+    # as a call sees it that found no endpoint a moment ago
+    client._headlamp.drain_node("dev", "n")
+    assert "authorization" not in headlamp.requests[0].headers
+
+
+def test_nothing_of_a_cluster_goes_to_another_server_of_the_same_client(serve, new_client):
+    first, second = (serve(lambda request, conn: conn.reply(200, {})) for _ in range(2))
+    client = new_client(first)
+    client.set_token("dev", "SECRET")
+    set_kubeconfig(client, "dev", "SECRET")
+    client.request("/x")
+    assert {"authorization", "kubeconfig"} <= set(first.requests[0].headers)
+
+    client.base_url = second.url
+    client.request("/x")
+    assert not {"authorization", "kubeconfig"} & set(second.requests[0].headers)
+
+
+STRESS_SECONDS = 1.5
+
+
+def test_no_token_reaches_another_server_than_its_own_under_stress(serve):
+    """Two servers, tokens that name theirs and end soon, and threads that change all of it."""
+    wrong = []
+
+    def guard(name):
+        def script(request, conn):
+            sent = request.headers.get("authorization", "")
+            if sent and (":%s:" % name) not in base64.b64decode(sent.split(".")[1]).decode():
+                wrong.append((name, request.method))
+            if request.method == "POST":
+                return conn.reply(201, {"status": {"token": token(name)}})
+            return conn.reply(200, {"items": [], "kind": "PodList"})
+
+        return script
+
+    def token(name):
+        claims = {"exp": time.time() + chance.choice((1, 3600)), "for": ":%s:" % name,
+            "kubernetes.io": {"namespace": "ns", "serviceaccount": {"name": "a"}}}
+        return "SECRET.%s.x" % base64.b64encode(json.dumps(claims).encode()).decode()
+
+    chance = random.Random(11)
+    servers = {name: serve(guard(name)) for name in ("red", "blue")}
+    client = apiproxy.Client(servers["red"].url, **FAST)
+    stop, trouble = threading.Event(), []
+
+    def replace():  # knows what is where: it alone changes it
+        while not stop.is_set():
+            name = chance.choice(("red", "blue"))
+            endpoint = apiproxy.Endpoint(servers[name].url, token=chance.choice(
+                (token(name), lambda name=name: token(name), None)))
+            client.add_endpoint("c", endpoint)
+            if chance.random() < 0.5:
+                client.set_token("c", token(name))
+            if chance.random() < 0.3:
+                client.delete_cluster("c")
+                client.set_token("c", token("red"))  # from now on Headlamp's
+
+    def ask():
+        while not stop.is_set():
+            try:
+                client.request("/api/v1/pods", {"cluster": "c"})
+            except apiproxy.ApiError as error:
+                trouble.append(error)
+
+    def drain():
+        while not stop.is_set():
+            try:
+                client.delete_plugin("p")
+                client.list_port_forward("c")
+            except apiproxy.ApiError:
+                pass  # neither server is a Headlamp
+
+    calls = [replace, ask, ask, ask, drain]
+    timer = threading.Timer(STRESS_SECONDS, stop.set)
+    timer.start()
+    together(*calls)
+    timer.join()
+    client.close()
+    assert not wrong and not trouble
+    assert all(len(server.requests) > 20 for server in servers.values())
+    renewals = [r for server in servers.values() for r in server.requests if r.method == "POST"]
+    assert renewals
+
+
+def test_an_endpoint_is_added_whole_or_not_at_all(serve, new_client):
+    first, second = (serve(echo_headers) for _ in range(2))
+    client = new_client("http://127.0.0.1:1")
+    client.add_endpoint("dev", apiproxy.Endpoint(first.url, token="SECRET-1"))
+    endpoint = client.endpoints["dev"]
+
+    for bad, error in (("two words", ValueError), (5, TypeError), ("\n", ValueError)):
+        with pytest.raises(error) as caught:
+            client.add_endpoint("dev", apiproxy.Endpoint(second.url, token=bad))
+        assert "two words" not in str(caught.value)
+        assert client.endpoints["dev"] is endpoint and client.get_token("dev") == "SECRET-1"
+        with pytest.raises(error):
+            client.add_endpoint("new", apiproxy.Endpoint(second.url, token=bad))
+        assert "new" not in client.endpoints
+
+    assert client.request("/x")["authorization"] == "Bearer SECRET-1" and not second.requests
+
+
+@pytest.mark.parametrize("leave", ["replaced", "deleted"])
+def test_an_endpoint_that_goes_leaves_no_socket_and_no_tls_settings(
+        serve, new_client, certificate, leave):
+    server = serve(lambda request, conn: conn.reply(200, {}), tls=True)
+    client, contexts, before = new_client("http://127.0.0.1:1"), [], sockets()
+
+    for _ in range(50):
+        context = ssl.create_default_context(cafile=certificate)
+        contexts.append(weakref.ref(context))
+        client.add_endpoint("dev", apiproxy.Endpoint(server.url, ssl_context=context))
+        del context
+        client.request("/x")
+        if leave == "deleted":
+            client.delete_cluster("dev")
+
+    kept = leave == "replaced"
+    eventually(lambda: len(server.open) == kept)
+    assert sockets() - before <= 2 * kept + 1
+    gc.collect()
+    assert sum(context() is not None for context in contexts) == kept
+
+
+@pytest.mark.parametrize("end", ["deleted", "replaced", "closed"])
+def test_a_request_that_was_on_its_way_when_its_endpoint_went_leaves_nothing(
+        serve, new_client, certificate, end):
+    release = threading.Event()
+    server = serve(lambda request, conn: release.wait(10) and conn.reply(200, {}), tls=True)
+    client, context = new_client(""), ssl.create_default_context(cafile=certificate)
+    settings = weakref.ref(context)
+    client.add_endpoint("dev", apiproxy.Endpoint(server.url, ssl_context=context))
+    del context
+    call = background(client.request, "/x")
+    eventually(lambda: server.requests)
+
+    if end == "deleted":
+        client.delete_cluster("dev")
+    if end == "replaced":
+        client.add_endpoint("dev", apiproxy.Endpoint("http://127.0.0.1:1"))
+    if end == "closed":
+        client.close()
+
+    release.set()
+    assert call.result() == {}
+    eventually(lambda: not server.open)
+    gc.collect()
+    assert end == "closed" or settings() is None
+
+
+# -- the deadline, and cancel, of what gives a token
+
+
+def test_a_deadline_covers_a_function_that_gives_the_token(serve, new_client):
+    server, release = serve(lambda request, conn: conn.reply(200, {})), threading.Event()
+    client = new_client(server)
+    client.set_token("dev", lambda: release.wait(20) and "SECRET")
+    try:
+        begun = time.monotonic()
+        with pytest.raises(apiproxy.ApiError) as caught:
+            client.request("/x", {"timeout": 100})
+        assert caught.value.status == 408 and time.monotonic() - begun < 2
+        assert not server.requests
+    finally:
+        release.set()
+    assert client.request("/x") == {}
+
+
+@pytest.mark.parametrize("start", [
+    lambda client: client.stream_results("/api/v1/pods", print, print),
+    lambda client: client.stream("/x", print).cancel,
+    lambda client: client.metrics("/x", print)], ids=["watch", "stream", "metrics"])
+def test_cancel_does_not_wait_for_a_function_that_gives_the_token(serve, new_client, start):
+    server, release, asked = serve(hang), threading.Event(), threading.Event()
+    client = new_client(server)
+    client.set_token("dev", lambda: asked.set() or release.wait(20) and "SECRET")
+    try:
+        cancel = start(client)
+        assert asked.wait(5)
+        begun = time.monotonic()
+        cancel()
+        assert time.monotonic() - begun < 0.5
+        assert not [name for name in threads() if name != "apiproxy-token"]
+    finally:
+        release.set()
+    assert not server.requests
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shell script")
+@pytest.mark.parametrize("how", ["late", "cancelled"])
+def test_a_deadline_and_cancel_end_an_exec_plugin(serve, tmp_path, how):
+    plugin = tmp_path / "plugin"
+    plugin.write_text("#!/bin/sh\ntouch %s\nsleep 60 & wait\n" % (tmp_path / "begun"))
+    plugin.chmod(0o700)
+    server = serve(hang)
+    user = {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": str(plugin),
+        "interactiveMode": "Never"}}
+    path = tmp_path / "config"
+    path.write_text(json.dumps(config(server.url, user)))
+
+    with apiproxy.Client.from_kubeconfig(str(path), **FAST) as client:
+        begun = time.monotonic()
+        if how == "late":
+            assert failed(client.request, "/x", {"timeout": 300}).status == 408
+        else:
+            cancel = client.stream_results("/api/v1/pods", print, print)
+            eventually(lambda: (tmp_path / "begun").exists())
+            cancel()
+            assert not threads()
+        assert time.monotonic() - begun < 5 and not server.requests
 
 
 @pytest.mark.parametrize("count", [800, pytest.param(10000, marks=pytest.mark.slow)])
