@@ -7319,6 +7319,8 @@ class Client(Settings):
         of May 2024 never answers when the pod can't be reached: ApiError 408 after
         `request_timeout`. Documented as startPortForward.
         """
+        check_port(port or 0, "port")
+        check_target(container_port)
         return self._owner(cluster, lambda owner: owner.start_port_forward(
             cluster, namespace, podname, container_port, service, service_namespace, port, address,
             id))

@@ -11420,6 +11420,304 @@ def test_every_name_that_a_call_takes_is_one_segment_or_refused(serve, new_clien
     assert not server.count and not client.tasks
 
 
+# -- settings
+
+
+def test_two_clients_share_no_setting():
+    namespaces = {"dev": "a"}
+    first, second = (apiproxy.Client("http://a", default_namespaces=namespaces) for _ in "12")
+    first.default_namespaces["dev"] = "b"
+    assert second.default_namespaces == namespaces == {"dev": "a"}
+    apiproxy.Client("http://a").default_namespaces["x"] = "y"
+    assert apiproxy.Client("http://a").default_namespaces == {}
+
+
+@pytest.mark.parametrize("name, nearest", [
+    ("request_timout", "request_timeout"), ("defaultNamespaces", "default_namespaces"),
+    ("Cluster", "cluster"), ("pingInterval", "ping_interval"), ("tokenas", "token_as")])
+def test_a_mistyped_attribute_is_refused_and_the_nearest_named(name, nearest):
+    client = apiproxy.Client("http://a")
+    with pytest.raises(AttributeError, match="did you mean '%s'" % nearest):
+        setattr(client, name, 1)
+    with pytest.raises(TypeError):
+        apiproxy.Client("http://a", **{name: 1})
+    with pytest.raises(AttributeError):
+        getattr(client, name)
+
+
+def test_every_setting_is_an_attribute_that_counts_from_the_next_call(serve):
+    server = serve(lambda request, conn: conn.reply(200, {}))
+    with apiproxy.Client("http://127.0.0.1:1") as client:
+        for name in apiproxy.known_options(apiproxy.Settings):
+            setattr(client, name, getattr(client, name))
+        client.base_url, client.cluster, client.gzip = server.url, "other", False
+        client.request("/x")
+    request, = server.requests
+    assert request.path == "/clusters/other/x"
+    assert request.headers["accept-encoding"] == "identity"
+
+
+def test_configure_with_a_client_applies_the_settings_or_refuses_them(serve):
+    server = serve(lambda request, conn: conn.reply(200, {}))
+    before, client = apiproxy.default_client(), apiproxy.Client(server.url)
+
+    try:
+        with pytest.raises(TypeError, match="request_timeout"):
+            apiproxy.configure(client, cluster="dev", request_timout=5)
+        assert apiproxy.default_client() is before and client.cluster == ""
+
+        apiproxy.configure(client, cluster="dev", gzip=False)
+        assert apiproxy.default_client() is client
+        apiproxy.request("/x")
+        assert server.requests[0].path == "/clusters/dev/x"
+        assert server.requests[0].headers["accept-encoding"] == "identity"
+    finally:
+        apiproxy.configure()
+
+
+def test_a_context_that_a_second_kubeconfig_leaves_out_is_gone(serve, caplog):
+    server = serve(echo_headers)
+    with apiproxy.Client("") as client:
+        good = config(server.url, {"token": "SECRET-1"})
+        client.set_cluster({"kubeconfig": b64(json.dumps(good))})
+        assert client.request("/x", {"cluster": "here"})["authorization"] == "Bearer SECRET-1"
+
+        bad = config(server.url, {"auth-provider": {"name": "gcp"}})
+        del bad["current-context"]
+        answer = client.set_cluster({"kubeconfig": b64(json.dumps(bad))})
+        assert answer == {"clusters": []} and "here" not in client.endpoints
+        with pytest.raises(ValueError, match="auth-provider"):
+            client.request("/x", {"cluster": "here"})
+        assert client.get_token("here") is None
+
+        client.set_cluster({"kubeconfig": b64(json.dumps(good))})
+        assert client.request("/x", {"cluster": "here"})["authorization"] == "Bearer SECRET-1"
+
+
+@pytest.mark.parametrize("port", [65536, 70000, 999999])
+def test_a_port_beyond_the_last_is_refused(serve, new_client, port):
+    for call in (
+        lambda: apiproxy.Client("http://a:%d" % port),
+        lambda: apiproxy.Endpoint("https://a:%d" % port),
+        lambda: connect("ws://a:%d/" % port),
+        lambda: apiproxy.split_url("http://a:%d" % port, ("http", "https")),
+    ):
+        with pytest.raises(ValueError):
+            call()
+
+    server = serve(lambda request, conn: conn.reply(200, {}))
+    for client in (new_client(server), new_client(server, cluster="")):
+        with pytest.raises(ValueError):
+            client.start_port_forward(client.cluster, "ns", "pod", 80, "", "", port)
+        with pytest.raises(ValueError):
+            client.start_port_forward(client.cluster, "ns", "pod", port, "", "")
+        with pytest.raises(ValueError):
+            client.set_cluster({"name": "a", "server": "https://a:%d" % port})
+    assert not server.requests
+
+
+# -- what nobody expected
+
+
+@pytest.mark.parametrize("start", [
+    lambda client, told: client.stream_results(
+        "/api/v1/pods", print, lambda error, cancel: told.append(error)),
+    lambda client, told: client.stream_result(
+        "/api/v1/pods", "a", print, lambda error, cancel: told.append(error)),
+    lambda client, told: client.stream("/x", print, {"failCb": told.append}).cancel,
+    lambda client, told: client.metrics("/x", print, told.append),
+], ids=["list", "object", "stream", "metrics"])
+def test_whatever_ends_a_stream_is_told_and_logged(serve, new_client, caplog, monkeypatch, start):
+    server, told = serve(hello_or_json), []
+    client = new_client(server)
+    for name in ("send", "connect"):
+        monkeypatch.setattr(apiproxy.Transport, name, lambda *args, **options: 1 / 0)
+    start(client, told)
+    error, = eventually(lambda: told)
+
+    assert isinstance(error, apiproxy.ApiError) and error.status == 0
+    assert "ZeroDivisionError: division by zero" in str(error)
+    eventually(lambda: not client.tasks)
+    assert len(told) == 1 and "Traceback" in caplog.text and "ZeroDivisionError" in caplog.text
+
+
+def test_whatever_ends_a_stream_without_callbacks_is_logged(
+        serve, new_client, caplog, monkeypatch):
+    client = new_client(serve(hello_or_json))
+    for name in ("send", "connect"):
+        monkeypatch.setattr(apiproxy.Transport, name, lambda *args, **options: 1 / 0)
+    stream = client.stream("/x", print)
+    client.metrics("/x", print)
+    eventually(lambda: not client.tasks)
+    assert "ZeroDivisionError" in str(stream.error)
+    assert caplog.text.count("Traceback") >= 2
+
+
+# -- any JSON
+
+
+def some_json(chance, depth=0):
+    """Any JSON, of the words that Kubernetes and Headlamp use, mostly of a wrong kind."""
+    words = ("items", "metadata", "kind", "name", "namespace", "resources", "clusters", "status",
+        "uid", "resourceVersion", "continue", "spec", "details", "reason", "message", "code", "id",
+        "cluster", "token", "type", "object", "rows", "cells", "ports", "phase", "containers",
+        "group", "version", "namespaced", "apiVersion", "retryAfterSeconds", "ownerReferences",
+        "endpoints", "meta_data", "origin", "labels", "annotations", "finalizers", "template")
+    values = (None, True, False, 0, -1, 1.5, 10 ** 30, "", "a", "pods", "Pod", "PodList", "List",
+        "v1", "apps/v1", "Status", "Table", "ADDED", "BOOKMARK", "ERROR", "10", "\ud800", [], {})
+    kind = chance.randrange(7 if depth < 5 else 4)
+    if kind < 4:
+        return chance.choice(values)
+    if kind == 4:
+        return [some_json(chance, depth + 1) for _ in range(chance.randrange(4))]
+    return {chance.choice(words): some_json(chance, depth + 1) for _ in range(chance.randrange(8))}
+
+
+def warped(chance, value):
+    """`value` with something in it that does not belong."""
+    if chance.random() < 0.06:
+        return some_json(chance, 3)
+    if isinstance(value, dict):
+        return {key: warped(chance, item) for key, item in value.items() if chance.random() > 0.03}
+    if isinstance(value, list):
+        return [warped(chance, item) for item in value]
+    return value
+
+
+RIGHT = [  # path, what a server has there
+    (r"/api$|/apis$", {"versions": ["v1"], "groups": []}),
+    (r"/apis?/[^/]+(/[^/]+)?$", {"kind": "APIResourceList", "resources": [
+        {"name": "pods", "kind": "Pod", "namespaced": True},
+        {"name": "configmaps", "kind": "ConfigMap", "namespaced": True},
+        {"name": "pods/eviction", "kind": "Eviction", "group": "policy", "version": "v1"}]}),
+    (r"/pods$|/nodes$|/endpointslices$", pods(
+        pod("a", metadata={"namespace": "ns", "ownerReferences": []}), kind="PodList")),
+    (r"/portforward/list$", [{"id": "1", "cluster": "dev"}]),
+    (r"/portforward$", {"id": "1", "port": "1", "cluster": "dev"}),
+    (r"/drain-node-status$|/drain-node$", {"id": "success", "cluster": "dev"}),
+    (r"/config$|/parseKubeConfig$|/cluster", {"clusters": [
+        {"name": "dev", "meta_data": {"source": "kubeconfig", "origin": {"kubeconfig": "/x"}}}]}),
+    (r"", pod("a", metadata={"namespace": "ns"}, status={"phase": "Running"}, spec={
+        "ports": [{"port": 80, "name": "web"}],
+        "containers": [{"ports": [{"name": "web", "containerPort": 80}]}]})),
+]
+
+
+def answers_anything(chance):
+    """The script of a server that answers right, nearly right, or anything."""
+    def script(request, conn):
+        path = request.path.partition("?")[0]
+        right = next(answer for pattern, answer in RIGHT if re.search(pattern, path))
+        body = warped(chance, right) if chance.random() < 0.8 else some_json(chance)
+        status = chance.choice((200, 200, 200, 200, 201, 400, 403, 404, 409, 410, 422, 500))
+        if status >= 400 and chance.random() < 0.7:
+            body = warped(chance, {"kind": "Status", "message": "m", "reason": "AlreadyExists",
+                "code": status, "details": {"name": "a", "retryAfterSeconds": 0}})
+        if request.is_watch and chance.random() < 0.8:
+            conn.upgrade(request)
+            for action in chance.sample(("ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"), 3):
+                event = {"type": action, "object": pod("a", "1%d" % chance.randrange(9))}
+                conn.push(warped(chance, event))
+            conn.send(frame(CLOSE, b"\x03\xe8"))
+            return False
+        return conn.reply(status, body)
+
+    return script
+
+
+def every_call(client, told):
+    """A call of every public function, by its name."""
+    failed_ = lambda error, *rest: told.append(error)  # noqa: E731
+    both_ = {"cb": print_nothing, "errCb": failed_}
+    plain = client.api_factory(("", "v1", "nodes"), ("x", "v1", "nodes"))
+    spaced = client.api_factory_with_namespace("", "v1", "pods", True)
+    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"x": "y"}}
+    named = {"metadata": {"name": "a", "namespace": "ns"}}
+    path, here = "/api/v1/namespaces/ns/pods", client.cluster
+    return {
+        "api_factory": lambda: plain.put(named),
+        "api_factory get": lambda: plain.get("a", print_nothing, failed_),
+        "api_factory list": lambda: plain.list(print_nothing, failed_, {"limit": 2}),
+        "api_factory delete": lambda: plain.delete("a"),
+        "api_factory_with_namespace": lambda: spaced.post(named),
+        "api_factory_with_namespace patch": lambda: spaced.patch({}, "ns", "a"),
+        "api_factory_with_namespace list": lambda: spaced.list("ns", print_nothing, failed_),
+        "scale": lambda: [spaced.scale.get("ns", "a"), spaced.scale.put(named)],
+        "apply": lambda: client.apply(body),
+        "apply with a version": lambda: client.apply(
+            {**body, "metadata": {"name": "a", "resourceVersion": "1"}}),
+        "apply by the server": lambda: client.apply(body, field_manager="me", dry_run=True),
+        "cluster_request": lambda: client.cluster_request(
+            "/x", {"isJSON": False, "cluster": here}),
+        "delete_cluster": lambda: client.delete_cluster("dev", remove_kubeconfig=True),
+        "delete_plugin": lambda: client.delete_plugin("p"),
+        "drain_node": lambda: client.drain_node(here, "n"),
+        "drain_node_status": lambda: client.drain_node_status(here, "n"),
+        "list_port_forward": lambda: client.list_port_forward(here),
+        "metrics": lambda: client.metrics("/apis/metrics.k8s.io/v1", print_nothing, failed_),
+        "patch": lambda: client.patch(path + "/a", {}), "post": lambda: client.post(path, {}),
+        "put": lambda: client.put(path + "/a", {}), "remove": lambda: client.remove(path + "/a"),
+        "request": lambda: client.request(path),
+        "set_cluster": lambda: client.set_cluster({"name": "x", "server": "http://x"}),
+        "set_cluster kubeconfig": lambda: client.set_cluster({"kubeconfig": kubeconfig("mine")}),
+        "start_port_forward": lambda: client.start_port_forward(here, "ns", "a", "web", "", ""),
+        "start_port_forward of a service": lambda: client.start_port_forward(
+            here, "ns", "", 80, "svc", "ns"),
+        "stop_or_delete_port_forward": lambda: client.stop_or_delete_port_forward(here, "1", False),
+        "stream": lambda: client.stream(path + "/a/log", print_nothing,
+            {"isJson": True, "failCb": told.append}).cancel,
+        "stream_result": lambda: client.stream_result(path, "a", print_nothing, failed_),
+        "stream_results": lambda: client.stream_results(path, print_nothing, failed_, {"limit": 1}),
+        "stream_results_for_cluster": lambda: client.stream_results_for_cluster(path, both_),
+        "test_auth": client.test_auth, "test_cluster_health": client.test_cluster_health,
+        "wait_for": lambda: client.wait_for(path, "a", "Ready", 0.02),
+    }
+
+
+def print_nothing(*args):
+    """A callback that has no trouble with what it gets."""
+
+
+@pytest.mark.parametrize("way", ["headlamp", "direct"])
+@pytest.mark.parametrize("count", [8, pytest.param(200, marks=pytest.mark.slow)])
+def test_whatever_json_a_server_answers_only_api_errors_come_out(
+        serve, new_client, caplog, way, count):
+    chance, told = random.Random("any %s %d" % (way, count)), []
+    server = serve(answers_anything(chance))
+    settings = dict(drain_timeout=0.05, drain_interval=0.01, metrics_period=0.01,
+        forward_check=0.05, resync=0.05, token_window=0.1)
+
+    for number in range(count):
+        client = new_client(server, **settings)
+        if way == "direct":
+            client = new_client("", **settings)
+            client.add_endpoint("dev", apiproxy.Endpoint(server.url, token="SECRET"))
+        for name, call in every_call(client, told).items():
+            if name == "delete_cluster" and way == "direct":
+                continue
+            try:
+                call()
+            except (apiproxy.ApiError, TimeoutError) as error:
+                assert name == "wait_for" or not isinstance(error, TimeoutError), name
+            except ValueError as error:
+                wanted = name.startswith(("delete_plugin", "set_cluster", "start_port_forward"))
+                assert wanted and way == "direct", (number, name, error)
+            except Exception as error:
+                raise AssertionError((number, name)) from error
+        time.sleep(0.02)
+        client.close()
+        assert "should not happen" not in caplog.text, number
+        assert "a callback failed" not in caplog.text
+        caplog.clear()
+
+    assert told and all(isinstance(error, apiproxy.ApiError) for error in told)
+
+
+def test_every_public_function_is_asked_about_any_json(new_client):
+    calls = {name.partition(" ")[0] for name in every_call(new_client("http://127.0.0.1:1"), [])}
+    assert set(DOCUMENTED) <= calls
+
+
 def test_metrics_auth_and_health(new_client, demo):
     server = demo()
     client = new_client(server.url)
