@@ -2727,6 +2727,7 @@ class WebSocket:
         address = split_url(url, ("ws", "wss"))
         address = address._replace(authority=host or address.authority)
         check_protocols(protocols)
+        check_headers({"Host": host})
         lines = check_headers(headers)
         for name in lines:
             if re.fullmatch("(?i)host|upgrade|connection|sec-websocket-.*", name):
@@ -4109,7 +4110,9 @@ class Transport:
         address = base
         if cluster:
             address = combine_path(base, "/clusters/" + segment(cluster, "cluster"))
-        route = Route(on_behalf or cluster, address, None, credential, self.settings.host)
+        host = self.settings.host
+        check_headers({"Host": host})
+        route = Route(on_behalf or cluster, address, None, credential, host)
         route.kubeconfig = self.credentials.kubeconfig(route.cluster, base)
         return route
 
@@ -4356,9 +4359,23 @@ class Transport:
 
         ping_timeout  where it is to be another than the setting
         """
+        limited = scope.within(self.settings.connect_timeout)
+        fresh: List[bool] = []  # whether each answer brought a fresh token
+        while True:
+            try:
+                return self._dial(
+                    cluster, path, params, scope, limited, protocols, ping_timeout, fresh)
+            except HandshakeError as error:
+                if error.status != 401 or fresh != [True]:
+                    raise  # else the token was refused for its age, as in `send`
+
+    def _dial(
+        self, cluster: str, path: str, params: Params, scope: Scope, limited: Scope,
+        protocols: Sequence[str], ping_timeout: Optional[float], fresh: List[bool],
+    ) -> WebSocket:
+        """One attempt."""
         url = path
         settings = self.settings
-        limited = scope.within(settings.connect_timeout)
         is_renewing = False
         route: Optional[Route] = None
         try:
@@ -4377,7 +4394,7 @@ class Transport:
                 ping_interval=settings.ping_interval,
                 ping_timeout=settings.ping_timeout if ping_timeout is None else ping_timeout,
                 close_timeout=settings.close_timeout, scope=scope,
-                notice=functools.partial(self._notice_handshake, route))
+                notice=functools.partial(self._notice_handshake, route, fresh))
         except (TimeoutError, ConnectionAbortedError) as error:
             raise unanswered(error, "GET", url)
         except ValueError as error:  # the cluster was taken away meanwhile, or a setting can't be sent
@@ -4386,8 +4403,8 @@ class Transport:
             if is_renewing and route and route.credential:
                 route.credential.end_renewal(settings.token_window)
 
-    def _notice_handshake(self, route: Route, head: Head) -> None:
-        self._take_fresh(head.headers, route)
+    def _notice_handshake(self, route: Route, fresh: List[bool], head: Head) -> None:
+        fresh.append(self._take_fresh(head.headers, route))
 
     def _protocols(
         self, route: Route, lines: Dict[str, Any], protocols: Sequence[str],

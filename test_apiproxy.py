@@ -5816,6 +5816,420 @@ def test_a_deadline_and_cancel_end_an_exec_plugin(serve, tmp_path, how):
         assert time.monotonic() - begun < 5 and not server.requests
 
 
+# -- Headlamp's ways with tokens
+
+
+def cookies(request):
+    """The cookies of a request, in order."""
+    header = request.headers.get("cookie")
+    return [tuple(pair.split("=", 1)) for pair in header.split("; ")] if header else []
+
+
+@pytest.mark.parametrize("size, pieces", [(6, 1), (3800, 1), (3801, 2), (7600, 2), (9000, 3)])
+def test_a_token_may_go_as_cookies_in_pieces(serve, new_client, size, pieces):
+    server, token = serve(hello_or_json), "SECRET".ljust(size, "x")
+    client = new_client(server, token_as="cookie", cluster="d.e\u00e9v_1")
+    client.set_token(client.cluster, token)
+    client.request("/x")
+    seen = []
+    client.stream("/y", seen.append)
+    eventually(lambda: seen)
+
+    for request in server.requests:
+        assert "authorization" not in request.headers
+        assert [name for name, _ in cookies(request)] == [
+            "headlamp-auth-dev_1.%d" % number for number in range(pieces)]
+        assert "".join(value for _, value in cookies(request)) == token
+        assert max(len(value) for _, value in cookies(request)) <= 3800
+        assert "bearer" not in request.headers.get("sec-websocket-protocol", "")
+
+
+def test_a_cookie_never_goes_to_an_endpoint(serve, new_client):
+    server = serve(hello_or_json)
+    client, seen = new_client("http://127.0.0.1:1", token_as="cookie"), []
+    client.add_endpoint("dev", apiproxy.Endpoint(server.url, token="SECRET-1"))
+    client.request("/x")
+    client.set_token("dev", "SECRET-2")
+    client.stream("/y", seen.append)
+    eventually(lambda: seen)
+    sent = [request.headers.get("authorization") for request in server.requests]
+    assert sent == ["Bearer SECRET-1", "Bearer SECRET-2"]
+    assert not any(cookies(request) for request in server.requests)
+
+
+def test_a_401_to_a_cookie_is_one_to_its_token(serve, new_client):
+    logouts = []
+    server = serve(lambda request, conn: conn.reply(401, {}))
+    client = new_client(server, token_as="cookie", on_logout=logouts.append)
+    client.set_token("dev", "SECRET")
+    assert failed(client.request, "/x").status == 401
+    assert client.get_token("dev") is None and logouts == ["dev"]
+
+
+@pytest.mark.parametrize("cluster, token", [
+    ("\u00e9", "SECRET"), ("dev", 'SEC"RET'), ("dev", "SECRET;x"), ("dev", "SEC\\RET")])
+def test_what_can_not_go_as_a_cookie_is_refused(serve, new_client, cluster, token):
+    server = serve(hello_or_json)
+    client = new_client(server, token_as="cookie", cluster=cluster)
+    client.set_token(cluster, token)
+    with pytest.raises(ValueError) as caught:
+        client.request("/x")
+    assert token not in str(caught.value) and not server.requests
+
+
+def test_token_as_is_one_of_three_and_names_them(serve, new_client):
+    for wrong in ("cookies", "", None, "Header"):
+        with pytest.raises(ValueError, match="header, subprotocol, cookie"):
+            apiproxy.Client("http://a", token_as=wrong)
+    client = new_client(serve(hello_or_json))
+    client.token_as = "bearer"
+    with pytest.raises(ValueError, match="header, subprotocol, cookie"):
+        client.request("/x")
+
+
+def test_the_backend_token_is_one_header_on_http_and_websockets_and_no_subprotocol(
+        serve, new_client):
+    server, other, seen = serve(hello_or_json), serve(hello_or_json), []
+    client = new_client(server, backend_token="SECRET-backend", token_as="subprotocol")
+    client.set_token("dev", "SECRET-dev")
+    client.request("/x")
+    client.request("/x", {"headers": {"x-headlamp_Backend-Token": "SECRET-own"}})
+    client.stream("/y", seen.append)
+    client.add_endpoint("other", apiproxy.Endpoint(other.url))
+    client.request("/x", {"cluster": "other"})
+    client.stream("/y", seen.append, {"cluster": "other"})
+    eventually(lambda: len(seen) == 2)
+
+    for request in server.requests:
+        lines = [line for line in request.lines if "backend" in line.lower()]
+        assert len(lines) == 1 and "Sec-WebSocket" not in lines[0]
+    sent = [request.headers["x-headlamp_backend-token"] for request in server.requests]
+    assert sent == ["SECRET-backend", "SECRET-own", "SECRET-backend"]
+    assert not [line for request in other.requests for line in request.lines
+                if "backend" in line.lower()]
+
+
+SET = "headlamp-auth-dev.%d=%s; Path=/clusters/dev; HttpOnly; SameSite=Strict; Max-Age=86400"
+GONE = "headlamp-auth-dev.%d=; Path=/clusters/dev; Max-Age=0; HttpOnly"
+
+
+def giving(status, *cookies, **headers):
+    """The bytes of an answer with these lines of Set-Cookie."""
+    lines = ["Set-Cookie: " + cookie for cookie in cookies]
+    lines += ["%s: %s" % (name.replace("_", "-"), value) for name, value in headers.items()]
+    head = ["HTTP/1.1 %d Reason" % status, "Content-Length: 2", *lines, "", "{}"]
+    return "\r\n".join(head)
+
+
+@pytest.mark.parametrize("lines, headers, token", [
+    ([SET % (0, "SECRET-new")], {}, "SECRET-new"),
+    ([GONE % 0, SET % (0, "SECRET-new")], {}, "SECRET-new"),
+    ([GONE % 0, GONE % 1, SET % (0, "SECRET-new")], {}, "SECRET-new"),
+    ([SET % (0, "SECRET-"), SET % (1, "new")], {}, "SECRET-new"),
+    ([SET % (1, "new"), SET % (0, "SECRET-")], {}, "SECRET-new"),
+    ([SET % (0, "SECRET-new"), GONE % 1, GONE % 2], {}, "SECRET-new"),
+    ([SET % (0, '"SECRET-new"')], {}, "SECRET-new"),
+    ([(SET % (0, "SECRET-new")).replace("; ", ";")], {}, "SECRET-new"),
+    ([(SET % (0, "SECRET-new")).replace("dev", "other")], {}, "SECRET-old"),
+    ([(SET % (0, "SECRET-new")).replace("dev", "de")], {}, "SECRET-old"),
+    ([(SET % (0, "SECRET-new")).replace("dev", "dev.dev")], {}, "SECRET-old"),
+    ([SET.replace("%d", "x") % "SECRET-new"], {}, "SECRET-old"),
+    (["headlamp-auth-dev.99999=SECRET-new"], {}, "SECRET-old"),
+    ([SET % (1, "SECRET-new")], {}, "SECRET-old"),  # its beginning is missing
+    ([GONE % 0], {}, "SECRET-old"),
+    ([SET % (0, "two words SECRET")], {}, "SECRET-old"),
+    (["other=1", SET % (0, "SECRET-new"), "x"], {}, "SECRET-new"),
+    ([], {"X_Authorization": "SECRET-new"}, "SECRET-new"),
+    ([], {"X_Authorization": ""}, "SECRET-old"),
+])
+def test_a_fresh_token_is_taken_in_every_form(serve, new_client, lines, headers, token):
+    server = serve(lambda request, conn: conn.send(giving(200, *lines, **headers)))
+    client = new_client(server)
+    client.set_token("dev", "SECRET-old")
+    client.set_token("other", "SECRET-other")
+    client.request("/x")
+    assert client.get_token("dev") == token
+    assert client.get_token("other") == "SECRET-other"
+    client.request("/x")
+    assert server.requests[1].headers["authorization"] == "Bearer " + token
+
+
+def test_a_fresh_token_is_taken_only_for_the_one_that_was_sent(serve, new_client):
+    server = serve(lambda request, conn: conn.send(giving(200, SET % (0, "SECRET-new"))))
+    client = new_client(server)
+    client.request("/x")
+    assert client.get_token("dev") is None  # none was sent
+
+    def answer(request, conn):
+        client.set_token("dev", "SECRET-2")
+        conn.send(giving(200, SET % (0, "SECRET-new")))
+
+    server.script = answer
+    client.set_token("dev", "SECRET-1")
+    client.request("/x")
+    assert client.get_token("dev") == "SECRET-2"  # it was replaced meanwhile
+
+    client.set_token("dev", lambda: "SECRET-3")
+    server.script = lambda request, conn: conn.send(giving(200, SET % (0, "SECRET-new")))
+    client.request("/x")
+    assert client.get_token("dev") == "SECRET-3"  # a function is asked each time
+
+    client.add_endpoint("dev", apiproxy.Endpoint(server.url, token="SECRET-4"))
+    client.request("/x")
+    assert client.get_token("dev") == "SECRET-4"  # no Headlamp is there
+
+    client.set_token("other", "SECRET-5")
+    client.request("/config", use_cluster=False)
+    assert client.get_token("other") == "SECRET-5"
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_401_with_a_fresh_token_is_sent_once_more(serve, new_client, method):
+    logouts = []
+
+    def script(request, conn):
+        number = len(server.requests)
+        if request.headers["authorization"] == "Bearer SECRET-3" and not stubborn:
+            return conn.reply(200, {"body": request.body.decode()})
+        return conn.send(giving(401, SET % (0, "SECRET-%d" % (number + 2))))
+
+    stubborn = []
+    server = serve(script)
+    client = new_client(server, on_logout=logouts.append)
+    client.set_token("dev", "SECRET-old")
+    assert client.request("/x", {"method": method, "body": "abc"}) == {"body": "abc"}
+    assert [request.method for request in server.requests] == [method] * 2
+    assert client.get_token("dev") == "SECRET-3" and not logouts
+
+    stubborn.append(1)
+    assert failed(client.request, "/x").status == 401
+    assert len(server.requests) == 4  # once more, not for ever
+
+
+def test_a_handshake_that_is_refused_with_a_fresh_token_is_sent_once_more(serve, new_client):
+    def script(request, conn):
+        if request.headers["authorization"] == "Bearer SECRET-old":
+            return conn.send(giving(401, SET % (0, "SECRET-new")))
+        return hello(request, conn)
+
+    server, seen, failures = serve(script), [], []
+    client = new_client(server)
+    client.set_token("dev", "SECRET-old")
+    client.stream("/x", seen.append, {"failCb": failures.append})
+    eventually(lambda: seen or failures)
+    assert not failures and len(server.requests) == 2
+    assert client.get_token("dev") == "SECRET-new"
+
+
+@pytest.mark.parametrize("start", [
+    lambda client: client.request("/api/v1/pods"),
+    lambda client: eventually(client.stream("/x", print).get_socket)], ids=["request", "stream"])
+def test_parallel_requests_cause_one_refresh_and_the_next_handshake_uses_it(
+        serve, new_client, start):
+    old, new = ("%s.%s.SECRET" % (kind, base64.b64encode(json.dumps(
+        {"exp": time.time() + seconds, "kind": kind}).encode()).decode().rstrip("="))
+        for kind, seconds in (("old", 4), ("new", 3600)))
+    refreshes, busy = [], []
+
+    def script(request, conn):
+        is_old = request.headers["authorization"] == "Bearer " + old
+        refreshes.extend([1] * is_old)
+        lines = "Set-Cookie: " + SET % (0, new) + "\r\n" if is_old else ""
+        if is_old:
+            conn.stopped.wait(0.1)  # the others come meanwhile
+        if request.is_watch:
+            conn.send(accepting(request, "Sec-WebSocket-Protocol: base64.binary.k8s.io\r\n" + lines))
+            return hang(request, conn)
+        return conn.send(giving(200, *[SET % (0, new)] * is_old))
+
+    server = serve(script)
+    client = new_client(server)
+    client.set_token("dev", old)
+    together(*[functools.partial(start, client)] * 8)
+    assert len(refreshes) == 1 and client.get_token("dev") == new
+    eventually(client.stream("/y", busy.append).get_socket)
+    assert server.requests[-1].headers["authorization"] == "Bearer " + new
+
+
+# -- Headlamp's cache
+
+
+def caching(answer):
+    """The script of a Headlamp with its cache on: what it has of a path, whatever the query.
+
+    A request that looks like an upgrade passes it by.
+    """
+    kept = {}
+
+    def script(request, conn):
+        path = request.path.partition("?")[0]
+        fresh = answer(request)
+        if "upgrade" in request.headers.get("connection", "").lower():
+            return conn.reply(200, fresh)
+        if path in kept:
+            return conn.reply(200, kept[path], {"X-HEADLAMP-CACHE": "true"})
+        kept[path] = fresh
+        return conn.reply(200, fresh)
+
+    return script
+
+
+def test_an_answer_from_headlamps_cache_is_never_accepted(serve, new_client):
+    server = serve(caching(lambda request: {"query": request.path.partition("?")[2]}))
+    client = new_client(server)
+
+    for number in range(5):
+        answer = client.request("/api/v1/pods", None, True, True, {"limit": number})
+        assert answer == {"query": "limit=%d" % number}
+    assert len(server.requests) == 1 + 2 + 3  # seen once, it is passed by at once
+
+    client.request("/api/v1/pods", {"cluster": "other"})
+    client.post("/api/v1/pods", {})
+    sent = ["upgrade" in request.headers.get("connection", "").lower()
+            for request in server.requests]
+    assert sent == [False, False, True, True, True, True, True, False]
+
+
+def test_a_cache_that_can_not_be_passed_by_is_an_error_and_no_answer(serve, new_client):
+    server = serve(lambda request, conn: conn.reply(200, {}, {"X-HEADLAMP-CACHE": "true"}))
+    error = failed(new_client(server).request, "/x")
+    assert error.status == 502 and "cache" in str(error)
+
+    def refusing(request, conn):  # as kubectl proxy behind it
+        if "connection" in request.headers:
+            return conn.reply(500, "no upgrade")
+        return conn.reply(200, {}, {"X-HEADLAMP-CACHE": "true"})
+
+    assert failed(new_client(serve(refusing)).request, "/x").status == 502
+
+
+def test_a_cached_answer_that_is_cut_is_asked_for_past_the_cache(serve, new_client):
+    """Its entry of a compressed answer has that one's length: the server hangs up on it."""
+    def script(request, conn):
+        if "upgrade" in request.headers.get("connection", "").lower():
+            return conn.reply(200, {"right": True})
+        return False
+
+    server = serve(script)
+    client = new_client(server)
+    assert client.request("/x") == client.request("/y") == {"right": True}
+    assert len(server.requests) == 3
+
+    dead = serve(eof)
+    client = new_client(dead)
+    assert failed(client.request, "/x").status == 502
+    assert len(dead.requests) == 2  # suspected once
+    assert failed(client.request, "/x").status == 502
+    assert len(dead.requests) == 3
+
+
+def test_neither_an_endpoint_nor_a_write_is_suspected_of_a_cache(serve, new_client):
+    server = serve(lambda request, conn: conn.reply(
+        200, {"from": 1}, {"X-HEADLAMP-CACHE": "true"}))
+    client = new_client(server)
+    assert client.post("/x", {}) == {"from": 1}
+    client.add_endpoint("dev", apiproxy.Endpoint(server.url))
+    assert client.request("/x") == {"from": 1}
+    assert all("connection" not in request.headers for request in server.requests)
+
+
+# -- what else passes between Headlamp and us
+
+
+def test_another_host_is_said_on_http_and_websockets_but_to_no_endpoint(serve, new_client):
+    server, seen = serve(hello_or_json), []
+    client = new_client(server, host="localhost:4466")
+    client.request("/x")
+    client.stream("/y", seen.append)
+    client.add_endpoint("direct", apiproxy.Endpoint(server.url))
+    client.request("/x", {"cluster": "direct"})
+    client.stream("/y", seen.append, {"cluster": "direct"})
+    eventually(lambda: len(seen) == 2)
+    own = server.url.partition("//")[2]
+    hosts = [request.headers["host"] for request in server.requests]
+    assert sorted(hosts) == sorted(["localhost:4466"] * 2 + [own] * 2)
+    for request in server.requests:
+        assert len([line for line in request.lines if line.lower().startswith("host:")]) == 1
+
+    client.host = "a\r\nX-Evil: y"
+    with pytest.raises(ValueError):
+        client.request("/x")
+    with pytest.raises(ValueError):
+        connect(server.ws, host="a\r\nX-Evil: y")
+    assert len(server.requests) == 4
+
+
+def test_an_unknown_cluster_is_neither_a_missing_api_nor_a_matter_of_login(serve, new_client):
+    logouts, errors = [], []
+    server = serve(lambda request, conn: conn.reply(404, "key not found\n"))
+    client = new_client(server, on_logout=logouts.append)
+    client.set_token("dev", "SECRET")
+    several = client.api_factory(("a", "v1", "x"), ("b", "v1", "x"), ("c", "v1", "x"))
+    error = failed(several.delete, "n")
+    assert (error.status, error.message, len(server.requests)) == (404, "key not found", 1)
+    several.list(print, lambda error, cancel: errors.append(error.status))
+    eventually(lambda: not threads())
+    assert errors == [404] and len(server.requests) == 2
+    assert client.get_token("dev") == "SECRET" and not logouts
+
+
+@pytest.mark.parametrize("path, forgets", [
+    ("/me", False), ("/me?x=1", False), ("/set-token", False), ("/portforward/list", False),
+    ("/serviceproxy/ns/n?request=/x", False), ("/helm/releases", False),
+    ("/api/v1/pods", True), ("/metrics", True), ("/version", True)])
+def test_a_401_of_headlamps_own_routes_says_nothing_of_the_clusters_token(
+        serve, new_client, path, forgets):
+    logouts = []
+    server = serve(lambda request, conn: conn.reply(401, "unauthorized"))
+    client = new_client(server, on_logout=logouts.append)
+    client.set_token("dev", "SECRET")
+    assert failed(client.request, path).status == 401
+    assert (client.get_token("dev"), logouts) == ((None, ["dev"]) if forgets else ("SECRET", []))
+
+
+@pytest.mark.parametrize("user_id", ["ab.c", "a/b", "\u00e9", "a b", "a+b", ""])
+def test_a_user_id_is_of_what_the_server_reads(serve, new_client, user_id):
+    server = serve(hello_or_json)
+    client = new_client(server, user_id=user_id)
+    set_kubeconfig(client, "dev", "SECRET")
+    if user_id:
+        with pytest.raises(ValueError, match="letters, digits, - and _"):
+            client.request("/x")
+    else:
+        client.request("/x")
+        assert re.fullmatch("[a-z0-9]{16}", server.requests[0].headers["x-headlamp-user-id"])
+
+
+WARNING = '299 - "policy/v1beta1 is deprecated"'
+
+
+def test_warnings_of_the_api_server_are_logged_once_with_method_and_path(
+        serve, new_client, caplog):
+    values = [WARNING, WARNING, WARNING + ', 299 - "say \\"what\\", please"', '199 - "not ours"',
+        "rubbish", '299 - "never ends']
+    server = serve(lambda request, conn: conn.reply(
+        200, {}, {"Warning": values[min(len(server.requests) - 1, 5)]}))
+    client = new_client(server)
+    for _ in values:
+        client.post("/apis/policy/v1beta1/x", {})
+
+    logged = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(logged) == 2
+    for message, text in zip(logged, ("policy/v1beta1 is deprecated", "please")):
+        assert message.startswith("POST %s/clusters/dev/apis/policy/v1beta1/x: " % server.url)
+        assert text in message
+
+
+def test_the_rights_of_any_namespace_can_be_asked_for(serve, new_client):
+    server = serve(lambda request, conn: conn.reply(201, {"status": {}}))
+    client = new_client(server)
+    client.test_auth()
+    client.test_auth("other", namespace="kube-system")
+    assert [(request.path.split("/")[2], json.loads(request.body)["spec"])
+            for request in server.requests] == [
+        ("dev", {"namespace": "default"}), ("other", {"namespace": "kube-system"})]
+
+
 @pytest.mark.parametrize("count", [800, pytest.param(10000, marks=pytest.mark.slow)])
 def test_two_clusters_never_see_each_others_credentials(new_client, demo, count):
     tokens = {"red": "SECRET-red", "blue": "SECRET-blue"}
