@@ -2479,12 +2479,14 @@ class HttpHandler(urllib.request.BaseHandler):
         self._settings = settings
         self._lock = threading.RLock()
         self._idle: Dict[Any, List[HttpConnection]] = {}
+        self._closings = 0  # how often connections were closed: those at work then are not kept
         self._swept = 0.0  # monotonic
         Fresh.everything.add(self)
 
     def close(self, address: Optional[Address] = None) -> None:
         """Close the connections that nobody is using: to one address, or all."""
         with self._lock:
+            self._closings += 1
             keys = [key for key in self._idle if not address or key[:3] == address[:3]]
             idle = [conn for key in keys for conn in self._idle.pop(key)]
         for conn in idle:
@@ -2529,7 +2531,7 @@ class HttpHandler(urllib.request.BaseHandler):
                 return conn
             conn.wire.close()
 
-    def _give(self, key: Any, conn: HttpConnection, keep: bool) -> None:
+    def _give(self, key: Any, conn: HttpConnection, keep: bool, closings: int) -> None:
         """Take a connection back, and close those that were too long idle."""
         now = conn.used = time.monotonic()
         late: List[HttpConnection] = []
@@ -2538,9 +2540,9 @@ class HttpHandler(urllib.request.BaseHandler):
                 self._swept = now
                 for other in list(self._idle):
                     late += self._sweep(other, now)
-            idle = self._idle.setdefault(key, [])
-            if keep and len(idle) < MAX_IDLE:
-                idle.append(conn)
+            idle = self._idle.get(key, [])
+            if keep and closings == self._closings and len(idle) < MAX_IDLE:
+                self._idle[key] = idle + [conn]
             else:
                 late.append(conn)
         for old in late:
@@ -2555,6 +2557,7 @@ class HttpHandler(urllib.request.BaseHandler):
         return [conn for conn in idle if conn.used <= oldest]
 
     def _exchange(self, conn: HttpConnection, key: Any, request: HttpRequest) -> Response:
+        closings = self._closings
         request.scope.hold(conn.wire)
         try:
             head = self._ask(conn, request)
@@ -2563,7 +2566,7 @@ class HttpHandler(urllib.request.BaseHandler):
                             request.method, request.full_url)
         finally:
             request.scope.hold(None)
-            self._give(key, conn, conn.is_whole and not request.scope.cancelled)
+            self._give(key, conn, conn.is_whole and not request.scope.cancelled, closings)
 
     def _ask(self, conn: HttpConnection, request: HttpRequest) -> Head:
         lines, target, body = request.lines, request.target, request.data
@@ -2775,6 +2778,7 @@ class WebSocket:
         address = split_url(url, ("ws", "wss"))
         address = address._replace(authority=host or address.authority)
         check_protocols(protocols)
+        check_headers({"Host": host})
         lines = check_headers(headers)
         for name in lines:
             if re.fullmatch("(?i)host|upgrade|connection|sec-websocket-.*", name):
@@ -3966,7 +3970,7 @@ class Credentials:
         self.endpoints: Dict[str, Endpoint] = {}  # clusters that are reached without Headlamp
         self.left_out: Dict[str, str] = {}  # contexts of a kubeconfig that can't be used, and why
         self._credentials: Dict[str, Credential] = {}
-        self._kubeconfigs: Dict[str, str] = {}  # base64, by cluster
+        self._kubeconfigs: Dict[Tuple[str, str], str] = {}  # base64, by base_url and cluster
         self.forked()
         Fresh.everything.add(self)
 
@@ -3984,11 +3988,11 @@ class Credentials:
             self.left_out.pop(cluster, None)
             return old
 
-    def remove(self, cluster: str) -> Tuple[Optional[Endpoint], bool]:
+    def remove(self, cluster: str, base: str) -> Tuple[Optional[Endpoint], bool]:
         """Forget all of a cluster; (its endpoint, whether a kubeconfig was stored for it)."""
         with self._lock:
             self._credentials.pop(cluster, None)
-            stored = self._kubeconfigs.pop(cluster, None)
+            stored = self._kubeconfigs.pop((base, cluster), None)
             return self.endpoints.pop(cluster, None), stored is not None
 
     def set_token(self, cluster: str, token: Token, base: str) -> None:
@@ -4016,14 +4020,14 @@ class Credentials:
         """Whether it is still the one of its cluster."""
         return self._credentials.get(cluster) is credential
 
-    def store_kubeconfigs(self, kubeconfigs: Mapping[str, str]) -> None:
-        """Kubeconfigs (base64) that go along with each request, by cluster."""
+    def store_kubeconfigs(self, kubeconfigs: Mapping[str, str], base: str) -> None:
+        """Kubeconfigs (base64) that go along with each request to `base`, by cluster."""
         with self._lock:
-            self._kubeconfigs.update(kubeconfigs)
+            self._kubeconfigs.update(((base, name), text) for name, text in kubeconfigs.items())
 
-    def kubeconfig(self, cluster: str) -> str:
-        """The one of a cluster, or ""."""
-        return self._kubeconfigs.get(cluster, "")
+    def kubeconfig(self, cluster: str, base: str) -> str:
+        """The one of a cluster at `base`, or ""."""
+        return self._kubeconfigs.get((base, cluster), "")
 
     def of(self, cluster: str, base: str) -> Tuple[Optional[Endpoint], Optional[Credential]]:
         """A cluster's endpoint, and the credential that was given for just that, or for `base`."""
@@ -4059,6 +4063,7 @@ class Route:
         self.context: Optional[ssl.SSLContext] = None
         self.proxy = endpoint.proxy if endpoint else None
         self.token = ""  # that is sent
+        self.kubeconfig = ""  # and what goes along with it, in base64
 
     def identify(self, scope: Scope) -> None:
         """Learn the token, then TLS settings: a plugin may give a certificate with the token."""
@@ -4117,7 +4122,7 @@ class Transport:
 
     def remove(self, cluster: str) -> Tuple[bool, bool]:
         """Forget a cluster; whether it (had an endpoint, had a stored kubeconfig)."""
-        endpoint, stored = self.credentials.remove(cluster)
+        endpoint, stored = self.credentials.remove(cluster, self.settings.base_url)
         if endpoint is not None:
             self.handler.close(base_address(endpoint.server))
         return endpoint is not None, stored
@@ -4146,6 +4151,8 @@ class Transport:
         endpoint, credential = self.credentials.of(on_behalf or cluster, base)
         if endpoint is not None and cluster:
             return Route(cluster, endpoint.server, endpoint, credential, "")
+        if endpoint is not None:  # added meanwhile: what is its is not Headlamp's
+            credential = None
 
         if not base:
             why = self.credentials.left_out.get(cluster)
@@ -4157,7 +4164,11 @@ class Transport:
         address = base
         if cluster:
             address = combine_path(base, "/clusters/" + segment(cluster, "cluster"))
-        return Route(on_behalf or cluster, address, None, credential, self.settings.host)
+        host = self.settings.host
+        check_headers({"Host": host})
+        route = Route(on_behalf or cluster, address, None, credential, host)
+        route.kubeconfig = self.credentials.kubeconfig(route.cluster, base)
+        return route
 
     # -- requests --------------------------------------------------------------------
 
@@ -4302,9 +4313,8 @@ class Transport:
                 del lines["Authorization"]
         if settings.backend_token:
             lines["X-HEADLAMP_BACKEND-TOKEN"] = check_token(settings.backend_token)
-        kubeconfig = self.credentials.kubeconfig(route.cluster)
-        if kubeconfig:
-            lines.update({"KUBECONFIG": kubeconfig, "X-HEADLAMP-USER-ID": self._user()})
+        if route.kubeconfig:
+            lines.update({"KUBECONFIG": route.kubeconfig, "X-HEADLAMP-USER-ID": self._user()})
         return lines
 
     def _user(self) -> str:
@@ -4408,9 +4418,23 @@ class Transport:
 
         ping_timeout  where it is to be another than the setting
         """
+        limited = scope.within(self.settings.request_timeout)  # of a plugin: a login may take long
+        fresh: List[bool] = []  # whether each answer brought a fresh token
+        while True:
+            try:
+                return self._dial(
+                    cluster, path, params, scope, limited, protocols, ping_timeout, fresh)
+            except HandshakeError as error:
+                if error.status != 401 or fresh != [True]:
+                    raise  # else the token was refused for its age, as in `send`
+
+    def _dial(
+        self, cluster: str, path: str, params: Params, scope: Scope, limited: Scope,
+        protocols: Sequence[str], ping_timeout: Optional[float], fresh: List[bool],
+    ) -> WebSocket:
+        """One attempt."""
         url = path
         settings = self.settings
-        limited = scope.within(settings.request_timeout)  # of a plugin, whose login may take long
         is_renewing = False
         route: Optional[Route] = None
         try:
@@ -4429,7 +4453,7 @@ class Transport:
                 ping_interval=settings.ping_interval,
                 ping_timeout=settings.ping_timeout if ping_timeout is None else ping_timeout,
                 close_timeout=settings.close_timeout, scope=scope,
-                notice=functools.partial(self._notice_handshake, route))
+                notice=functools.partial(self._notice_handshake, route, fresh))
         except (TimeoutError, ConnectionAbortedError) as error:
             raise unanswered(error, "GET", url)
         except ValueError as error:  # the cluster was taken away, or a setting can't be sent
@@ -4438,8 +4462,8 @@ class Transport:
             if is_renewing and route and route.credential:
                 route.credential.end_renewal(settings.token_window)
 
-    def _notice_handshake(self, route: Route, head: Head) -> None:
-        self._take_fresh(head.headers, route)
+    def _notice_handshake(self, route: Route, fresh: List[bool], head: Head) -> None:
+        fresh.append(self._take_fresh(head.headers, route))
 
     def _protocols(
         self, route: Route, lines: Dict[str, Any], protocols: Sequence[str],
@@ -7183,7 +7207,7 @@ class Client(Settings):
         is only forgotten, and comes back when it starts again, unless `remove_kubeconfig`.
         Documented as deleteCluster.
         """
-        stored = self._transport.credentials.kubeconfig(cluster)
+        stored = self._transport.credentials.kubeconfig(cluster, self.base_url)
         answer = None
         if cluster not in self.endpoints and not stored:
             self._transport.route("")  # there has to be a server
@@ -7341,9 +7365,10 @@ class Client(Settings):
         if not kubeconfig:
             segment(request["name"], "cluster")
             split_url(request["server"], ("http", "https"))
+        base = self.base_url
         kubeconfigs: Dict[str, str] = {}
         answer = self._headlamp.set_cluster(request, kubeconfigs)
-        self._transport.credentials.store_kubeconfigs(kubeconfigs)
+        self._transport.credentials.store_kubeconfigs(kubeconfigs, base)
         return answer
 
     def _set_endpoint(self, request: Mapping[str, Any], kubeconfig: bytes) -> Json:
@@ -7377,6 +7402,8 @@ class Client(Settings):
         segment(namespace or service_namespace, "namespace")
         if podname or not service:
             segment(podname, "podname")
+        check_port(port or 0, "port")
+        check_target(container_port)
         return self._owner(cluster, lambda owner: owner.start_port_forward(
             cluster, namespace, podname, container_port, service, service_namespace, port, address,
             id))
