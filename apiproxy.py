@@ -597,13 +597,14 @@ def split_url(url: str, schemes: Tuple[str, str]) -> Address:
         raise ValueError("an address can't hold a user name, a password or a fragment")
 
     secure = parts.scheme == schemes[1]
+    host = parts.hostname.replace("%25", "%")  # before a zone, as RFC 6874 writes it
     usual = 443 if secure else 80
     port = parts.port or usual
-    authority = join_port(parts.hostname.partition("%")[0], port)
+    authority = join_port(host.partition("%")[0], port)
     if port == usual:
         authority = authority.rpartition(":")[0]
     target = (parts.path or "/") + ("?" + parts.query if parts.query else "")
-    return Address(secure, parts.hostname, port, authority, target)
+    return Address(secure, host, port, authority, target)
 
 
 @functools.lru_cache(maxsize=64)
@@ -1569,6 +1570,9 @@ class Proxy(NamedTuple):
     host: str
     port: int
     headers: Mapping[str, str]
+
+    def __repr__(self) -> str:
+        return "<Proxy %s>" % join_port(self.host, self.port)
 
 
 def find_proxy(address: Address, setting: Optional[str] = None) -> Optional[Proxy]:
@@ -4873,9 +4877,10 @@ class _Gone(Exception):
 class ListReader:
     """Lists a collection whole: in one answer, or in pages where the server can't send it so."""
 
-    def __init__(self, fetch: Callable[[str, Params], Response], params: Dict[str, Any],
-                 page: int) -> None:
-        self._fetch = fetch
+    def __init__(
+        self, fetch: Callable[..., Response], params: Dict[str, Any], page: int,
+    ) -> None:
+        self._fetch = fetch  # (path, params, pace=True), which waits first if `pace`
         self._params = params  # of the first page
         self._page = page
         self._in_pages = False
@@ -4902,6 +4907,7 @@ class ListReader:
         tokens = {params.get("continue")}
         response = self._fetch(path, params)
         items, version, token = self._take(response)
+        more = items
         while token:
             if token in tokens:
                 raise response.error("the list goes on with the same continue token")
@@ -4911,8 +4917,8 @@ class ListReader:
             params["continue"] = token
             if self._in_pages:
                 params["limit"] = self._page
-            try:
-                response = self._fetch(path, params)
+            try:  # at once: a token ends after minutes; but a page may be empty (a hot loop)
+                response = self._fetch(path, params, pace=not more)
             except ApiError as error:
                 if error.status == 410:
                     raise _Gone() from error  # its token for an inconsistent rest is not used
@@ -5027,13 +5033,14 @@ class Watch(Task):
         self._call(self._err_cb, unexpected(error), self.cancel)
 
     def _pace(self) -> None:
-        """Every list and watch passes here: one rate for all of it, whatever goes wrong."""
+        """Every list and watch passes here, once: one rate for all of it, whatever goes wrong."""
         self.scope.wait(self._rate.take())
 
     # -- listing
 
-    def _fetch(self, path: str, params: Params) -> Response:
-        self._pace()
+    def _fetch(self, path: str, params: Params, pace: bool = True) -> Response:
+        if pace:
+            self._pace()
         settings = self._settings
         try:
             return self._transport.send(

@@ -1026,6 +1026,7 @@ def test_addresses_are_put_together(function, args, result):
     ("http://h:", (False, "h", 80, "h", "/")),
     ("https://[::1]:8443/x", (True, "::1", 8443, "[::1]:8443", "/x")),
     ("http://[fe80::1%eth0]/", (False, "fe80::1%eth0", 80, "[fe80::1]", "/")),
+    ("http://[fe80::1%25eth0]/", (False, "fe80::1%eth0", 80, "[fe80::1]", "/")),
     ("http://h?a", (False, "h", 80, "h", "/?a")),
     ("http://h//..//x", (False, "h", 80, "h", "//..//x")), ("ws://h", REFUSED), ("h", REFUSED),
     ("http:h", REFUSED), ("http://", REFUSED), ("http:///x", REFUSED), ("http://:80", REFUSED),
@@ -1906,6 +1907,12 @@ def test_no_proxy_is_read_as_go_reads_it(proxies, no_proxy, url, direct):
     proxy = apiproxy.find_proxy(apiproxy.split_url(url, ("http", "https")))
 
     assert (proxy is None) == direct
+
+
+def test_a_proxy_is_shown_without_its_password():
+    proxy = apiproxy.parse_proxy("http://user:SECRET@[::1]:3128")
+
+    assert repr(proxy) == "<Proxy [::1]:3128>"
 
 
 @pytest.mark.parametrize("name", ["http_proxy", "https_proxy", "no_proxy"])
@@ -5657,6 +5664,16 @@ def test_pages_are_followed_so_that_limit_keeps_the_newest(serve, new_client):
     assert api.asked(True, 1)["resourceVersion"] == "10"
     assert api.views == ["c1 d1"]
     assert api.asked(False) == [{"limit": "2"}, {"continue": "x"}, {"continue": "y"}]
+
+
+def test_pages_with_objects_come_at_once_and_empty_ones_at_the_rate(serve, new_client, clock):
+    page = [pods(pod("p%d" % number), **{"continue": str(number)}) for number in range(30)]
+    empty = [pods(**{"continue": "e%d" % number}) for number in range(10)]
+
+    api = Api(serve, page + empty + [pods()]).start(new_client, burst=2, rate=0.5)
+
+    assert len(eventually(lambda: api.views)[0].split()) == 30
+    assert 16 <= clock.passed < 30
 
 
 @row("W25", "W26")
