@@ -6062,7 +6062,7 @@ class Drain(Task):
         self.status = "error: %s" % ("cancelled" if self.scope.cancelled else error)
 
     def _drain(self) -> None:
-        self._api.send(
+        self._ask(
             "PATCH", "/api/v1/nodes/" + segment(self._node),
             body={"spec": {"unschedulable": True}},
             headers={"Content-Type": "application/merge-patch+json"})
@@ -6080,7 +6080,7 @@ class Drain(Task):
 
     def _eviction_version(self) -> str:
         """policy/v1; policy/v1beta1 up to Kubernetes 1.21."""
-        for resource in dig(self._read("/api/v1").object(), "resources", kind=list):
+        for resource in dig(self._ask("GET", "/api/v1").object(), "resources", kind=list):
             if dig(resource, "name") == "pods/eviction":
                 return "%s/%s" % (dig(resource, "group"), dig(resource, "version"))
         return "policy/v1"
@@ -6090,7 +6090,7 @@ class Drain(Task):
         selector = {"fieldSelector": "spec.nodeName=" + self._node}
         pods = []
 
-        for pod in filter(must_go, self._read("/api/v1/pods", selector).items()):
+        for pod in filter(must_go, self._ask("GET", "/api/v1/pods", params=selector).items()):
             names = [dig(pod, "metadata", key) for key in Pod._fields]
             if not all(names):
                 raise ApiError(0, "the server listed a pod without a namespace, name or uid")
@@ -6133,11 +6133,11 @@ class Drain(Task):
             self._reasons[pod] = str(error)
         return False
 
-    def _read(self, path: str, params: Params = None) -> Response:
-        """GET, again and again while the server is busy or away."""
+    def _ask(self, method: str, path: str, **options: Any) -> Response:
+        """What may be asked again and again while the server is busy or away."""
         while True:
             try:
-                return self._api.send("GET", path, params=params)
+                return self._api.send(method, path, **options)
             except ApiError as error:
                 if error.status not in TRANSIENT or not self._pause():
                     raise
@@ -6635,7 +6635,7 @@ class Headlamp:
         One older than v0.35 passes today's address on to the API server, which answers with a
         404 or a Status: today's own routes give neither. One newer has a web page at the old.
         """
-        failure = ApiError(404)
+        failures = []
 
         for old in (self._old_forwards, not self._old_forwards):
             path = "/clusters/%s/portforward" % segment(cluster, "cluster")
@@ -6654,13 +6654,13 @@ class Headlamp:
                 if error.status not in (200, 404) and not error.reason:
                     raise
 
-                failure = error
+                failures.append(error)
                 continue
 
             self._old_forwards = old
             return result
 
-        raise failure
+        raise next((error for error in failures if error.status != 200), failures[0])  # no page
 
     def drain_node(self, cluster: str, node_name: str) -> Dict[str, Any]:
         """What the server says at once; it goes on by itself."""

@@ -9395,7 +9395,7 @@ def test_what_comes_while_a_node_is_drained_is_left_alone(serve, direct):
     assert [name for name, _ in node.evictions] == ["a", "b", "c", "b"]
 
 
-@pytest.mark.parametrize("path", ["/api/v1", "/api/v1/pods"])
+@pytest.mark.parametrize("path", ["/api/v1/nodes/n", "/api/v1", "/api/v1/pods"])
 def test_a_drain_outlasts_a_server_that_is_away_for_a_while(serve, direct, path):
     node, failures = Node("a"), [REFUSALS["unavailable"], REFUSALS["away"], REFUSALS["budget"]]
 
@@ -10427,6 +10427,21 @@ def test_what_is_no_answer_to_a_port_forward_is_no_success(serve, new_client, an
     if answer not in ("", "null", [1]):
         with pytest.raises(apiproxy.ApiError):
             one.list_port_forward("dev")
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_a_server_that_does_not_know_the_cluster_is_quoted_and_not_its_web_page(
+        serve, new_client, is_old):
+    unknown = dict.fromkeys(MAY_2024, (404, "key not found\n"))
+    table = dict(forwarding("/portforward")) if is_old else {**TODAY, **unknown}
+    one = new_client(serve(lambda request, conn: routes(table)(request, conn)))
+    if is_old:
+        assert one.list_port_forward("dev")
+        table.update({**TODAY, **unknown})  # it was updated meanwhile
+
+    with pytest.raises(apiproxy.ApiError, match="key not found") as caught:
+        one.start_port_forward("dev", "ns", "p", 80, "", "")
+    assert caught.value.status == 404
 
 
 def test_a_server_that_was_updated_meanwhile_is_found_at_its_new_address(serve, new_client):
