@@ -612,13 +612,14 @@ def split_url(url: str, schemes: Tuple[str, str]) -> Address:
         raise ValueError("an address can't hold a user name, a password or a fragment")
 
     secure = parts.scheme == schemes[1]
+    host = parts.hostname.replace("%25", "%")  # before a zone, as RFC 6874 writes it
     usual = 443 if secure else 80
     port = parts.port or usual
-    authority = join_port(parts.hostname.partition("%")[0], port)
+    authority = join_port(host.partition("%")[0], port)
     if port == usual:
         authority = authority.rpartition(":")[0]
     target = (parts.path or "/") + ("?" + parts.query if parts.query else "")
-    return Address(secure, parts.hostname, port, authority, target)
+    return Address(secure, host, port, authority, target)
 
 
 @functools.lru_cache(maxsize=64)
@@ -1594,6 +1595,9 @@ class Proxy(NamedTuple):
     host: str
     port: int
     headers: Mapping[str, str]
+
+    def __repr__(self) -> str:
+        return "<Proxy %s>" % join_port(self.host, self.port)
 
 
 def find_proxy(address: Address, setting: Optional[str] = None) -> Optional[Proxy]:
@@ -4950,9 +4954,10 @@ class _Gone(Exception):
 class ListReader:
     """Lists a collection whole: in one answer, or in pages where the server can't send it so."""
 
-    def __init__(self, fetch: Callable[[str, Params], Response], params: Dict[str, Any],
-                 page: int) -> None:
-        self._fetch = fetch
+    def __init__(
+        self, fetch: Callable[..., Response], params: Dict[str, Any], page: int,
+    ) -> None:
+        self._fetch = fetch  # (path, params, pace=True), which waits first if `pace`
         self._params = params  # of the first page
         self._page = page
         self._in_pages = False
@@ -4979,6 +4984,7 @@ class ListReader:
         tokens = {params.get("continue")}
         response = self._fetch(path, params)
         items, version, token = self._take(response)
+        more = items
         while token:
             if token in tokens:
                 raise response.error("the list goes on with the same continue token")
@@ -4988,8 +4994,8 @@ class ListReader:
             params["continue"] = token
             if self._in_pages:
                 params["limit"] = self._page
-            try:
-                response = self._fetch(path, params)
+            try:  # at once: a token ends after minutes; but a page may be empty (a hot loop)
+                response = self._fetch(path, params, pace=not more)
             except ApiError as error:
                 if error.status == 410:
                     raise _Gone() from error  # its token for an inconsistent rest is not used
@@ -5105,13 +5111,14 @@ class Watch(Task):
         self._call(self._err_cb, unexpected(error), self.cancel)
 
     def _pace(self) -> None:
-        """Every list and watch passes here: one rate for all of it, whatever goes wrong."""
+        """Every list and watch passes here, once: one rate for all of it, whatever goes wrong."""
         self.scope.wait(self._rate.take())
 
     # -- listing
 
-    def _fetch(self, path: str, params: Params) -> Response:
-        self._pace()
+    def _fetch(self, path: str, params: Params, pace: bool = True) -> Response:
+        if pace:
+            self._pace()
         settings = self._settings
         try:
             return self._transport.send(
@@ -6134,7 +6141,7 @@ class Drain(Task):
         self.status = "error: %s" % ("cancelled" if self.scope.cancelled else error)
 
     def _drain(self) -> None:
-        self._api.send(
+        self._ask(
             "PATCH", "/api/v1/nodes/" + segment(self._node),
             body={"spec": {"unschedulable": True}},
             headers={"Content-Type": "application/merge-patch+json"})
@@ -6152,7 +6159,7 @@ class Drain(Task):
 
     def _eviction_version(self) -> str:
         """policy/v1; policy/v1beta1 up to Kubernetes 1.21."""
-        for resource in dig(self._read("/api/v1").object(), "resources", kind=list):
+        for resource in dig(self._ask("GET", "/api/v1").object(), "resources", kind=list):
             if dig(resource, "name") == "pods/eviction":
                 return "%s/%s" % (dig(resource, "group"), dig(resource, "version"))
         return "policy/v1"
@@ -6162,7 +6169,7 @@ class Drain(Task):
         selector = {"fieldSelector": "spec.nodeName=" + self._node}
         pods = []
 
-        for pod in filter(must_go, self._read("/api/v1/pods", selector).items()):
+        for pod in filter(must_go, self._ask("GET", "/api/v1/pods", params=selector).items()):
             names = [dig(pod, "metadata", key) for key in Pod._fields]
             if not all(names):
                 raise ApiError(0, "the server listed a pod without a namespace, name or uid")
@@ -6205,11 +6212,11 @@ class Drain(Task):
             self._reasons[pod] = str(error)
         return False
 
-    def _read(self, path: str, params: Params = None) -> Response:
-        """GET, again and again while the server is busy or away."""
+    def _ask(self, method: str, path: str, **options: Any) -> Response:
+        """What may be asked again and again while the server is busy or away."""
         while True:
             try:
-                return self._api.send("GET", path, params=params)
+                return self._api.send(method, path, **options)
             except ApiError as error:
                 if error.status not in TRANSIENT or not self._pause():
                     raise
@@ -6707,7 +6714,7 @@ class Headlamp:
         One older than v0.35 passes today's address on to the API server, which answers with a
         404 or a Status: today's own routes give neither. One newer has a web page at the old.
         """
-        failure = ApiError(404)
+        failures = []
 
         for old in (self._old_forwards, not self._old_forwards):
             path = "/clusters/%s/portforward" % segment(cluster, "cluster")
@@ -6726,13 +6733,13 @@ class Headlamp:
                 if error.status not in (200, 404) and not error.reason:
                     raise
 
-                failure = error
+                failures.append(error)
                 continue
 
             self._old_forwards = old
             return result
 
-        raise failure
+        raise next((error for error in failures if error.status != 200), failures[0])  # no page
 
     def drain_node(self, cluster: str, node_name: str) -> Dict[str, Any]:
         """What the server says at once; it goes on by itself."""

@@ -1032,6 +1032,7 @@ def test_addresses_are_put_together(function, args, result):
     ("http://h:", (False, "h", 80, "h", "/")),
     ("https://[::1]:8443/x", (True, "::1", 8443, "[::1]:8443", "/x")),
     ("http://[fe80::1%eth0]/", (False, "fe80::1%eth0", 80, "[fe80::1]", "/")),
+    ("http://[fe80::1%25eth0]/", (False, "fe80::1%eth0", 80, "[fe80::1]", "/")),
     ("http://h?a", (False, "h", 80, "h", "/?a")),
     ("http://h//..//x", (False, "h", 80, "h", "//..//x")), ("ws://h", REFUSED), ("h", REFUSED),
     ("http:h", REFUSED), ("http://", REFUSED), ("http:///x", REFUSED), ("http://:80", REFUSED),
@@ -2100,6 +2101,12 @@ def test_no_proxy_is_read_as_go_reads_it(proxies, no_proxy, url, direct):
     proxy = apiproxy.find_proxy(apiproxy.split_url(url, ("http", "https")))
 
     assert (proxy is None) == direct
+
+
+def test_a_proxy_is_shown_without_its_password():
+    proxy = apiproxy.parse_proxy("http://user:SECRET@[::1]:3128")
+
+    assert repr(proxy) == "<Proxy [::1]:3128>"
 
 
 @pytest.mark.parametrize("name", ["http_proxy", "https_proxy", "no_proxy"])
@@ -6713,6 +6720,16 @@ def test_pages_are_followed_so_that_limit_keeps_the_newest(serve, new_client):
     assert api.asked(False) == [{"limit": "2"}, {"continue": "x"}, {"continue": "y"}]
 
 
+def test_pages_with_objects_come_at_once_and_empty_ones_at_the_rate(serve, new_client, clock):
+    page = [pods(pod("p%d" % number), **{"continue": str(number)}) for number in range(30)]
+    empty = [pods(**{"continue": "e%d" % number}) for number in range(10)]
+
+    api = Api(serve, page + empty + [pods()]).start(new_client, burst=2, rate=0.5)
+
+    assert len(eventually(lambda: api.views)[0].split()) == 30
+    assert 16 <= clock.passed < 30
+
+
 @row("W25", "W26")
 @pytest.mark.parametrize("answers, views, errors", [
     ([pods(pod("a"), **{"continue": "x"}), (410, pods(pod("z"), **{"continue": "z"})),
@@ -10442,7 +10459,7 @@ def test_what_comes_while_a_node_is_drained_is_left_alone(serve, direct):
     assert [name for name, _ in node.evictions] == ["a", "b", "c", "b"]
 
 
-@pytest.mark.parametrize("path", ["/api/v1", "/api/v1/pods"])
+@pytest.mark.parametrize("path", ["/api/v1/nodes/n", "/api/v1", "/api/v1/pods"])
 def test_a_drain_outlasts_a_server_that_is_away_for_a_while(serve, direct, path):
     node, failures = Node("a"), [REFUSALS["unavailable"], REFUSALS["away"], REFUSALS["budget"]]
 
@@ -11475,6 +11492,21 @@ def test_what_is_no_answer_to_a_port_forward_is_no_success(serve, new_client, an
     if answer not in ("", "null", [1]):
         with pytest.raises(apiproxy.ApiError):
             one.list_port_forward("dev")
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_a_server_that_does_not_know_the_cluster_is_quoted_and_not_its_web_page(
+        serve, new_client, is_old):
+    unknown = dict.fromkeys(MAY_2024, (404, "key not found\n"))
+    table = dict(forwarding("/portforward")) if is_old else {**TODAY, **unknown}
+    one = new_client(serve(lambda request, conn: routes(table)(request, conn)))
+    if is_old:
+        assert one.list_port_forward("dev")
+        table.update({**TODAY, **unknown})  # it was updated meanwhile
+
+    with pytest.raises(apiproxy.ApiError, match="key not found") as caught:
+        one.start_port_forward("dev", "ns", "p", 80, "", "")
+    assert caught.value.status == 404
 
 
 def test_a_server_that_was_updated_meanwhile_is_found_at_its_new_address(serve, new_client):
