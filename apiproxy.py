@@ -19,7 +19,7 @@ Contents. Each part uses only the parts above it.
    10. Streams             a thread that calls back until cancelled   threads
    11. Watches             a list kept current, one object, metrics   threads
    12. Resources           discovery, API clients, apply
-   13. Direct, Headlamp    drain and port forward, here or there      threads
+   13. Direct and Headlamp  drain and port forward, here or there     threads
    14. Client              settings and every documented call
    15. Module functions    the same calls on one default client
 
@@ -59,17 +59,14 @@ import weakref
 import zlib
 from typing import (
     IO, TYPE_CHECKING, Any, Callable, Deque, Dict, Iterable, Iterator, List, Literal, Mapping,
-    Match, NamedTuple, NoReturn, Optional, Sequence, Set, Tuple, TypedDict, TypeVar, Union, cast,
-    overload,
+    Match, NamedTuple, NoReturn, Optional, Protocol, Sequence, Set, Tuple, TypedDict, TypeVar,
+    Union, cast, overload,
 )
 
 if TYPE_CHECKING:
     from typing_extensions import Concatenate, ParamSpec
 
     P = ParamSpec("P")
-    PathLike = os.PathLike[str]
-else:
-    PathLike = os.PathLike  # which 3.8 takes without what it is made of
 
 __all__ = [
     # 1. Types and errors
@@ -108,6 +105,7 @@ Json = Any  # what json.loads gives; here mostly a Kubernetes object
 Params = Optional[Mapping[str, Any]]  # QueryParameters, or any other mapping that becomes a query
 Token = Union[str, Callable[[], Optional[str]], None]
 Bytes = Union[bytes, bytearray, memoryview]
+Path = Union[str, "PathLike"]
 HeaderLines = Mapping[str, Union[str, Sequence[str]]]  # several values are several lines
 
 QueryParameters = TypedDict("QueryParameters", {
@@ -123,6 +121,13 @@ QueryParameters = TypedDict("QueryParameters", {
     "pretty": Union[str, bool],
     "watch": Union[str, bool],
 }, total=False)
+
+
+class PathLike(Protocol):
+    """os.PathLike[str], which 3.8 can't name so."""
+
+    def __fspath__(self) -> str:
+        """The path."""
 
 
 class RequestParams(TypedDict, total=False):
@@ -210,7 +215,7 @@ class ProtocolError(WebSocketError):
 
 
 class ConnectionClosed(WebSocketError):
-    """The WebSocket is closed: `code`, `reason`; 1005 without a code, 1006 without a close frame."""
+    """The WebSocket is closed: `code`, `reason`; 1005: without a code, 1006: without a frame."""
 
     def __init__(self, code: int, reason: str = "") -> None:
         text = "%d %s" % (code, reason) if reason else str(code)
@@ -228,7 +233,7 @@ FailCb = Union[Callable[[], None], Callable[[ApiError], None]]
 
 
 class StreamArgs(TypedDict, total=False):
-    """Options of `stream`; tty, stdin, stdout, stderr are accepted: they belong in an exec's address."""
+    """Options of `stream`; tty, stdin, stdout, stderr are taken: an exec's address has them."""
 
     isJson: bool
     additionalProtocols: Sequence[str]
@@ -251,7 +256,7 @@ class StreamResultsParams(TypedDict, total=False):
 
 
 class Settings:
-    """What a Client can be told, as keywords of its constructor and as attributes. Times are seconds."""
+    """What a Client can be told, by its constructor and as attributes. Times are seconds."""
 
     base_url: str  # the Headlamp server, or `kubectl proxy`; "" for neither
     cluster: str  # the current cluster: where calls go that name none; "" is the server itself
@@ -261,12 +266,12 @@ class Settings:
     on_logout: Optional[Callable[[str], None]]  # (cluster): its token was refused
     on_reload: Optional[Callable[[], None]]  # the server's plugins, or stored clusters, changed
     user_id: str  # X-HEADLAMP-USER-ID beside a stored kubeconfig; made at random when needed
-    token_as: str  # how a token goes to Headlamp: "header", "subprotocol" (WebSockets), "cookie"
+    token_as: str  # how a token goes out: "header", "subprotocol" (WebSockets), "cookie"
     token_protocol: bool  # the older name for token_as="subprotocol"
     host: str  # the Host header for base_url, where a tunnel needs another than its own
     gzip: bool  # ask for compressed answers
     request_timeout: Optional[float]  # of a call that says no other; None for no limit
-    connect_timeout: float  # of a WebSocket, from look-up to 101
+    connect_timeout: float  # of a connection, from look-up to TLS; of a WebSocket, to its 101
     keep_alive: float  # an idle connection is not used after this: a NAT may have forgotten it
     max_body: int  # bytes of an answer, also after decoding
     max_message: int  # bytes of a WebSocket message
@@ -337,8 +342,12 @@ class Settings:
         drain_interval: float = 2.0,
         forward_check: float = 5.0,
         forward_linger: float = 10.0,
+        **mistyped: NoReturn,
     ) -> None:
         values = locals()
+        known = known_options(cast(Any, type(self)))
+        for name in mistyped:
+            raise TypeError("%s has no %s" % (type(self).__name__, unknown(name, known)))
         values["default_namespaces"] = dict(default_namespaces or {})
 
         for name in Settings.__annotations__:
@@ -387,7 +396,7 @@ def expect_callable(value: Any, what: str) -> None:
 
 
 def check_options(kind: Any, options: Optional[Mapping[str, Any]]) -> Dict[str, Any]:
-    """`options` as a dict of its own; TypeError, naming the nearest, for a key `kind` does not have."""
+    """`options` as a dict of its own; TypeError for a key that `kind` does not have."""
     if options is None:
         return {}
 
@@ -589,7 +598,7 @@ def join_port(host: str, port: int) -> str:
 
 
 def split_url(url: str, schemes: Tuple[str, str]) -> Address:
-    """The Address of `url`, whose scheme is one of (plain, secure); ValueError for anything else."""
+    """The Address of `url`, whose scheme is one of (plain, secure); ValueError for others."""
     expect(url, str, "address")
     if re.search(_UNPRINTABLE, url) or not url.isascii():
         raise ValueError("an address can't hold spaces, control characters or non-ASCII ones")
@@ -617,7 +626,7 @@ def base_address(url: str) -> Address:
 
 
 def check_headers(headers: Optional[HeaderLines]) -> Dict[str, Union[str, Sequence[str]]]:
-    """A copy; ValueError for what could end a header line. Values, perhaps secret, are not repeated."""
+    """A copy; ValueError, which repeats no value, for what could end a header line."""
     if headers is None:
         return {}
 
@@ -1018,7 +1027,7 @@ _FIRST_BYTES = {  # of frames that are legal; 0x80 marks the last of a message
     0x88: CLOSE, 0x89: PING, 0x8A: PONG,
 }
 MAX_CONTROL = 125  # bytes in a control frame (5.5)
-MAX_HEAD = 64 * KiB  # bytes of status line and headers; Go's servers send at most 1 MiB, mostly < 1 KiB
+MAX_HEAD = 64 * KiB  # bytes of status line and headers: http.client's limit for one line
 SMALL_BUFFER, LARGE_BUFFER = 4 * KiB, 256 * KiB  # an idle watch keeps the small one
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # 1.3
 
@@ -1148,7 +1157,7 @@ class MessageReader:
                 raise self._illegal(first, size)
             if size > MAX_CONTROL:
                 if opcode >= CLOSE:
-                    raise ProtocolError(PROTOCOL_ERROR, "control frame of more than 125 bytes")  # 5.5
+                    raise ProtocolError(PROTOCOL_ERROR, "control frame of over 125 bytes")  # 5.5
                 body += 2 if size == 126 else 8
                 if body > end:
                     return None
@@ -1171,7 +1180,8 @@ class MessageReader:
                 if opcode == BINARY:
                     return opcode, bytes(buffer[body:self._start])
                 try:
-                    return opcode, str(buffer[body:self._start], "utf-8")
+                    # not str(), which takes surrogates on PyPy
+                    return opcode, codecs.utf_8_decode(buffer[body:self._start], "strict", True)[0]
                 except UnicodeDecodeError:
                     raise ProtocolError(BAD_DATA, "text is not UTF-8") from None
 
@@ -1183,7 +1193,8 @@ class MessageReader:
     def _illegal(first: int, size: int) -> ProtocolError:
         if size > 127:
             return ProtocolError(PROTOCOL_ERROR, "frame with a mask")
-        return ProtocolError(PROTOCOL_ERROR, "frame with flags and opcode 0x%02x" % first)  # 5.2, 5.5
+        text = "frame with flags and opcode 0x%02x" % first  # 5.2, 5.5
+        return ProtocolError(PROTOCOL_ERROR, text)
 
     @staticmethod
     def _length(field: memoryview) -> int:
@@ -1278,24 +1289,27 @@ _TEXT = r"[^\x00-\x08\x0a-\x1f]*"  # of a reason or a value: no control characte
 _HEAD = r"HTTP/1\.([01]) ([1-9]\d\d)(?: (%s))?\r\n((?:%s:%s\r\n)*)\r\n" % (_TEXT, _TOKEN, _TEXT)
 _LINE = r"([^:]+):([^\r]*)\r\n"
 _FOLD = r"\r\n[ \t]+"
+_HTTP = b"HTTP/"
+_ALERT = b"\x15\x03"  # how TLS begins to say that it was not spoken to in TLS (RFC 8446 5.1, 6)
 
 
 def parse_head(data: bytes) -> Head:
-    """The Head of `data`, which ends with the empty line; BadAnswer for what HTTP/1.1 does not allow."""
+    """The Head of `data`, its empty line included; BadAnswer for what HTTP/1.1 does not allow."""
     text = data.decode("latin-1")
     head = re.fullmatch(_HEAD, text)
-    if not head and re.search(r"(?s)\r\n.*" + _FOLD, text):  # RFC 9112 5.2: folding is a space
-        head = re.fullmatch(_HEAD, re.sub(_FOLD, " ", text))
+    if not head:  # RFC 9112 5.2: a folded header's line end is a space
+        first, end, headers = text.partition("\r\n")
+        if headers[:1] not in (" ", "\t"):
+            head = re.fullmatch(_HEAD, first + end + re.sub(_FOLD, " ", headers))
     if not head:
-        raise BadAnswer("that is TLS: is the address https://?" if text[:2] == "\x15\x03" else
-                        "the answer is not HTTP/1.1")
+        raise BadAnswer("the answer is not HTTP/1.1")
 
     minor, status, reason, lines = head.groups()
     return Head(int(minor), int(status), reason or "", Headers(re.findall(_LINE, lines)))
 
 
 def content_length(head: Head) -> Optional[int]:
-    """What Content-Length says, None without one; BadAnswer for several or for what is no number."""
+    """What Content-Length says, None without one; BadAnswer for several, or no number."""
     values = head.headers.tokens("Content-Length")
     if not values:
         return None
@@ -1305,7 +1319,7 @@ def content_length(head: Head) -> Optional[int]:
 
 
 def encode_head(first: str, headers: HeaderLines) -> bytes:
-    """The head of a request: its first line and its headers, some of which may have several lines."""
+    """The head of a request: its first line and its headers, some with several lines."""
     rows = [first]
     for name, value in headers.items():
         values = (value,) if isinstance(value, str) else value
@@ -1336,7 +1350,7 @@ def _sha1(data: bytes) -> bytes:
 
 
 def check_handshake(head: Head, key: str, protocols: Sequence[str]) -> str:
-    """The subprotocol that a 101 chose, or ""; HandshakeError for what 4.1 tells a client to refuse."""
+    """The subprotocol that a 101 chose, or ""; HandshakeError for what 4.1 refuses."""
     accept = base64.b64encode(_sha1(key.encode() + _GUID)).decode()
     headers = head.headers
     chosen = headers.get_all("Sec-WebSocket-Protocol")
@@ -1524,7 +1538,7 @@ class Scope:
         return self._cancel.is_set()
 
     def cancel(self) -> None:
-        """End all that goes on in it: from any thread, from signal handlers, any number of times."""
+        """End all that goes on in it: from any thread or signal handler, any number of times."""
         self._cancel.set()
 
     def hold(self, held: Any) -> None:
@@ -1536,7 +1550,7 @@ class Scope:
         return self._cancel.wait(seconds)
 
     def left(self) -> Optional[float]:
-        """Seconds for the next wait, None for no limit; TimeoutError, or "cancelled", at the end."""
+        """Seconds for the next wait, None for no limit; TimeoutError at the end, or "cancelled"."""
         if self._cancel.is_set():
             raise ConnectionAbortedError("cancelled")
         if self._end is None:
@@ -1631,7 +1645,7 @@ def look_up(host: str, port: int, scope: Scope) -> List[Any]:
 
 @functools.lru_cache(maxsize=1)
 def default_context() -> ssl.SSLContext:
-    """The TLS settings where none are given: one for all, each costs 23 ms and 0.9 MB (measured)."""
+    """The TLS settings where none are given, for all: they cost 23 ms and 0.9 MB (measured)."""
     context = ssl.create_default_context()
     context.set_alpn_protocols(["http/1.1"])  # over h2 there would be no upgrade
     return context
@@ -1651,8 +1665,8 @@ class Proxy(NamedTuple):
 def find_proxy(address: Address, setting: Optional[str] = None) -> Optional[Proxy]:
     """The proxy for an address: `setting` ("" for none), else what the environment says.
 
-    As Go's programs have it (golang.org/x/net/http/httpproxy): HTTP_PROXY or HTTPS_PROXY and NO_PROXY,
-    in lower case too; loopback is reached directly.
+    As Go's programs have it (golang.org/x/net/http/httpproxy): http_proxy, https_proxy and
+    no_proxy, else those in upper case; loopback is reached directly.
     """
     url = setting
     if url is None:
@@ -1665,7 +1679,7 @@ def find_proxy(address: Address, setting: Optional[str] = None) -> Optional[Prox
 def _environment(name: str) -> str:
     if name == "HTTP_PROXY" and os.environ.get("REQUEST_METHOD"):
         return ""  # in a CGI script a client's header Proxy: sets it (CVE-2016-5385)
-    return os.environ.get(name) or os.environ.get(name.lower()) or ""
+    return os.environ.get(name.lower()) or os.environ.get(name) or ""
 
 
 def parse_proxy(url: str) -> Proxy:
@@ -1687,52 +1701,63 @@ def parse_proxy(url: str) -> Proxy:
 
 
 def bypasses_proxy(address: Address, no_proxy: str) -> bool:
-    """Whether NO_PROXY's list says to reach `address` directly: `*`, names, IPs, CIDR ranges, ports."""
-    import ipaddress  # only where there is a proxy
-
-    host = address.host.partition("%")[0].rstrip(".").lower()
-    try:
-        ip: Any = ipaddress.ip_address(host)
-        ip = getattr(ip, "ipv4_mapped", None) or ip
-    except ValueError:
-        ip = None
-    if host == "localhost" or ip and ip.is_loopback:
+    """Whether NO_PROXY's list has `address`: `*`, names, IPs, CIDR ranges, ports."""
+    host = address.host.partition("%")[0].lower()
+    ip = parse_ip(host)
+    if host.rstrip(".") == "localhost" or ip and ip.is_loopback:
         return True
 
-    for entry in no_proxy.lower().split(","):
-        entry = entry.strip()
-        if entry == "*":
-            return True
-        if "/" in entry:
-            try:
-                if ip and ip in ipaddress.ip_network(entry, strict=False):
-                    return True
-            except ValueError:
-                pass  # not a range: Go ignores it
-            continue
+    entries = [entry.strip() for entry in no_proxy.lower().split(",")]
+    if "*" in entries:
+        return True
+    return any(_is_meant(address, host, ip, entry) for entry in entries)
 
-        name, port = split_port(entry)
-        if not name or port not in ("", str(address.port)):
-            continue
+
+def _is_meant(address: Address, host: str, ip: Any, entry: str) -> bool:
+    """Whether one entry of NO_PROXY names an address; what Go can't read names none."""
+    import ipaddress
+
+    if "/" in entry:
         try:
-            if ipaddress.ip_address(name) == ip:
-                return True
+            size = entry.rpartition("/")[2]  # in bits: a mask would be read too
+            return bool(ip and size.isdecimal() and ip in ipaddress.ip_network(entry, strict=False))
         except ValueError:
-            name = name[1:] if name.startswith("*.") else name
-            if host.endswith(name if name[:1] == "." else "." + name) or host == name:
-                return True
-    return False
+            return False
+
+    name, port = split_port(entry)
+    if not name or port not in ("", str(address.port)):
+        return False
+    named = parse_ip(name)
+    if named or ip:  # a name is no end of an IP address
+        return bool(named == ip)
+
+    name = to_ascii(name[1:] if name.startswith("*.") else name)
+    return host.endswith(name if name[:1] == "." else "." + name) or host == name
+
+
+def parse_ip(text: str) -> Any:
+    """The IP address that a text is, IPv4 in IPv6 as IPv4; None for a name."""
+    import ipaddress  # only where there is a proxy
+
+    try:
+        ip: Any = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    return getattr(ip, "ipv4_mapped", None) or ip
+
+
+def to_ascii(name: str) -> str:
+    """A host name as DNS has it; one that can't be in it as it is."""
+    try:
+        return ".".join(label.encode("idna").decode() for label in name.split("."))
+    except UnicodeError:
+        return name
 
 
 def split_port(text: str) -> Tuple[str, str]:
-    """("host", "8080") of host:8080, ("::1", "") of [::1] or ::1."""
-    bracketed = re.fullmatch(r"\[([^\]]*)\](?::(.*))?", text)
-    if bracketed:
-        return bracketed.group(1), bracketed.group(2) or ""
-    if text.count(":") == 1:
-        host, _, port = text.partition(":")
-        return host, port
-    return text, ""
+    """("host", "8080") of host:8080, ("::1", "80") of [::1]:80; without a port ("::1", "")."""
+    parts = re.fullmatch(r"(?:\[([^\]]*)\]|([^:\[\]]*))(?::([^:]*))?", text)
+    return (parts[1] or parts[2], parts[3] or "") if parts else (text, "")
 
 
 # -- sockets ----------------------------------------------------------------------
@@ -1766,7 +1791,7 @@ class Socket(socket.socket):
 
 
 def shut(sock: socket.socket, how: int = socket.SHUT_RDWR) -> None:
-    """End it and wake whoever waits: shutdown() wakes a poll(), close() alone does not (measured)."""
+    """End it and wake whoever waits: shutdown() wakes a poll(), close() does not (measured)."""
     try:
         sock.shutdown(how)
     except OSError:
@@ -1904,7 +1929,7 @@ class Wire:
         cls, address: Address, scope: Scope, context: Optional[ssl.SSLContext] = None,
         proxy: Optional[Proxy] = None, tunnel: bool = False,
     ) -> Wire:
-        """Connect, perhaps through a proxy (by CONNECT for TLS or a `tunnel`), with TLS if `context`."""
+        """Connect, through a proxy (CONNECT for TLS or a `tunnel`), with TLS if `context`."""
         if proxy is None:
             wire = cls(connect(address.host, address.port, scope))
         else:
@@ -2006,7 +2031,7 @@ class Wire:
                 return None
 
     def _read_tls(self, tls: ssl.SSLObject, space: memoryview) -> Optional[int]:
-        """As `read`: records until `space` is full, since an API server sends one for each event."""
+        """As `read`: records until `space` is full; an API server sends one for each event."""
         count = 0
         while count < len(space):
             try:
@@ -2125,8 +2150,12 @@ class Wire:
         self._sock.close()
 
 
+class NoAnswer(ConnectionResetError):
+    """The connection has ended, and nothing came."""
+
+
 class Receiver:
-    """The bytes that came on a Wire ahead of their use: of heads, bodies, and what follows a 101."""
+    """The bytes that came on a Wire ahead of their use: heads, bodies, what follows a 101."""
 
     def __init__(self, wire: Wire, step: int = 4 * KiB) -> None:
         self._wire = wire
@@ -2148,7 +2177,7 @@ class Receiver:
         return piece
 
     def until(self, mark: bytes, limit: int, scope: Scope) -> bytes:
-        """The bytes up to and with `mark`; BadAnswer for more than `limit`, ConnectionError at the end."""
+        """The bytes up to and with `mark`; OSError for more than `limit`, and at the end."""
         looked = self._at
         while True:
             end = self._data.find(mark, looked)
@@ -2159,10 +2188,11 @@ class Receiver:
 
             here = len(self._data) - self._at
             if here > limit:
-                raise BadAnswer("a head or a line of more than %d bytes" % limit)
+                raise OSError("a head or a line of more than %d bytes" % limit)
             if not self._more(scope, self._step):
-                raise ConnectionResetError("the connection ended before an answer" if not here
-                                           else "the connection ended inside an answer")
+                if not here:
+                    raise NoAnswer("closed before an answer")
+                raise ConnectionResetError("closed inside an answer")
             looked = self._at + max(0, here + 1 - len(mark))
 
     def exactly(self, count: int, scope: Scope) -> Iterator[bytes]:
@@ -2184,6 +2214,7 @@ class Receiver:
         """The head of the next answer; interim ones (100, 103) are passed over."""
         left = MAX_HEAD
         while True:
+            self._check_http(scope)
             data = self.until(b"\r\n\r\n", left, scope)
             head = parse_head(data)
             if not head.is_interim:
@@ -2191,6 +2222,15 @@ class Receiver:
             left -= len(data)
             if left < 0:
                 raise BadAnswer("nothing but interim answers")
+
+    def _check_http(self, scope: Scope) -> None:
+        """BadAnswer as soon as what comes is no HTTP: its end may never come."""
+        while len(self._data) - self._at < len(_HTTP) and self._more(scope, self._step):
+            pass
+        start = self._data[self._at:self._at + len(_HTTP)]
+        if not _HTTP.startswith(start):
+            raise BadAnswer("that is TLS: is the address https://?" if start.startswith(_ALERT) else
+                            "the answer is not HTTP/1.1")
 
 
 # ------------------------------------------------------------------------------
@@ -2334,7 +2374,7 @@ class Response:
         return items_of(self, self.object())
 
     def error(self, message: str = "", kind: Callable[..., ApiError] = ApiError) -> ApiError:
-        """The ApiError, or other `kind`, that this answer is: in the server's words or in `message`."""
+        """The ApiError, or other `kind`, that this is: in the server's words or in `message`."""
         status: Json = None
         if not message:
             try:
@@ -2431,7 +2471,7 @@ class HttpConnection:
 
     def _chunks(self, scope: Scope) -> Iterator[bytes]:
         while True:
-            size = re.fullmatch(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?", self._line(scope))
+            size = re.fullmatch(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;.*)?", self._line(scope))
             if not size:
                 raise BadAnswer("a chunk without a size")
             count = int(size.group(1), 16)
@@ -2514,7 +2554,7 @@ class HttpHandler(urllib.request.BaseHandler):
     def http_open(self, request: HttpRequest) -> Response:
         """What urllib calls for a request."""
         address = request.address
-        key = (*address[:3], request.context, request.proxy)  # the context itself: an id comes again
+        key = (*address[:3], request.context, request.proxy)  # the context: an id comes again
         conn = self._take(key) if request.method in IDEMPOTENT else None
         if conn:
             try:
@@ -2523,7 +2563,8 @@ class HttpHandler(urllib.request.BaseHandler):
                 log.debug("the connection was closed meanwhile: %s", request.full_url)
 
         proxy = find_proxy(address, request.proxy)
-        wire = Wire.open(address, request.scope, request.context, proxy)
+        scope = request.scope.within(self._settings.connect_timeout)
+        wire = Wire.open(address, scope, request.context, proxy)
         conn = HttpConnection(wire, None if request.context else proxy)
         try:
             return self._exchange(conn, key, request)
@@ -2686,16 +2727,25 @@ def explain(error: BaseException) -> str:
     return text
 
 
+def place_of(url: str) -> str:
+    """"host:port: " of a whole address, "" of a path."""
+    parts = urllib.parse.urlsplit(url)
+    usual = {"http": 80, "ws": 80, "https": 443, "wss": 443}.get(parts.scheme)
+    return join_port(parts.hostname or "", parts.port or usual) + ": " if usual else ""
+
+
 def unanswered(error: BaseException, method: str, url: str) -> ApiError:
-    """The ApiError for a request without an answer: 408 when time ran out, else 502; with its cause."""
+    """The ApiError for a request without an answer: 408 when time ran out, else 502."""
     if isinstance(error, ApiError):
         error.method, error.url = method, url
         return error
 
     late = isinstance(error, TimeoutError)
-    place = "" if not url.startswith(("http", "ws")) else urllib.parse.urlsplit(url).netloc + ": "
+    text = place_of(url) + explain(error)
+    if isinstance(error, ConnectionResetError) and url.startswith(("http:", "ws:")):
+        text += ": is the address https://?"  # OpenSSL's servers hang up on plain HTTP (measured)
     failure = ApiError(
-        408 if late else 502, place + explain(error), method=method, url=url,
+        408 if late else 502, text, method=method, url=url,
         phrase="Request timed-out" if late else "Unreachable")
     failure.__cause__ = error
     return failure
@@ -2776,7 +2826,7 @@ class WebSocket:
         close_timeout: float = 1.0, proxy: Optional[str] = None, host: str = "",
         scope: Optional[Scope] = None, notice: Optional[Callable[[Head], None]] = None,
     ) -> WebSocket:
-        """Connect to a ws:// or wss:// `url` within `timeout` seconds, look-up, proxy and TLS included.
+        """Connect to a ws:// or wss:// `url` within `timeout` seconds, look-up and TLS included.
 
         headers          more request headers; Origin is the address itself unless given
         proxy            its address, "" for none, None for what the environment says
@@ -2786,8 +2836,8 @@ class WebSocket:
         scope            what can cancel it
         notice           notice(head) is told the answer's status line and headers
 
-        HandshakeError when the server refuses, with its status and body; ApiError 408 when time runs
-        out, 502 when nothing answers; ValueError for an argument that can't be sent.
+        HandshakeError when the server refuses, with its status and body; ApiError 408 when time
+        runs out, 502 when nothing answers; ValueError for an argument that can't be sent.
         """
         address = split_url(url, ("ws", "wss"))
         address = address._replace(authority=host or address.authority)
@@ -2795,8 +2845,9 @@ class WebSocket:
         lines = check_headers(headers)
         for name in lines:
             if re.fullmatch("(?i)host|upgrade|connection|sec-websocket-.*", name):
-                raise ValueError("Host, Upgrade, Connection and Sec-WebSocket-* are the handshake's own")
-        if not any(name.lower() == "origin" for name in lines):  # the API server refuses a watch without
+                raise ValueError("the handshake's own header can't be given: %s" % name)
+        if not any(name.lower() == "origin" for name in lines):
+            # without one the API server refuses a watch
             scheme = "https" if address.secure else "http"
             lines["Origin"] = "%s://%s" % (scheme, address.authority)
 
@@ -2824,7 +2875,8 @@ class WebSocket:
             if not isinstance(error, FAILURES):
                 raise
             if isinstance(error, BadAnswer):
-                refused = HandshakeError(0, str(error), phrase="Handshake failed")
+                text = place_of(url) + str(error)
+                refused = HandshakeError(0, text, phrase="Handshake failed")
                 raise unanswered(refused, "GET", url) from error
             raise unanswered(error, "GET", url)
 
@@ -2850,8 +2902,9 @@ class WebSocket:
     def recv(self, timeout: Optional[float] = None) -> Union[str, bytes]:
         """The next message: str for text, bytes for binary.
 
-        TimeoutError after `timeout` seconds; the next call goes on, in mid-frame too. ConnectionClosed
-        (code, reason) at the end, ProtocolError (code) when the peer broke the protocol.
+        TimeoutError after `timeout` seconds; the next call goes on, in mid-frame too.
+        ConnectionClosed (code, reason) at the end, ProtocolError (code) when the peer broke the
+        protocol.
         """
         limit = -1 if timeout is None else max(0.0, min(timeout, FOREVER))
         held: List[Any] = []
@@ -3025,7 +3078,7 @@ class WebSocket:
         return ConnectionClosed(NORMAL, "closed here")
 
     def _end(self, code: int, reason: str) -> ConnectionClosed:
-        """Settle how it ended, once; free the connection unless a close handshake still needs it."""
+        """Settle how it ended, once; free the connection unless a close handshake needs it."""
         with self._end_lock:  # or a simultaneous close() and abort() would give two answers
             if self._ended is None:
                 self._ended = ConnectionClosed(code, reason)
@@ -3064,7 +3117,7 @@ class WebSocket:
                 held[0].release()
 
     def _drain(self, scope: Scope, reading: bool) -> None:
-        """Read to the end; where another thread reads it meets the end itself, and we wait for it."""
+        """Read to the end; where another thread reads, that meets it, and we wait."""
         held: List[Any] = []
         try:
             if not reading and not take(self._recv_lock, held, scope.left() or 0):
@@ -3093,8 +3146,8 @@ def _refusal(conn: HttpConnection, head: Head, scope: Scope) -> ApiError:
                    "port forward the --reject-paths of kubectl proxy")
     elif answer.ok or answer.is_page:
         kind = "a web page" if answer.is_page else "a plain answer"
-        message = "HTTP %d, %s instead of an upgrade to a WebSocket: %.200r" % (
-            head.status, kind, answer.text())
+        message = "HTTP %d, %s instead of an upgrade to a WebSocket: %r" % (
+            head.status, kind, answer.text()[:200])
     return answer.error(message, HandshakeError)
 
 
@@ -3787,7 +3840,7 @@ def _impersonation(user: Fields) -> List[Tuple[str, str]]:
     return [("Impersonate-" + name, value.encode().decode("latin-1")) for name, value in headers]
 
 
-def read_kubeconfig(path: Union[str, PathLike, None] = None) -> Kubeconfig:
+def read_kubeconfig(path: Optional[Path] = None) -> Kubeconfig:
     """The kubeconfig at `path`; else the files in KUBECONFIG, else ~/.kube/config.
 
     Files that are not there are passed over, as kubectl does. ValueError when there is none, or for
@@ -3991,7 +4044,7 @@ def token_cookies(cluster: str, token: str) -> str:
 
 
 def fresh_token(headers: Headers, cluster: str) -> str:
-    """The token that Headlamp sends for the one it got, as cookies or in X-Authorization; else ""."""
+    """The token that Headlamp sends for the one it got, as cookies or X-Authorization; or ""."""
     pieces: Dict[int, str] = {}
     name = cookie_name(cluster)
     for line in headers.get_all("Set-Cookie"):
@@ -4011,7 +4064,7 @@ def fresh_token(headers: Headers, cluster: str) -> str:
 
 
 class Credentials:
-    """Endpoints and credentials, by cluster. `_lock` promises: the two of a cluster change together."""
+    """Endpoints and credentials. `_lock` promises: the two of a cluster change together."""
 
     def __init__(self) -> None:
         self.endpoints: Dict[str, Endpoint] = {}  # clusters that are reached without Headlamp
@@ -4111,7 +4164,7 @@ class Route:
         self.token = ""  # that is sent
 
     def identify(self, scope: Scope) -> None:
-        """Learn the token; a plugin may give a certificate with it, so TLS settings come after it."""
+        """Learn the token, then TLS settings: a plugin may give a certificate with the token."""
         if self.credential is not None:
             self.token = self.credential.read(scope)
         if self.endpoint is not None:
@@ -4191,7 +4244,7 @@ class Transport:
         return self.settings.default_namespaces.get(cluster) or default or "default"
 
     def route(self, cluster: str, on_behalf: str = "") -> Route:
-        """The way to a cluster; to the server itself for "", with the credentials of `on_behalf`."""
+        """The way to a cluster; for "" to the server itself, with `on_behalf`'s credentials."""
         base = self.settings.base_url
         endpoint, credential = self.credentials.of(on_behalf or cluster, base)
         if endpoint is not None and cluster:
@@ -4237,7 +4290,7 @@ class Transport:
             response, is_fresh = self._once(
                 route, method, path, body, caller_headers, scope, cookie, idle, logout)
             if response.status != 401 or not is_fresh:
-                break  # else the token was refused for its age: nothing was done, and here is another
+                break  # else the token was refused for its age, and here is another
         if not response.ok:
             raise response.error()
         return response
@@ -4302,7 +4355,7 @@ class Transport:
                 return response
         except ApiError as error:
             # An entry of a compressed answer has that one's length: the server hangs up on it.
-            cut = isinstance(error.__cause__, ConnectionResetError) and not isinstance(error, BodyError)
+            cut = isinstance(error.__cause__, NoAnswer) and not isinstance(error, BodyError)
             if not may_cache or not cut or time.monotonic() < self._suspect_at.get(base, 0.0):
                 raise
             self._suspect_at[base] = time.monotonic() + SUSPECT_AGAIN
@@ -4458,7 +4511,7 @@ class Transport:
         """
         url = path
         settings = self.settings
-        limited = scope.within(settings.connect_timeout)
+        limited = scope.within(settings.request_timeout)  # of a plugin, whose login may take long
         held: List[Any] = []
         try:
             route = self.route(cluster)
@@ -4470,7 +4523,7 @@ class Transport:
             lines["Accept"] = "application/json, */*"  # a kubelet answers 406 to anything narrower
             lines["User-Agent"] = "apiproxy/" + __version__
             return WebSocket.connect(
-                url, protocols=offered, headers=lines, timeout=limited.left(),
+                url, protocols=offered, headers=lines, timeout=settings.connect_timeout,
                 ssl_context=route.context or settings.ssl_context, proxy=route.proxy,
                 host=route.address.authority, max_message_size=settings.max_message,
                 ping_interval=settings.ping_interval,
@@ -4479,7 +4532,7 @@ class Transport:
                 notice=functools.partial(self._notice_handshake, route))
         except (TimeoutError, ConnectionAbortedError) as error:
             raise unanswered(error, "GET", url)
-        except ValueError as error:  # the cluster was taken away meanwhile, or a setting can't be sent
+        except ValueError as error:  # the cluster was taken away, or a setting can't be sent
             raise ApiError(0, str(error), method="GET", url=url) from error
         finally:
             if held:
@@ -4598,7 +4651,7 @@ class Task:
         self.join(time.monotonic() + CANCEL_WAIT)
 
     def join(self, end: float) -> None:
-        """Once cancelled: wait for a running callback and for the thread, until `end` (monotonic)."""
+        """Once cancelled: wait for a callback and for the thread, until `end` (monotonic)."""
         if threading.current_thread() is self._thread:
             return
         held: List[Any] = []
@@ -4698,7 +4751,7 @@ class Stream(Task):
     def _run(self) -> None:
         settings = self._settings
         backoff = Backoff(settings.retry_base, settings.retry_cap)
-        rate = Rate(settings.burst, settings.rate)  # a log's end sends a message, and resets backoff
+        rate = Rate(settings.burst, settings.rate)  # a log's last message resets the backoff
         while not self.scope.wait(rate.take()):
             error = self._once(backoff)
             if self.scope.cancelled:
@@ -4777,7 +4830,7 @@ EVENTS = frozenset(("ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"))
 
 
 def api_is_missing(error: ApiError) -> bool:
-    """Whether a 404 says that the API or resource is not there, rather than an object or a cluster."""
+    """Whether a 404 says that the API or resource is not there, rather than an object."""
     if error.status != 404 or error.details.get("name"):
         return False
     return error.body.strip() != b"key not found"  # so Headlamp says that it has no such cluster
@@ -4819,7 +4872,7 @@ def distinct_keys(items: Iterable[Json]) -> Dict[Any, Json]:
 
 
 def is_same(old: Json, listed: Json) -> bool:
-    """Whether a list shows the object that is known: after a restored backup a version comes again."""
+    """Whether a list shows the known object: after a restored backup a version comes again."""
     return bool({key: value for key, value in old.items() if key != "actionType"} == listed)
 
 
@@ -4838,7 +4891,7 @@ class Collection:
 
     def __init__(self, limit: Optional[int] = None) -> None:
         self._limit = limit
-        self._items: List[Json] = []  # ready to be copied: 8 us for 5,000, from a dict 23 (measured)
+        self._items: List[Json] = []  # to be copied: 8 us for 5,000, from a dict 23 (measured)
         self._places: List[Any] = []  # of each, ascending: bisection finds where an object stands
         self._known: Dict[Any, Tuple[Any, Any]] = {}  # (place, version) of each, by key
         self._arrivals = 0
@@ -4916,7 +4969,7 @@ class Collection:
         return self._items[:] if self._limit is None else self._items[:-self._limit - 1:-1]
 
     def _place(self, item: Json, old: Any) -> Any:
-        """By arrival; with a limit by time, and at the same time the first to arrive is the last."""
+        """By arrival; with a limit by time, where of two the first to arrive is the last."""
         if old is None:
             self._arrivals += 1
         if self._limit is None:
@@ -4969,7 +5022,7 @@ def _check_event(event: Json) -> None:
 
 
 def check_version(version: Any) -> None:
-    """ValueError unless it is a resourceVersion, or none; a lone surrogate could not be sent back."""
+    """ValueError unless it is a resourceVersion, or none; a lone surrogate can't be sent back."""
     if version is not None and (not isinstance(version, str) or not version.encode()):
         raise ValueError("a resourceVersion that is none")
 
@@ -5060,9 +5113,9 @@ def complete(item: Json, kind: str, page: Json) -> None:
     """Give a listed object what objects of a watch have: kind and apiVersion."""
     if not isinstance(item.setdefault("metadata", {}), dict):
         raise TypeError("metadata that is no object")
-    hash(object_key(item))
     item.setdefault("kind", kind)
     item.setdefault("apiVersion", page.get("apiVersion", "v1"))
+    hash(object_key(item))
 
 
 class Watch(Task):
@@ -5083,6 +5136,7 @@ class Watch(Task):
         self._found = found  # called with the path that answered
 
         params = {**split_query(paths[0]), **check_query(params)}
+        with_query("", params)  # what can't be sent is refused here, not in the thread
         if not float(params.get("timeoutSeconds", 0)) >= 0:
             raise ValueError("timeoutSeconds is a number of seconds")
         self._watch_params = {"allowWatchBookmarks": True, **without(params, NOT_FOR_WATCHES)}
@@ -5094,7 +5148,7 @@ class Watch(Task):
         self._listed = False  # a list has succeeded
         self._version: Optional[str] = None  # to go on from
         self._has_view = False  # of `_version`; else list first
-        self._polls = False  # it can't be watched
+        self._polls_until = 0.0  # monotonic: it can't be watched, and is listed instead
         self._resync_at = 0.0  # monotonic
         self._show_at: Optional[float] = None  # monotonic: when a view that was put off is due
         self._failures = 0  # watches refused or broken in a row, at one version
@@ -5109,7 +5163,7 @@ class Watch(Task):
             try:
                 if lists:
                     self._list()
-                if self._polls:
+                if time.monotonic() < self._polls_until:
                     self._has_view = False
                     self.scope.wait(self._settings.metrics_period)
                     continue
@@ -5191,7 +5245,10 @@ class Watch(Task):
             socket.abort()
             self.scope.hold(None)
             self._show_due()
-        self._judge(closed, heard, time.monotonic() - opened, lasts)
+            lasted = time.monotonic() - opened
+            if lasted >= min(self._settings.retry_reset, 0.8 * lasts):  # it was to end by now
+                self._is_well()
+        self._judge(closed, heard, lasted, lasts)
 
     def _connect(self, params: Dict[str, Any]) -> WebSocket:
         try:
@@ -5199,8 +5256,8 @@ class Watch(Task):
         except HandshakeError as error:
             if error.status == 410:
                 raise _Gone() from error
-            if error.status == 405:  # it can be listed only
-                self._polls = True
+            if error.status == 405:  # it can be listed only; try again as seldom as a resync
+                self._polls_until = time.monotonic() + self._settings.resync
             self._count_failure()
             raise
 
@@ -5239,9 +5296,7 @@ class Watch(Task):
         """Whether the end of a watch was routine; raises what it was if not."""
         is_routine = not closed or closed.code in ROUTINE and not closed.__cause__
         early = not heard and lasted < min(self._settings.short_watch, 0.8 * lasts)
-        if lasted >= min(self._settings.retry_reset, 0.8 * lasts):  # it was asked to end by now
-            self._is_well()
-        elif early:
+        if early:
             # some servers end a watch from a lost version silently (k8s#104171), others when a CRD
             # changed: list again, and say so when that did not help
             self._has_view = False
@@ -5301,7 +5356,7 @@ class Watch(Task):
         self._call(self._cb, self._view())
 
     def _show_soon(self) -> None:
-        """Show the view: at once, or what a burst has made of it `gather` seconds after it began."""
+        """Show the view: at once, or what a burst made of it `gather` seconds after it began."""
         if not self._settings.gather:
             self._show()
         elif self._show_at is None:
@@ -5396,7 +5451,7 @@ class ItemWatch(Watch):
 
 
 class Poller(Task):
-    """Asks for `url` every `metrics_period` seconds, after the last answer; slower while it fails."""
+    """Asks for `url` every `metrics_period` seconds; slower while it fails."""
 
     def __init__(
         self, transport: Transport, cluster: str, url: str, on_metrics: Callable[[Any], None],
@@ -6072,7 +6127,7 @@ class Apply:
 
 
 # ------------------------------------------------------------------------------
-# 13. Direct, Headlamp
+# 13. Direct and Headlamp
 #
 # What Headlamp does for its pages, by the same methods: done by this program, where
 # no Headlamp stands before a cluster, or by the server.
@@ -6987,8 +7042,9 @@ def _context_names(entry: Any) -> List[str]:
 class Client(Settings):
     """Every call of this module, with settings, tokens and connections of its own.
 
-    The first argument, base_url, is a Headlamp server or `kubectl proxy`; "" for neither: then there
-    are the clusters that `add_endpoint`, `in_cluster`, `from_kubeconfig` and `set_cluster` name.
+    The first argument, base_url, is a Headlamp server or `kubectl proxy`; "" for neither: then
+    there are the clusters that `add_endpoint`, `in_cluster`, `from_kubeconfig` and `set_cluster`
+    name.
     All other arguments are settings (times in seconds), and attributes afterwards:
 
     cluster              the current cluster: where calls go that name none; "" is the server itself
@@ -6998,7 +7054,7 @@ class Client(Settings):
     on_logout            (cluster): its token was refused
     on_reload            the server's plugins, or stored clusters, changed
     user_id              X-HEADLAMP-USER-ID beside a stored kubeconfig; made at random when needed
-    token_as             how a token goes to Headlamp: "header", "subprotocol" (WebSockets), "cookie"
+    token_as             how a token goes out: "header", "subprotocol" (WebSockets), "cookie"
     token_protocol       the older name for token_as="subprotocol"
     host                 the Host header for base_url, where a tunnel needs another than its own
     gzip                 ask for compressed answers
@@ -7066,7 +7122,7 @@ class Client(Settings):
 
     @classmethod
     def from_kubeconfig(
-        cls, path: Union[str, PathLike, None] = None, context: Optional[str] = None,
+        cls, path: Optional[Path] = None, context: Optional[str] = None,
         **settings: Any,
     ) -> Client:
         """A client for every context of a kubeconfig, by its name; the current one, or `context`,
@@ -7132,7 +7188,7 @@ class Client(Settings):
             self.user_id = self.user_id or old.user_id
 
     def set_token(self, cluster: str, token: Token) -> None:
-        """Use `token` for `cluster`: a str, a function that gives one (for each request), or None."""
+        """Use `token` for `cluster`: a str, a function that gives one each time, or None."""
         self._transport.set_token(cluster, token)
 
     def get_token(self, cluster: str) -> Optional[str]:
@@ -7289,7 +7345,8 @@ class Client(Settings):
 
     def _owner(self, cluster: str, act: Callable[[Union[Direct, Headlamp]], R]) -> R:
         """What the Headlamp server does for a cluster; this program where there is none."""
-        if cluster and cluster not in self.endpoints and self.base_url not in self._without_headlamp:
+        is_direct = cluster in self.endpoints or self.base_url in self._without_headlamp
+        if cluster and not is_direct:
             segment(cluster, "cluster")
             try:
                 return act(self._headlamp)
@@ -7303,9 +7360,9 @@ class Client(Settings):
         """Begin to cordon a node and remove its pods; {"message", "cluster"} at once.
 
         Without Headlamp pods are evicted as kubectl does it: budgets are respected, pods of
-        DaemonSets and mirror pods stay. A Headlamp server deletes them at once, budgets or not; that
-        of May 2024 those of DaemonSets too, and it can only drain with a client certificate of its
-        own. See `drain_node_status`. Documented as drainNode.
+        DaemonSets and mirror pods stay. A Headlamp server deletes them at once, budgets or not;
+        that of May 2024 those of DaemonSets too, and it can only drain with a client certificate of
+        its own. See `drain_node_status`. Documented as drainNode.
         """
         segment(node_name, "node name")
         return self._owner(cluster, lambda owner: owner.drain_node(cluster, node_name))
@@ -7346,7 +7403,7 @@ class Client(Settings):
         self, url: str, json: Any, auto_logout_on_auth_error: bool = True,
         options: Optional[ClusterRequestParams] = None,
     ) -> Json:
-        """PATCH `url`: a list is a JSON patch, a mapping a merge patch, unless a Content-Type says else.
+        """PATCH `url`: a list is a JSON patch, a mapping a merge patch, without a Content-Type.
 
         Documented as patch.
         """
@@ -7397,8 +7454,8 @@ class Client(Settings):
     ) -> Json:
         """Send a request to the current cluster, or with use_cluster=False to the server itself.
 
-        params: timeout (ms), isJSON, cluster, method, headers, body. Gives the parsed JSON, None for an
-        empty body, a Response when params["isJSON"] is False. Documented as request.
+        params: timeout (ms), isJSON, cluster, method, headers, body. Gives the parsed JSON, None
+        for an empty body, a Response when params["isJSON"] is False. Documented as request.
         """
         return self.cluster_request(path, cast(ClusterRequestParams, {
             "cluster": self.cluster if use_cluster else "",
@@ -7407,9 +7464,9 @@ class Client(Settings):
         }), query_params)
 
     def set_cluster(self, cluster_req: ClusterRequest) -> Json:
-        """Add a cluster: by `kubeconfig` (base64), kept here and sent with each request, or by `name`
-        and `server`.
+        """Add a cluster: by `kubeconfig` (base64), or by `name` and `server`.
 
+        A kubeconfig is kept here, reduced to each of its contexts, and sent with each request.
         Gives the server's answer, its `clusters` among it. Documented as setCluster.
         """
         request = check_options(ClusterRequest, cluster_req)
@@ -7455,6 +7512,9 @@ class Client(Settings):
         of May 2024 never answers when the pod can't be reached: ApiError 408 after
         `request_timeout`. Documented as startPortForward.
         """
+        segment(namespace or service_namespace, "namespace")
+        if podname or not service:
+            segment(podname, "podname")
         return self._owner(cluster, lambda owner: owner.start_port_forward(
             cluster, namespace, podname, container_port, service, service_namespace, port, address,
             id))
@@ -7520,8 +7580,8 @@ class Client(Settings):
 
         url           path on the API server: "/api/v1/pods"
         cb            cb(items), on the stream's thread
-        err_cb        err_cb(error, cancel), same thread. Before the first list a 400, 401, 403, 404,
-                      405, 406 or 422 ends the stream; all else is retried until cancelled
+        err_cb        err_cb(error, cancel), same thread. Before the first list a 400, 401, 403,
+                      404, 405, 406 or 422 ends the stream; all else is retried until cancelled
         query_params  selectors, for one; "limit" bounds what `cb` gets to the newest ones
 
         Gives the function that cancels. ValueError for a bad `url`. Documented as streamResults.
@@ -7551,7 +7611,10 @@ class Client(Settings):
                          {"timeout": 5000, "cluster": cluster or self.cluster})
 
     def test_cluster_health(self, cluster: Optional[str] = None) -> Response:
-        """GET /healthz of the cluster; ApiError unless it is well. Documented as testClusterHealth."""
+        """GET /healthz of the cluster; ApiError unless it is well.
+
+        Documented as testClusterHealth.
+        """
         return cast(Response, self.cluster_request(
             "/healthz", {"isJSON": False, "cluster": cluster or self.cluster}))
 
@@ -7591,10 +7654,10 @@ _default = Client()  # does nothing until asked
 
 
 def configure(base_url: Union[str, Client] = "http://localhost:4466", **settings: Any) -> None:
-    """Replace the default client by another with these settings; what ran with the old is cancelled.
+    """Replace the default client by another with these settings; what ran with the old is ended.
 
-    A Client may be given instead: configure(Client.in_cluster()), configure(Client.from_kubeconfig());
-    `settings` are then set on it. Tokens and stored kubeconfigs stay if the address does: another
+    A Client may be given instead: configure(Client.from_kubeconfig()); `settings` are then set on
+    it. Tokens and stored kubeconfigs stay if the address does: another
     server never gets them.
     """
     global _default

@@ -173,6 +173,11 @@ def task_that_was_not_started(client):
     return task, client.tasks
 
 
+def trust_the_cache(client):
+    """A server that hangs up is not suspected of a broken cache, and not asked again for it."""
+    client._transport._suspect_at[client.base_url] = 1e99
+
+
 def is_blocked(ws):
     """Whether a thread waits for the connection of a WebSocket."""
     return ws._wire._waiting
@@ -1720,6 +1725,70 @@ def test_a_connect_that_was_cancelled_before_sends_nothing(serve):
     assert server.requests == []
 
 
+# -- several addresses (RFC 8305)
+
+
+@pytest.fixture
+def no_winners():
+    """Nothing is remembered of connections before this test, nor of those in it."""
+    apiproxy.Race.winners.clear()
+    yield
+    apiproxy.Race.winners.clear()
+
+
+def test_an_address_that_swallows_everything_costs_a_quarter_of_a_second_once(
+        serve, listener, names, no_winners):
+    server, black_hole = serve(hello), at(listener(full=True))
+    names["many.test"] = [black_hole, black_hole, at("127.0.0.1:%d" % server.port)]
+    took = []
+
+    for _ in range(2):
+        begun = time.monotonic()
+        ws = connect("ws://many.test:%d/" % server.port)
+        took.append(time.monotonic() - begun)
+        ws.abort()
+
+    assert 0.45 <= took[0] < 3  # two of them came first
+    assert took[1] < 0.2  # the one that worked is tried first
+
+
+def test_a_winner_that_is_no_longer_among_the_addresses_is_not_tried(serve, names, no_winners):
+    first, second = serve(hello), serve(hello)
+    dead = at("127.0.0.1:1")
+    names["many.test"] = [dead, at("127.0.0.1:%d" % first.port)]
+    connect("ws://many.test:81/").abort()
+    names["many.test"] = [dead, at("127.0.0.1:%d" % second.port)]
+    connect("ws://many.test:81/").abort()
+    assert (first.count, second.count) == (1, 1)
+
+
+def test_when_all_addresses_fail_the_last_says_why(names, no_winners):
+    names["many.test"] = [at("127.0.0.1:1"), at("127.0.0.1:1", 99), at("127.0.0.1:1")]
+    before = sockets()
+    error = failed(connect, "ws://many.test:81/")
+    assert error.status == 502 and isinstance(error.__cause__, ConnectionRefusedError)
+    assert "many.test:81" in str(error) and sockets() == before
+
+
+def test_an_address_that_refuses_costs_no_wait(serve, names, no_winners):
+    server = serve(hello)
+    names["many.test"] = [at("127.0.0.1:1")] * 8 + [at("127.0.0.1:%d" % server.port)]
+    begun = time.monotonic()
+    connect("ws://many.test:81/").abort()
+    assert time.monotonic() - begun < 1.5  # not 8 times 0.25
+
+
+def test_cancel_ends_a_race_and_leaves_no_socket(listener, names, no_winners):
+    names["many.test"] = [at(listener(full=True))] * 3
+    before, cancel = sockets(), new_cancel()
+    call = background(connect, "ws://many.test:81/", cancel=cancel, timeout=60)
+    eventually(lambda: sockets() >= before + 2)
+    cancel_now(cancel)
+    error = call.result(1)
+    assert error.status == 502 and "cancelled" in str(error)
+    assert sockets() == before
+
+
 # -- TLS
 
 
@@ -1770,7 +1839,6 @@ def test_tls_over_ipv6_and_through_a_proxy_to_it(serve, new_client, trusting, pr
     server.context.sni_callback = lambda sock, name, context: names_sent.append(name)
     proxy = serve(proxying())  # leads every [::1]:port to 127.0.0.1:port
     place = "[::1]:%d" % server.port
-    proxies(https_proxy=proxy.url)
     urls = ["https://%s" % place]
 
     try:
@@ -1780,16 +1848,139 @@ def test_tls_over_ipv6_and_through_a_proxy_to_it(serve, new_client, trusting, pr
     except OSError:
         pass  # no IPv6 here
 
-    for url in urls:
-        assert new_client(url, ssl_context=trusting).request("/x") == {}
-        ws = connect("wss" + url[5:] + "/", ssl_context=trusting)
+    for url, way in zip(urls, (proxy.url, None)):
+        client = new_client("", cluster="six")
+        client.add_endpoint("six", apiproxy.Endpoint(url, ssl_context=trusting, proxy=way))
+        assert client.request("/x") == {}
+        ws = connect("wss" + url[5:] + "/", ssl_context=trusting, proxy=way)
         assert ws.recv() == "hello"
         ws.abort()
-        proxies(no_proxy="::1,[::1]")
 
     assert proxy.paths() == [place] * 2 == [request.headers["host"] for request in proxy.requests]
     assert {request.headers["host"] for request in server.requests} == {place}
     assert set(names_sent) == {None}  # an address is no name: it is in the certificate, not in SNI
+
+
+@pytest.mark.parametrize("cut", ["", "."])
+def test_the_roots_dot_is_neither_in_sni_nor_in_the_certificates_name(
+        serve, new_client, names, trusting, cut):
+    server, seen = serve(hello_or_json, tls=True), []
+    server.context.sni_callback = lambda sock, name, context: seen.append(name)
+    names["localhost" + cut] = [at("127.0.0.1:%d" % server.port)]
+    place = "localhost%s:%d" % (cut, server.port)
+    assert new_client("https://" + place, ssl_context=trusting).request("/x") == {}
+    connect("wss://%s/" % place, ssl_context=trusting).abort()
+    assert seen == ["localhost"] * 2
+
+
+# A certificate for localhost and 127.0.0.1 that has expired, its own authority; its key protects
+# nothing.
+EXPIRED = """\
+-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgIhzox9U9YWRr9ahL
+jIMNZxkYgQo7w1cAin4BbkOcQtChRANCAARwHkoNSGaStjc8ujJPodni/E0BGOnD
+HwNMlUKY/4mYSBOtl16he2Atl4MeOj8JU5Jo9HtdRvGnwYUJqG7+OVik
+-----END PRIVATE KEY-----
+-----BEGIN CERTIFICATE-----
+MIIBhjCCASygAwIBAgIUAnmuGM1Y26ckz7zXIB02pKMXIkIwCgYIKoZIzj0EAwIw
+GzEZMBcGA1UEAwwQYXBpcHJveHkgZXhwaXJlZDAeFw0yNjExMjYwNjE5NDdaFw0y
+NjExMjUwNjE5NDdaMBsxGTAXBgNVBAMMEGFwaXByb3h5IGV4cGlyZWQwWTATBgcq
+hkjOPQIBBggqhkjOPQMBBwNCAARwHkoNSGaStjc8ujJPodni/E0BGOnDHwNMlUKY
+/4mYSBOtl16he2Atl4MeOj8JU5Jo9HtdRvGnwYUJqG7+OViko04wTDAaBgNVHREE
+EzARgglsb2NhbGhvc3SHBH8AAAEwDwYDVR0TAQH/BAUwAwEB/zAdBgNVHQ4EFgQU
+IvwDzifV60Koul8EkuHlGm4Ue4cwCgYIKoZIzj0EAwIDSAAwRQIhAKutj6H5yWob
+k8xI+SAuRiYLndlvm7nqfAhXGtgWzggwAiAUae1uj36aGpr+ir6gq2gc1E65LnNi
+k1O0iH3lWPcGXw==
+-----END CERTIFICATE-----
+"""
+
+
+@pytest.fixture
+def pem_file(tmp_path):
+    """pem_file(text) -> the name of a file with it."""
+    def write(text):
+        path = tmp_path / ("%d.pem" % len(os.listdir(str(tmp_path))))
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def serve_raw():
+    """serve_raw(script) -> RawServer, stopped after the test."""
+    servers = []
+
+    def start(script):
+        servers.append(RawServer(script))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+def speaking(*pieces):
+    """The script of a server that reads something, says this and hangs up."""
+    def script(conn):
+        conn.more()
+        for piece in pieces:
+            conn.send(piece)
+        conn.sock.shutdown(socket.SHUT_WR)
+        conn.wait_end()
+
+    return script
+
+
+HTTP_400 = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n400 Bad Request"
+ALERT = b"\x15\x03\x01\x00\x02\x02\x46"  # fatal: protocol_version
+
+
+@pytest.mark.parametrize("websocket", [False, True], ids=["HTTP", "WebSocket"])
+@pytest.mark.parametrize("wrong, scheme, text", [
+    ("nobody listens", "http", "is the server, kubectl proxy or Headlamp running there?"),
+    ("plain HTTP", "https", "what answers there is not TLS: is the address http://?"),
+    ("TLS that says so", "http", "that is TLS: is the address https://?"),
+    ("TLS that hangs up", "http", "is the address https://?"),
+    ("another authority", "https", "is it the right certificate authority?"),
+    ("expired", "https", "has expired"),
+    ("another name", "https", "is for another name"),
+])
+def test_an_error_on_the_way_names_the_place_and_what_to_try(
+        serve, serve_raw, new_client, names, trusting, pem_file, websocket, wrong, scheme, text):
+    raw = {"plain HTTP": HTTP_400, "TLS that says so": ALERT}.get(wrong)
+    server = serve_raw(speaking(raw)) if raw else serve(hello_or_json, tls=True)
+    place, context = "localhost:%d" % server.port, trusting
+
+    if wrong == "nobody listens":
+        server.stop()
+    if wrong == "another authority":
+        context = ssl.create_default_context()
+    if wrong == "expired":
+        server.context.load_cert_chain(pem_file(EXPIRED))
+        context = ssl.create_default_context(cafile=pem_file(EXPIRED))
+    if wrong == "another name":
+        place = "other.test:%d" % server.port
+        names["other.test"] = [at("127.0.0.1:%d" % server.port)]
+
+    if websocket:
+        url = "ws%s://%s/" % (scheme[4:], place)
+        error = failed(lambda: connect(url, ssl_context=context))
+    else:
+        error = failed(new_client("%s://%s" % (scheme, place), ssl_context=context).request, "/x")
+
+    assert place in str(error) and text in str(error), str(error)
+    assert error.status in (502, 0) and not server.requests
+
+
+@pytest.mark.parametrize("url, place", [
+    ("http://nowhere.test", "nowhere.test:80"), ("https://nowhere.test/base", "nowhere.test:443"),
+    ("http://[::1]", "[::1]:80")])
+def test_an_error_names_the_port_although_the_address_does_not(new_client, names, url, place):
+    names["nowhere.test"] = [at("127.0.0.1:1")]
+    names["::1"] = [at("127.0.0.1:1")]
+    assert place + ": " in str(failed(new_client(url).request, "/x"))
+    assert place + ": " in str(failed(connect, "ws" + url[4:]))
 
 
 # -- proxies
@@ -1828,14 +2019,15 @@ def test_https_goes_through_a_tunnel(serve, new_client, proxies, certificate, tr
 
     proxy = serve(script)
     proxies(https_proxy="user:pass@127.0.0.1:%d" % proxy.port)
-    client = new_client("https://localhost:9", ssl_context=trusting)
+    trusting.check_hostname = False  # a name that is not this machine's: those go past the proxy
+    client = new_client("https://far.test:9", ssl_context=trusting)
     client.set_token("dev", "SECRET")
 
     assert client.request("/x") == client.request("/x") == {}
 
     (connect,) = proxy.requests
-    assert (connect.method, connect.path) == ("CONNECT", "localhost:9")
-    assert connect.headers["host"] == "localhost:9"
+    assert (connect.method, connect.path) == ("CONNECT", "far.test:9")
+    assert connect.headers["host"] == "far.test:9"
     assert "proxy-authorization" in connect.headers and "authorization" not in connect.headers
     assert [request.path for request in inner] == ["/clusters/dev/x"] * 2
 
@@ -1843,7 +2035,8 @@ def test_https_goes_through_a_tunnel(serve, new_client, proxies, certificate, tr
         assert request.headers["authorization"] == "Bearer SECRET"
         assert "proxy-authorization" not in request.headers
 
-    error = failed(new_client("https://other.localhost:9", ssl_context=trusting).request, "/x")
+    trusting.check_hostname = True
+    error = failed(new_client("https://other.test:9", ssl_context=trusting).request, "/x")
 
     # the name behind the proxy counts
     assert error.status == 502
@@ -1853,9 +2046,9 @@ def test_https_goes_through_a_tunnel(serve, new_client, proxies, certificate, tr
 @both
 def test_a_proxy_gets_its_own_credentials_and_only_those(serve, proxies, trusting, tls):
     server, proxy = serve(hello, tls=tls), serve(proxying())
-    proxies(
-        **{"https_proxy" if tls else "http_proxy": "http://me:pass%%3A@127.0.0.1:%d" % proxy.port})
-    ws = connect(server.ws, headers={"Authorization": "Bearer secret"}, ssl_context=trusting)
+    url = "http://me:pass%%3A@127.0.0.1:%d" % proxy.port
+    ws = connect(server.ws, headers={"Authorization": "Bearer secret"}, ssl_context=trusting,
+        proxy=url)
 
     assert ws.recv() == "hello"
 
@@ -1876,6 +2069,48 @@ def test_no_proxy_goes_straight(serve, proxies):
     assert proxy.count == 0
 
 
+@pytest.mark.parametrize("no_proxy, url, direct", [
+    ("example.com", "http://a.example.com", True),
+    (".example.com", "http://example.com", False),
+    ("*.example.com", "http://a.example.com", True),
+    ("EXAMPLE.com:80", "http://example.com", True),
+    ("example.com:80", "https://example.com", False),
+    ("example.com.", "http://example.com", False),  # as it is written, by either
+    ("a b, *", "http://c", True),
+    ("x", "http://localhost.", True),
+    ("x", "http://[::ffff:127.0.0.1]", True),
+    (".0.0.1", "http://10.0.0.1", False),
+    ("*.0.0.1", "http://10.0.0.1", False),
+    ("10.0.0.0/8", "http://[::ffff:10.1.2.3]", True),
+    ("10.0.0.0/255.0.0.0", "http://10.1.2.3", False),
+    ("::ffff:10.0.0.1", "http://10.0.0.1", True),
+    ("[::2]:80", "http://[::2]", True),
+    ("[::2]:81", "http://[::2]", False),
+    ("::2", "http://[::2]", True),
+    ("[::2]", "http://[::2]", False),  # with brackets there has to be a port
+    (":80, [example.com]", "http://example.com", False),
+    ("b\xfccher.example", "http://a.xn--bcher-kva.example", True),
+    (".B\xdcCHER.example:80", "http://a.xn--bcher-kva.example", True),
+    ("b\xfccher.example", "http://xn--bcher-kva.example.org", False),
+])
+def test_no_proxy_is_read_as_go_reads_it(proxies, no_proxy, url, direct):
+    proxies(HTTP_PROXY="proxy", HTTPS_PROXY="proxy", NO_PROXY=no_proxy)
+
+    proxy = apiproxy.find_proxy(apiproxy.split_url(url, ("http", "https")))
+
+    assert (proxy is None) == direct
+
+
+@pytest.mark.parametrize("name", ["http_proxy", "https_proxy", "no_proxy"])
+def test_of_two_names_of_a_proxy_variable_the_lower_case_counts(proxies, name):
+    proxies(**{"http_proxy": "lower", "https_proxy": "lower", name.upper(): "a.example", name: "b"})
+
+    scheme = "https" if name == "https_proxy" else "http"
+    proxy = apiproxy.find_proxy(apiproxy.split_url(scheme + "://a.example", ("http", "https")))
+
+    assert proxy.host == ("lower" if name == "no_proxy" else "b")
+
+
 @pytest.mark.parametrize("answer", [
     "HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "HTTP/1.1 502 Bad\r\n\r\n",
     "HTTP/1.1 302 X\r\nLocation: http://e\r\n\r\n",
@@ -1883,7 +2118,7 @@ def test_no_proxy_goes_straight(serve, proxies):
 def test_a_proxy_that_refuses_is_named(serve, new_client, proxies, answer):
     proxy = serve(lambda request, conn: conn.send(answer) or False)
     proxies(https_proxy="http://user:SECRET@127.0.0.1:%d" % proxy.port)
-    error = failed(new_client("https://localhost:9").request, "/x")
+    error = failed(new_client("https://far.test:9").request, "/x")
     assert error.status == 502 and "SECRET" not in str(error)
     assert "proxy 127.0.0.1:%d" % proxy.port in str(error)
 
@@ -1892,7 +2127,7 @@ def test_a_proxy_that_refuses_is_named(serve, new_client, proxies, answer):
     (b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n", 502,
         "407 Proxy Auth"),
     (b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\n\r\n", 502, "302 Found"),
-    (b"SSH-2.0-x\r\n\r\n", 502, "no HTTP"),
+    (b"SSH-2.0-x\r\n\r\n", 502, "not HTTP"),
     (b"", 502, "closed before an answer"),
     (b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 20000, 502, "head"),
     # of the tunnel
@@ -1930,8 +2165,90 @@ def test_a_proxy_that_is_not_there_is_named(new_client, proxies, scheme):
 def test_a_proxy_of_plain_http_that_refuses_is_an_error(serve, new_client, proxies, answer, status):
     proxy = serve(lambda request, conn: conn.send(answer) or False)
     proxies(http_proxy="http://user:SECRET@127.0.0.1:%d" % proxy.port)
-    assert failed(new_client("http://cluster.invalid").request, "/x").status == status
+    client = new_client("http://cluster.invalid")
+    trust_the_cache(client)
+    assert failed(client.request, "/x").status == status
     assert len(proxy.requests) == 1
+
+
+@pytest.mark.parametrize("url, no_proxy, direct", [
+    ("http://example.org", "", False),
+    ("http://example.org", "*", True),
+    ("http://example.org", " * ", True),
+    ("http://example.org", "example.org", True),
+    ("http://EXAMPLE.org", "Example.ORG", True),
+    ("http://example.org.", "example.org", False),
+    ("http://www.example.org", "example.org", True),
+    ("http://notexample.org", "example.org", False),
+    ("http://example.org", ".example.org", False),
+    ("http://www.example.org", ".example.org", True),
+    ("http://example.org", "*.example.org", False),
+    ("http://www.example.org", "*.example.org", True),
+    ("http://www.example.org", "*.org", True),
+    ("http://example.org", "other,, example.org ,x", True),
+    ("http://example.org:81", "example.org:81", True),
+    ("http://example.org:82", "example.org:81", False),
+    ("http://example.org", "example.org:80", True),
+    ("https://example.org", "example.org:443", True),
+    ("http://10.1.2.3", "10.0.0.0/8", True),
+    ("http://11.1.2.3", "10.0.0.0/8", False),
+    ("http://10.1.2.3", "10.1.2.3/33,/8,x/8", False),
+    ("http://10.1.2.3", "10.1.2.3", True),
+    ("http://10.1.2.3:81", "10.1.2.3:82", False),
+    ("http://10.1.2.30", "10.1.2.3", False),
+    ("http://[fd00::1]", "[fd00::1]", True),
+    ("http://[fd00::1]", "fd00::1", True),
+    ("http://[fd00::1]:81", "[fd00::1]:81", True),
+    ("http://[fd00::1]:81", "[fd00::1]:82", False),
+    ("http://[fd00:0::1]", "fd00::/16", True),
+    ("http://[::ffff:10.1.2.3]", "10.0.0.0/8", True),
+    ("http://localhost", "", True),
+    ("http://LOCALHOST.", "", True),
+    ("http://127.8.9.1", "", True),
+    ("http://[::1]", "", True),
+    ("http://[::ffff:127.0.0.1]", "", True),
+    ("http://localhost.example.org", "", False),
+    ("http://0x7f.1", "", False),
+])
+def test_no_proxy_says_what_is_reached_directly_as_in_go(proxies, url, no_proxy, direct):
+    proxies(HTTP_PROXY="http://proxy.test:3128", HTTPS_PROXY="http://proxy.test:3128",
+        NO_PROXY=no_proxy)
+    address = apiproxy.split_url(url, ("http", "https"))
+    assert (apiproxy.find_proxy(address) is None) == direct
+
+
+@pytest.mark.parametrize("environment, host", [
+    ({"HTTP_PROXY": "http://a.test", "http_proxy": "http://b.test"}, "a.test"),
+    ({"http_proxy": "http://b.test"}, "b.test"),
+    ({"HTTP_PROXY": "", "http_proxy": "http://b.test"}, "b.test"),
+    ({"https_proxy": "http://b.test", "ALL_PROXY": "http://c.test"}, None),
+    ({"all_proxy": "http://c.test"}, None),
+    ({"HTTP_PROXY": "a.test:81"}, "a.test"),
+    ({"HTTP_PROXY": "http://a.test", "no_proxy": "example.org"}, None),
+    ({"HTTP_PROXY": "http://a.test", "NO_PROXY": "x", "no_proxy": "example.org"}, "a.test"),
+])
+def test_which_variable_names_the_proxy(proxies, environment, host):
+    proxies(**environment)
+    proxy = apiproxy.find_proxy(apiproxy.split_url("http://example.org", ("http", "https")))
+    assert (proxy and proxy.host) == host
+
+
+def test_a_header_of_a_cgi_request_is_no_proxy(proxies, monkeypatch):
+    proxies(HTTP_PROXY="http://evil.test")
+    monkeypatch.setenv("REQUEST_METHOD", "GET")
+    address = apiproxy.split_url("http://example.org", ("http", "https"))
+    assert apiproxy.find_proxy(address) is None
+
+
+@pytest.mark.parametrize("interim", [
+    b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.0 103 Hints\r\nLink: <x>\r\n\r\n" * 20])
+def test_interim_answers_before_a_proxys_200_are_passed_over(serve, interim):
+    server = serve(hello)
+    proxy = serve(proxying(interim + b"HTTP/1.1 200 Connected\r\n\r\n"))
+    ws = connect(server.ws, proxy=proxy.url)
+    assert ws.recv() == "hello"
+    ws.abort()
+    assert len(proxy.requests) == len(server.requests) == 1
 
 
 @pytest.mark.parametrize("url", [
@@ -2009,7 +2326,9 @@ def test_a_kept_connection_that_ends_fails_no_call(serve, new_client, trusting, 
 @pytest.mark.parametrize("method", ["GET", "PUT", "POST", "PATCH"])
 def test_a_fresh_connection_that_ends_fails_the_call_once(serve, new_client, method, answer):
     server = serve(lambda request, conn: conn.send(answer) or False)
-    error = failed(new_client(server).request, "/x", {"method": method})
+    client = new_client(server)
+    trust_the_cache(client)
+    error = failed(client.request, "/x", {"method": method})
     assert (error.status, error.method, error.url) == (502, method, server.url + "/clusters/dev/x")
     assert error.__cause__ is not None and len(server.requests) == 1
 
@@ -2214,13 +2533,24 @@ def test_a_call_may_have_no_deadline_or_a_far_one(serve, new_client, timeout):
     JSON + "X: " + "x" * 70000 + "\r\n\r\n", JSON + "Content-Length: x\r\n\r\n{}",
     JSON + "Content-Length: -1\r\n\r\n{}", JSON + "Content-Length: 2, 3\r\n\r\n{}",
     JSON + "Transfer-Encoding: gzip, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", JSON + "X : y\r\n\r\n{}",
-    JSON + "X: y\r\n z\r\n\r\n{}", CHUNKED + "2\r\n{}0\r\n\r\n", CHUNKED + "+2\r\n{}\r\n0\r\n\r\n",
+    CHUNKED + "2\r\n{}0\r\n\r\n", CHUNKED + "+2\r\n{}\r\n0\r\n\r\n",
     CHUNKED + "2\r\n{}\r\n0\r\n" + "X: y\r\n" * 200, "HTTP/1.1 100 Continue\r\n\r\n" * 99],
     ids=short)
 def test_a_broken_answer_is_a_502_and_not_data(serve, new_client, answer):
     server = serve(lambda request, conn: conn.send(answer) or False)
     error = failed(new_client(server).request, "/x")
     assert error.status == 502 and len(str(error)) < 1100
+
+
+@pytest.mark.parametrize("answer, said", [
+    (b"SSH-2.0-x\r\n", "not HTTP/1.1"), (b"\0" * 9, "not HTTP/1.1"),
+    (b"\x15\x03\x01\0\2\2\x46", "that is TLS: is the address https://")], ids=short)
+def test_what_is_no_http_is_seen_at_its_beginning(serve, new_client, answer, said):
+    server = serve(sends(answer))  # its end does not come
+    url = server.url.replace("http", "ws")
+
+    for error in (failed(new_client(server).request, "/x"), failed(connect, url)):
+        assert said in str(error)
 
 
 @pytest.mark.parametrize("length", [
@@ -2341,6 +2671,63 @@ def test_gzip_is_asked_for_and_decoded(serve, new_client):
     client.gzip = False
     client.request("/good")
     assert server.requests[-1].headers["accept-encoding"] == "identity"
+
+
+@pytest.mark.parametrize("members", [2, 3, 200])
+def test_gzip_may_come_in_several_members(serve, new_client, members):
+    text = json.dumps({"a": "x" * 5000}).encode()
+    size = len(text) // members + 1
+    pieces = [gzip.compress(text[start:start + size]) for start in range(0, len(text), size)]
+    answers = [b"".join(pieces), gzip.compress(b"") + gzip.compress(text)]
+    server = serve(lambda request, conn: conn.send(zipped(answers[len(server.requests) % 2])))
+    client = new_client(server)
+    assert client.request("/x") == client.request("/x") == {"a": "x" * 5000}
+
+
+@pytest.mark.parametrize("last", [gzip.compress(b"x")[:-4], b"rubbish", b"\x1f\x8b"])
+def test_gzip_whose_last_member_is_not_whole_is_an_error(serve, new_client, last):
+    server = serve(lambda request, conn: conn.send(zipped(gzip.compress(b"{}") + last)))
+    assert failed(new_client(server).request, "/x").status == 502
+
+
+def test_the_limit_is_for_all_members_together(serve, new_client):
+    body = gzip.compress(bytes(600)) * 2
+    server = serve(lambda request, conn: conn.send(zipped(body)))
+    error = failed(new_client(server, max_body=1000).request, "/x")
+    assert "limit of 1000 bytes" in str(error)
+
+
+@pytest.mark.parametrize("fold", ["\r\n ", "\r\n\t", "  \r\n \t ", "\r\n \r\n "])
+def test_a_folded_header_is_one_line(serve, new_client, fold):
+    answer = "HTTP/1.1 200 OK\r\nX-Long: a%sb\r\nContent-Length: 2\r\n\r\n{}" % fold
+    server = serve(lambda request, conn: conn.send(answer))
+    response = new_client(server).request("/x", {"isJSON": False})
+    assert re.sub(" +", " ", response.headers["x-long"]) == "a b" and response.json() == {}
+
+
+def test_a_fold_before_the_first_header_is_refused(serve, new_client):
+    server = serve(lambda request, conn: conn.send(
+        "HTTP/1.1 200 OK\r\n folded: x\r\nContent-Length: 2\r\n\r\n{}") or False)
+    assert failed(new_client(server).request, "/x").status == 502
+
+
+@pytest.mark.parametrize("count, status", [(1, 200), (500, 200), (5000, 502)])
+def test_interim_answers_may_be_many_within_the_limit_of_a_head(serve, new_client, count, status):
+    interim = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+    server = serve(lambda request, conn: conn.send(interim * count) or conn.reply(200, {}))
+    try:
+        assert new_client(server).request("/x") == {} and status == 200
+    except apiproxy.ApiError as error:
+        assert error.status == status and "interim" in str(error)
+
+
+@pytest.mark.parametrize("status", [600, 699, 799, 999])
+def test_a_status_beyond_http_is_an_error_with_that_status(serve, new_client, status):
+    server = serve(lambda request, conn: conn.reply(status, "odd"))
+    client = new_client(server)
+    assert failed(client.request, "/x").status == status
+    assert failed(connect, server.ws).status == status
+    assert failed(client.post, "/x", {}).status == status
 
 
 @pytest.mark.parametrize("head, body", [
@@ -2529,6 +2916,61 @@ def test_a_control_character_is_refused_before_connecting(serve, bad):
     assert server.count == 0
 
 
+def test_the_handshake_works_where_sha1_is_not_for_security(serve, monkeypatch):
+    """As on machines in FIPS mode."""
+    sha1 = hashlib.sha1
+
+    def fips(data=b"", **options):
+        if options.get("usedforsecurity", True) and sys.version_info >= (3, 9):
+            raise ValueError("[digital envelope routines] unsupported")
+        return sha1(data)
+
+    server = serve(hello)
+    calls = []
+    monkeypatch.setattr(apiproxy.hashlib, "sha1", lambda *args, **options: calls.append(
+        options) or fips(*args, **options))
+    monkeypatch.setattr("wire.accept_key", lambda key: base64.b64encode(
+        sha1(key.encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()).decode())
+    ws = connect(server.ws)
+    assert ws.recv() == "hello"
+    ws.abort()
+    assert len(calls) == 1
+
+
+PLAIN = "Content-Type: text/plain\r\n"
+
+
+@pytest.mark.parametrize("status, body, words", [
+    ("200 OK", "<!doctype html><title>Headlamp</title>", ["HTTP 200, a web page", "Headlamp"]),
+    ("200 OK", '{"kind": "PodList", "items": []}', ["HTTP 200", "PodList"]),
+    ("204 No Content", "", ["HTTP 204"]),
+    ("200 OK", "x" * 500, ["HTTP 200", "x" * 200]),
+    ("426 Upgrade Required", "", ["Upgrade Required"]),
+    ("426 Upgrade Required", "this needs an upgrade", ["Upgrade Required", "this needs an"]),
+    ("400 Bad Request", "no upgrade here", ["Bad Request", "no upgrade here"]),
+    ("404 Not Found", "<html>lost</html>", ["HTTP 404, a web page", "lost"]),
+    ("404 Not Found", '{"message": "no such pod"}', ["no such pod"]),
+])
+def test_another_answer_than_101_is_told_with_what_came(serve, status, body, words):
+    head = "HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n" % (status, len(body))
+    server = serve(lambda request, conn: conn.send(head + body))
+    error = failed(connect, server.ws)
+    assert isinstance(error, apiproxy.HandshakeError) and error.status == int(status[:3])
+    assert [word for word in words if word not in str(error)] == []
+    assert "x" * 201 not in str(error)
+    eventually(lambda: not server.open)
+
+
+@pytest.mark.parametrize("body", ["", "<html>", "{"])
+def test_an_answer_that_never_ends_is_told_within_the_time_limit(serve, body):
+    head = "HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n"
+    server = serve(sends(head + body))
+    begun = time.monotonic()
+    error = failed(lambda: connect(server.ws, timeout=0.3))
+    assert time.monotonic() - begun < 2
+    assert error.status == 200 and "HTTP 200" in str(error) and body in str(error)
+
+
 @row("H01", "H02", "H03", "H04", "H05", "H07", "H08", "H09", "H10", "H11", "H12", "H13", "H14",
      "W6", "W7")
 @pytest.mark.parametrize("old, new", [
@@ -2545,7 +2987,7 @@ def test_a_control_character_is_refused_before_connecting(serve, bad):
     (ACCEPT, ACCEPT + "Sec-WebSocket-Protocol: MINE\r\n"),
     (ACCEPT, ACCEPT + "Sec-WebSocket-Protocol: mine\r\n" * 2),
     (ACCEPT, ACCEPT + "Sec-WebSocket-Extensions: permessage-deflate\r\n"),  # H09
-    ("Connection: Upgrade", "Connection:\r\n Upgrade"), (ACCEPT, ACCEPT + "no colon\r\n"),  # H12
+    (ACCEPT, ACCEPT + "no colon\r\n"),  # H12
     (ACCEPT, ACCEPT + " folded: x\r\n"), (ACCEPT, ACCEPT + "X : y\r\n"),
     # H13
     ("Upgrade: websocket", "Upgrade : websocket"), (ACCEPT, ACCEPT + "X: a\0b\r\n"),
@@ -4514,7 +4956,7 @@ def test_nothing_that_a_kubeconfig_says_is_more_than_a_value_error(odd):
 
 # -- as tools write them -----------------------------------------------------------
 
-CA, CERT, KEY = b64(MIDDLE), b64(LEAF), b64(LEAF_KEY)
+CA, LEAF_PEM, LEAF_KEY_PEM = b64(MIDDLE), b64(LEAF), b64(LEAF_KEY)
 
 WRITTEN = {
     "kind": ("kind-kind", """\
@@ -4535,8 +4977,8 @@ preferences: {}
 users:
 - name: kind-kind
   user:
-    client-certificate-data: {CERT}
-    client-key-data: {KEY}
+    client-certificate-data: {LEAF_PEM}
+    client-key-data: {LEAF_KEY_PEM}
 """),
     "minikube": ("minikube", """\
 apiVersion: v1
@@ -4589,8 +5031,8 @@ kind: Config
 users:
 - name: default
   user:
-    client-certificate-data: {CERT}
-    client-key-data: {KEY}
+    client-certificate-data: {LEAF_PEM}
+    client-key-data: {LEAF_KEY_PEM}
 """),
     "EKS": ("arn:aws:eks:eu-central-1:111122223333:cluster/shop", """\
 apiVersion: v1
@@ -4760,7 +5202,8 @@ def written(tmp_path, text):
     write(tmp_path / "profiles" / "minikube" / "client.key", LEAF_KEY)
 
     lines = "\\\n     ".join(CA[at:at + 76] for at in range(0, len(CA), 76))
-    for name, value in (("CA_LINES", lines), ("CA", CA), ("CERT", CERT), ("KEY", KEY)):
+    for name, value in (("CA_LINES", lines), ("CA", CA), ("LEAF_PEM", LEAF_PEM),
+                        ("LEAF_KEY_PEM", LEAF_KEY_PEM)):
         text = text.replace("{%s}" % name, value)
     return write(tmp_path / "config", text)
 
@@ -5505,7 +5948,7 @@ RUBBISH = [
     json.dumps(dict(event("ADDED", "a"), **change)) for change in (
         {"type": "CHANGED"}, {"type": None}, {"type": ["ADDED"]}, {"object": None}, {"object": []},
         {"object": {}},
-        {"object": {"metadata": None}}, {"object": {"metadata": {}}}, {"object": {"metadata": []}},
+        {"object": {"metadata": None}}, {"object": {"metadata": []}},
         {"object": {"metadata": {"resourceVersion": ""}}},
         {"object": {"metadata": {"resourceVersion": 5}}})] + [
     json.dumps({"type": "ERROR", "object": None}),
@@ -5646,7 +6089,7 @@ def test_a_list_that_fails_is_reported_and_tried_again(serve, new_client, bad, l
     eventually(lambda: len(api.views) > later)
     assert api.views == ["a1"] * later + ["b1"]
     # a kept connection that ended is asked again; so is a server that may have a broken cache, once
-    assert len(api.errors) == (1 - later if callable(bad) else 2)
+    assert len(api.errors) == (2 - later - (bad is eof) if callable(bad) else 2)
     assert set(api.errors) <= {bad[0] if isinstance(bad, tuple) else 502, 502}
 
 
@@ -6779,7 +7222,7 @@ def test_a_blocked_way_is_tried_ever_more_slowly_and_gone_on_from(
         new_world, new_client, listener, certificate, trusting, tmp_path, way, begins):
     tls = way == "mute TLS" or way in BAD_CERTIFICATES
     world = new_world(tls)
-    times = dict(connect_timeout=0.02, list_idle=0.02) if way in ("black hole", "mute TLS") else {}
+    times = dict(connect_timeout=0.02) if way in ("black hole", "mute TLS") else {}
 
     def undo():
         asked.append(len(world.server.requests))
@@ -6949,14 +7392,14 @@ def test_where_nothing_can_be_watched_lists_follow_at_the_pace_of_the_retries(
                 changes.append((world.clock.passed, world.history[world.version]))))
 
     world.broken(status_of(405), "watch", seconds=450)
-    world.settled()
-    world.slows_down()
+    world.settled(bound=1.2 * 600)  # listed meanwhile; watched again as seldom as a resync
+    assert len(world.attempts) == 1
 
-    assert world.lists == 1 + len(world.attempts) // 3
+    assert 59 <= world.lists <= 75
     assert {error.status for error in world.errors} == {405}
 
-    for when, state in changes:  # at three attempts, half a minute apart
-        assert 0 <= next(shown for shown, text in world.views if text == state) - when <= 95
+    for when, state in changes:
+        assert 0 <= next(shown for shown, text in world.views if text == state) - when <= 11
 
 
 # -- B. LIST
@@ -6966,9 +7409,11 @@ def test_where_nothing_can_be_watched_lists_follow_at_the_pace_of_the_retries(
 @pytest.mark.parametrize("start", [b"", HEAD[:20], HEAD, HEAD + b'{"items": ['], ids=short)
 def test_a_list_that_falls_silent_is_given_up(new_world, new_client, start):
     world = new_world().start(new_client, keep_alive=0.0).ready()
-    world.client.list_idle = 0.02
+    # silence counts once the answer has begun: an API server may need 60 s for its first byte
+    setting = "list_idle" if start.startswith(HEAD) else "request_timeout"
+    setattr(world.client, setting, 0.02)
     world.broken(sends(start), "list", lambda: [at("127.0.0.1:%d" % world.port)], last=error(410),
-               undo=lambda: setattr(world.client, "list_idle", 30.0))
+               undo=lambda: setattr(world.client, setting, default(setting)))
     world.settled()
     world.slows_down()
 
@@ -7014,6 +7459,7 @@ def test_a_list_cut_at_any_byte_is_not_shown(new_world, new_client, chunked):
         return False
 
     cuts, world = [], new_world().start(new_client, resync=1e6).ready()
+    trust_the_cache(world.client)
     world.broken(cut_short, "list", last=error(410), seconds=1e6)
     world.settled()
     assert len(world.attempts) > 60
@@ -7490,7 +7936,10 @@ def test_what_the_machine_has_not_got_is_reported_and_tried_again(
         if what == "sockets":
             resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
         lack.set()
-        eventually(lambda: len(api.errors) >= 2)
+        if what == "threads":
+            eventually(lambda: api.views[-1:] == STATES[-1:])  # looked up in the watch's own thread
+        else:
+            eventually(lambda: len(api.errors) >= 2)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         scarce.clear()
@@ -7521,11 +7970,14 @@ def test_a_wall_clock_that_is_set_changes_nothing(serve, new_client, monkeypatch
 @pytest.mark.parametrize("past", [False, True], ids=["through the proxy", "past it"])
 def test_a_list_and_its_watch_take_the_same_way(serve, new_client, trusting, proxies, past):
     api, proxy = Api(serve, watches=[[B2]], tls=True), serve(proxying())
-    proxies(https_proxy=proxy.url, **(dict(no_proxy="127.0.0.1") if past else {}))
-    api.start(new_client, ssl_context=trusting)
+    proxies(https_proxy=proxy.url, **(dict(no_proxy="localhost.,[::1]") if past else {}))
+    trusting.check_hostname = False
+    host = "localhost" if past else "far.test"  # which this machine is for the proxy
+    place = "https://%s:%d" % (host, api.server.port)
+    api.start(lambda server, **settings: new_client(place, **settings), ssl_context=trusting)
     eventually(lambda: api.views == STATES[:2])
 
-    target = "CONNECT 127.0.0.1:%d" % api.server.port
+    target = "CONNECT far.test:%d" % api.server.port
     assert list(map(repr, proxy.requests)) == ([] if past else [target] * 2)
     assert api.server.count == 2
 
@@ -8108,36 +8560,36 @@ FORBIDDEN = 403, {"kind": "Status", "reason": "Forbidden", "message": "not to yo
 INVALID = 422, {"kind": "Status", "reason": "Invalid", "message": "a list"}
 GONE = 404, {"kind": "Status", "reason": "NotFound", "message": "gone", "details": {"name": "a"}}
 MEDIA = 415, {"kind": "Status", "reason": "UnsupportedMediaType", "message": "no such patch"}
-LIVE_OBJECT = 200, {"metadata": {"name": "a", "resourceVersion": "7"}, "data": {"old": "1"}}
+ALIVE = 200, {"metadata": {"name": "a", "resourceVersion": "7"}, "data": {"old": "1"}}
 DONE = 200, {"metadata": {"name": "a"}}
 
 CONVERSATIONS = [  # (method, answer) one after the other; what apply gives or raises
     ([("POST", DONE)], None),
-    ([("POST", EXISTS), ("GET", LIVE_OBJECT), ("PUT", DONE)], None),
-    ([("POST", FORBIDDEN), ("GET", LIVE_OBJECT), ("PUT", DONE)], None),  # no right to create, or a quota
-    ([("POST", INVALID), ("GET", LIVE_OBJECT), ("PUT", DONE)], None),  # 1.20: a Service as it was read
+    ([("POST", EXISTS), ("GET", ALIVE), ("PUT", DONE)], None),
+    ([("POST", FORBIDDEN), ("GET", ALIVE), ("PUT", DONE)], None),  # no right, or a quota
+    ([("POST", INVALID), ("GET", ALIVE), ("PUT", DONE)], None),  # a Service as read, on 1.20
     ([("POST", FORBIDDEN), ("GET", GONE)], "not to you"),
     ([("POST", FORBIDDEN), ("GET", FORBIDDEN)], "not to you"),
     ([("POST", INVALID), ("GET", GONE)], "a list"),
     ([("POST", INVALID), ("GET", FORBIDDEN)], "a list"),
     ([("POST", EXISTS), ("GET", FORBIDDEN)], "not to you"),
-    ([("POST", EXISTS), ("GET", LIVE_OBJECT), ("PUT", FORBIDDEN)], "not to you"),
+    ([("POST", EXISTS), ("GET", ALIVE), ("PUT", FORBIDDEN)], "not to you"),
     ([("POST", QUOTA)], "a quota"),  # is not an object that exists
     ([("POST", GONE)], "gone"),  # its namespace
     ([("POST", (500, "broken"))], "broken"),
     ([("POST", EXISTS), ("GET", (500, "broken"))], "broken"),
-    ([("POST", EXISTS), ("GET", LIVE_OBJECT), ("PUT", CONFLICT), ("POST", EXISTS), ("GET", LIVE_OBJECT),
+    ([("POST", EXISTS), ("GET", ALIVE), ("PUT", CONFLICT), ("POST", EXISTS), ("GET", ALIVE),
       ("PUT", DONE)], None),
-    ([("POST", EXISTS), ("GET", LIVE_OBJECT), ("PUT", GONE), ("POST", DONE)], None),
+    ([("POST", EXISTS), ("GET", ALIVE), ("PUT", GONE), ("POST", DONE)], None),
     ([("POST", EXISTS), ("GET", GONE), ("POST", DONE)], None),
-    ([("POST", EXISTS), ("GET", LIVE_OBJECT), ("PUT", CONFLICT)] * 5, "another version"),
+    ([("POST", EXISTS), ("GET", ALIVE), ("PUT", CONFLICT)] * 5, "another version"),
     ([("POST", EXISTS), ("GET", GONE)] * 5, "gone"),
-    ([("POST", EXISTS), ("GET", LIVE_OBJECT), ("PUT", INVALID), ("PATCH", DONE)], None),
-    ([("POST", EXISTS), ("GET", LIVE_OBJECT), ("PUT", INVALID), ("PATCH", MEDIA), ("PATCH", DONE)], None),
-    ([("POST", EXISTS), ("GET", LIVE_OBJECT), ("PUT", INVALID), ("PATCH", INVALID)], "a list"),
-    ([("POST", EXISTS), ("GET", LIVE_OBJECT), ("PUT", INVALID), ("PATCH", MEDIA), ("PATCH", MEDIA)],
+    ([("POST", EXISTS), ("GET", ALIVE), ("PUT", INVALID), ("PATCH", DONE)], None),
+    ([("POST", EXISTS), ("GET", ALIVE), ("PUT", INVALID), ("PATCH", MEDIA), ("PATCH", DONE)], None),
+    ([("POST", EXISTS), ("GET", ALIVE), ("PUT", INVALID), ("PATCH", INVALID)], "a list"),
+    ([("POST", EXISTS), ("GET", ALIVE), ("PUT", INVALID), ("PATCH", MEDIA), ("PATCH", MEDIA)],
      "no such patch"),
-    ([("POST", EXISTS), ("GET", LIVE_OBJECT), ("PUT", INVALID), ("PATCH", GONE), ("POST", DONE)], None),
+    ([("POST", EXISTS), ("GET", ALIVE), ("PUT", INVALID), ("PATCH", GONE), ("POST", DONE)], None),
     *[([("POST", EXISTS), ("GET", (200, odd))], "the server sent") for odd in (
         [], 5, "x", {}, {"metadata": None}, {"metadata": {"resourceVersion": 5}})],
 ]
@@ -8190,11 +8642,11 @@ def test_apply_creates_then_changes(serve, new_client, steps, refusal):
 
 @pytest.mark.parametrize("steps, refusal", [
     ([("POST", DONE)], None),
-    ([("POST", EXISTS), ("GET", LIVE_OBJECT), ("PUT", DONE)], None),
-    ([("POST", EXISTS), ("GET", LIVE_OBJECT), ("PUT", CONFLICT)], "another version"),
-    ([("POST", EXISTS), ("GET", LIVE_OBJECT), ("PUT", INVALID)], "a list"),
+    ([("POST", EXISTS), ("GET", ALIVE), ("PUT", DONE)], None),
+    ([("POST", EXISTS), ("GET", ALIVE), ("PUT", CONFLICT)], "another version"),
+    ([("POST", EXISTS), ("GET", ALIVE), ("PUT", INVALID)], "a list"),
     ([("POST", EXISTS), ("GET", GONE)], "gone"),
-    ([("POST", FORBIDDEN), ("GET", LIVE_OBJECT), ("PUT", DONE)], None),
+    ([("POST", FORBIDDEN), ("GET", ALIVE), ("PUT", DONE)], None),
     ([("POST", FORBIDDEN), ("GET", GONE)], "not to you"),
 ])
 def test_a_body_with_a_version_replaces_just_that_one(serve, new_client, steps, refusal):
@@ -8212,7 +8664,7 @@ def test_a_body_with_a_version_replaces_just_that_one(serve, new_client, steps, 
 
 
 def test_old_copies_of_the_servers_books_are_left_out(serve, new_client):
-    live = {**LIVE_OBJECT[1]["metadata"], "managedFields": [{"manager": "b"}], "uid": "u"}
+    live = {**ALIVE[1]["metadata"], "managedFields": [{"manager": "b"}], "uid": "u"}
     steps = [("POST", EXISTS), ("GET", (200, {"metadata": live})), ("PUT", INVALID),
              ("PATCH", DONE)]
     dialogue = Dialogue(serve, steps)
@@ -8227,7 +8679,7 @@ def test_old_copies_of_the_servers_books_are_left_out(serve, new_client):
 
 
 def test_a_dry_run_is_one_in_every_request(serve, new_client):
-    steps = [("POST", EXISTS), ("GET", LIVE_OBJECT), ("PUT", INVALID), ("PATCH", DONE)]
+    steps = [("POST", EXISTS), ("GET", ALIVE), ("PUT", INVALID), ("PATCH", DONE)]
     dialogue = Dialogue(serve, steps)
     new_client(dialogue.server).apply(MANIFEST, dry_run=True)
     for request in dialogue.asked:
@@ -8266,7 +8718,7 @@ def test_all_of_apply_has_one_time_limit(serve, new_client):
         if request.path.endswith("/v1"):
             return conn.reply(200, resource_list("configmaps"))
         time.sleep(0.15)
-        conn.reply(*{"POST": EXISTS, "GET": LIVE_OBJECT, "PUT": CONFLICT}[request.method])
+        conn.reply(*{"POST": EXISTS, "GET": ALIVE, "PUT": CONFLICT}[request.method])
 
     start = time.monotonic()
     with pytest.raises(apiproxy.ApiError) as caught:
@@ -8358,7 +8810,7 @@ def test_apply_of_built_in_kinds_as_written_and_as_read(api, body):
     cluster_wide = body["kind"] in ("Node", "Namespace")
     name = api.space + "-x" if cluster_wide else "it"
     body = {**body, "metadata": {"name": name, "labels": {"step": "1"}}}
-    api.default_namespaces = {api.cluster: api.space}
+    api.client.default_namespaces = {api.cluster: api.space}
     states = [made_at_last(api, body)]
     body["metadata"]["labels"] = {"step": "2"}
     states.append(api.apply(body))
@@ -8920,7 +9372,7 @@ def test_apply_where_the_quota_is_used_up(real):
     eventually(lambda: real.request(base + "/resourcequotas/q").get("status") == used)
 
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"}}
-    real.default_namespaces = {"direct": real.space}
+    getattr(real, "client", real).default_namespaces = {"direct": real.space}
     changed = real.apply({**secret, "stringData": {"x": "2"}})
     assert changed["data"] == {"x": "Mg=="}
 
@@ -9035,7 +9487,7 @@ def test_clusters_come_and_go_without_headlamp(serve, tmp_path):
         client.set_cluster({"name": "plain", "server": server.url})
         assert client.request("/version", {"cluster": "plain"})["authorization"] is None
         client.delete_cluster("here")
-        with pytest.raises(ValueError, match="no such cluster"):
+        with pytest.raises(ValueError, match="no cluster"):
             client.request("/version", {"cluster": "here"})
         for bad in ({}, {"name": "x"}, {"kubeconfig": "not base64!"}):
             with pytest.raises(ValueError):
@@ -9060,7 +9512,9 @@ def test_clusters_behind_headlamp_and_direct_ones_stand_side_by_side(demo, new_c
     with pytest.raises(apiproxy.ApiError):
         client.request("/helm/x", {"cluster": "alone"})
     assert not seen["behind"].errors and not seen["alone"].errors
-    assert all("x-headlamp_backend-token" not in record.headers for record in server.requests)
+    for record in server.requests:
+        told = "x-headlamp_backend-token" in record.headers
+        assert told == record.path.startswith("/clusters/behind/")
 
 
 def test_a_stream_of_a_cluster_that_is_taken_away_says_so_and_goes_on(serve, new_client):
@@ -9088,7 +9542,7 @@ def test_a_plugin_is_removed_and_the_next_answer_says_reload(new_client, demo):
     client = new_client(server.url, backend_token="SECRET-backend",
         on_reload=lambda: reloads.append(1))
 
-    assert client.delete_plugin("some plugin") is None
+    assert client.delete_plugin("some plugin") == {"success": True}
 
     client.request("/version")
     client.request("/version")
@@ -9130,16 +9584,15 @@ def bare(request, demo, new_client):
     else:
         one = direct_client(new_client, drain_interval=0.05)
 
-    is_new = request.param == "real" and os.environ["APIPROXY_TEST_VERSION"] != "1.20"
-    one.policy = "policy/v1" if is_new else "policy/v1beta1"
-    one.node = one.space = "drain-" + os.urandom(3).hex()
-    one.pods = "/api/v1/namespaces/%s/pods" % one.space
-    one.post("/api/v1/namespaces", {"metadata": {"name": one.space}})
-    one.post("/api/v1/nodes", {"metadata": {"name": one.node}})
-    yield one
-    one.close()
-    one.remove("/api/v1/nodes/" + one.node)
-    one.remove("/api/v1/namespaces/" + one.space)
+    bare = Space(one, "drain-" + os.urandom(3).hex())
+    is_old = request.param == "real" and os.environ["APIPROXY_TEST_VERSION"] == "1.20"
+    bare.policy = "policy/v1beta1" if is_old else "policy/v1"
+    bare.node = bare.space
+    bare.post("/api/v1/nodes", {"metadata": {"name": bare.node}})
+    yield bare
+    bare.close()
+    bare.remove("/api/v1/nodes/" + bare.node)
+    bare.end()
 
 
 def add_pod(one, name, **metadata):
@@ -9198,13 +9651,13 @@ def test_a_drain_waits_for_a_disruption_budget_and_gives_up_in_the_end(bare):
         "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "kept"}}},
     })
 
-    bare.drain_timeout = 0.3
+    bare.client.drain_timeout = 0.3
     bare.drain_node(bare.cluster, bare.node)
     status = drained(bare, bare.node)
     assert status.startswith("error: ") and "/kept: " in status and "disruption budget" in status
     assert bare.request(bare.pods + "/kept")["metadata"]["uid"] == pod["metadata"]["uid"]
 
-    bare.drain_timeout = 20.0
+    bare.client.drain_timeout = 20.0
     bare.drain_node(bare.cluster, bare.node)
     bare.remove(budgets + "/b")
     assert drained(bare, bare.node) == "success"
@@ -9631,7 +10084,7 @@ def test_a_containers_port_is_forwarded_by_its_name(serve, direct, section):
     assert pods.asked[0].endswith("/p/portforward?ports=8080")
 
 
-def slice_endpoint(name, ready=True, kind="Pod"):
+def at_pod(name, ready=True, kind="Pod"):
     """An endpoint of an EndpointSlice; `ready` None says nothing."""
     conditions = {} if ready is None else {"ready": ready}
     reference = {"kind": kind, "namespace": "ns", "name": name, "uid": "uid-" + name}
@@ -9647,13 +10100,13 @@ PORTS = [{"name": name, "port": port} for name, port in (
     ("dns", 5353), ("admin", 9090), ("web", 8080))]
 SLICES = [
     {"ports": PORTS},
-    {"endpoints": [slice_endpoint("late", False), slice_endpoint("node", True, "Node"), {}], "ports": PORTS},
-    {"endpoints": [slice_endpoint("other")], "ports": PORTS[:1]},
-    {"endpoints": [slice_endpoint("late", False), slice_endpoint("p", None), slice_endpoint("q")], "ports": PORTS},
+    {"endpoints": [at_pod("late", False), at_pod("node", True, "Node"), {}], "ports": PORTS},
+    {"endpoints": [at_pod("other")], "ports": PORTS[:1]},
+    {"endpoints": [at_pod("late", False), at_pod("p", None), at_pod("q")], "ports": PORTS},
 ]
 SUBSETS = [
-    {"notReadyAddresses": [slice_endpoint("late")], "ports": PORTS},
-    {"addresses": [{"ip": "10.0.0.1"}, slice_endpoint("p")], "ports": PORTS},
+    {"notReadyAddresses": [at_pod("late")], "ports": PORTS},
+    {"addresses": [{"ip": "10.0.0.1"}, at_pod("p")], "ports": PORTS},
 ]
 
 
@@ -10334,7 +10787,8 @@ def test_a_token_goes_to_a_port_forward_as_a_cookie_in_pieces(serve, new_client,
     (500, "unable to listen on any of the requested ports: [{80 80}]\n"),
     (400, "namespace is required\n"),
 ])
-def test_a_port_forward_that_is_refused_says_it_in_the_servers_words(serve, new_client, status, text):
+def test_a_port_forward_that_is_refused_says_it_in_the_servers_words(
+        serve, new_client, status, text):
     server = serve(routes({"/clusters/dev/portforward": (status, text)}))
     with pytest.raises(apiproxy.ApiError) as caught:
         new_client(server).start_port_forward("dev", "ns", "p", 80, "", "")
@@ -10583,7 +11037,8 @@ def test_what_the_server_stored_goes_from_its_file_and_the_users_own_stays(
 
 
 @pytest.mark.parametrize("gone, asked", [(True, False), (False, False), (True, True)])
-def test_a_server_of_may_2024_fails_after_it_has_forgotten_a_cluster(serve, new_client, gone, asked):
+def test_a_server_of_may_2024_fails_after_it_has_forgotten_a_cluster(
+        serve, new_client, gone, asked):
     named = {"clusters": [{"name": "dev", "meta_data": {"source": "kubeconfig"}}]}
     configs = [named, {"clusters": []} if gone else named]
     server = serve(routes({"/config": lambda request: (200, configs.pop(0)),
@@ -10634,11 +11089,12 @@ def test_a_node_is_drained_and_says_how_far_it_is(new_client, demo):
     assert client.request("/api/v1/nodes/" + node)["spec"]["unschedulable"] is True
     with pytest.raises(apiproxy.ApiError) as caught:
         client.drain_node("no-such", node)
-    assert (caught.value.status, caught.value.message) == (404, "Cluster not found")
+    assert caught.value.status == 404 and "not found" in caught.value.message
 
 
-def test_a_port_forward_is_made_listed_and_stopped(new_client, demo):
-    server = demo()
+@pytest.mark.parametrize("age, status", [("2024", 408), ("2026", 500)])
+def test_a_port_forward_is_made_listed_and_stopped(new_client, demo, age, status):
+    server = demo(headlamp=age)
     client = new_client(server.url)
     pod = client.request("/api/v1/namespaces/demo-shop/pods")["items"][0]["metadata"]["name"]
     made = client.start_port_forward("dev", "demo-shop", pod, 80, "", "")
@@ -10654,18 +11110,18 @@ def test_a_port_forward_is_made_listed_and_stopped(new_client, demo):
     assert caught.value.status == 400 and "id is required" in caught.value.message
     assert all("authorization" not in record.headers for record in server.requests)
 
-    client.request_timeout = 0.3
+    client.request_timeout = 0.3 if age == "2024" else 30
     with pytest.raises(apiproxy.ApiError) as caught:
-        # the server never answers
+        # that of May 2024 never answers
         client.start_port_forward("dev", "demo-shop", "no-such-pod", 80, "", "")
-    assert caught.value.status == 408
+    assert caught.value.status == status
 
 
 def test_a_port_forward_list_is_of_one_cluster(serve, new_client):
     server = serve(lambda request, conn: conn.reply(200,
         [{"cluster": "foo", "id": "1"}, {"cluster": "foobar", "id": "2"}]))
     assert new_client(server).list_port_forward("foo") == [{"cluster": "foo", "id": "1"}]
-    assert server.paths() == ["/portforward/list?cluster=foo"]
+    assert server.paths() == ["/clusters/foo/portforward/list"]
 
 
 # ------------------------------------------------------------------------------
@@ -10924,7 +11380,7 @@ def test_the_documented_names_are_all_there():
 def test_contents_match_the_banners():
     with open(apiproxy.__file__) as file:
         source = file.read()
-    contents = re.findall(r"^ +(\d+\. [A-Z][A-Za-z]+(?: [a-z]+)*)  ",
+    contents = re.findall(r"^ +(\d+\. [A-Z][A-Za-z]+(?: [A-Za-z]+)*)  ",
         ast.get_docstring(ast.parse(source), clean=False), re.M)
     assert contents == re.findall(r"^# -{78}\n# (\d+\. .*)$", source, re.M) and len(contents) == 15
 
@@ -11211,6 +11667,20 @@ def ends():
                 yield client, server, proxy
 
 
+def received_how(sock):
+    """All that comes until the end, and how it ended."""
+    data = b""
+
+    try:
+        while True:
+            piece = sock.recv(65536)
+            if not piece:
+                return data, "FIN"
+            data += piece
+    except ConnectionResetError:
+        return data, "RST"
+
+
 def test_the_proxy_passes_what_it_gets_and_knows_what_is_open(ends):
     client, server, proxy = ends
     data = os.urandom(1000000)
@@ -11218,14 +11688,14 @@ def test_the_proxy_passes_what_it_gets_and_knows_what_is_open(ends):
         client.shutdown(socket.SHUT_WR)))
     thread.start()
 
-    assert received(server) == (data, "FIN")
+    assert received_how(server) == (data, "FIN")
 
     thread.join()
     server.sendall(b"still open")
     assert client.recv(100) == b"still open" and proxy.open == 1
 
     server.close()
-    assert received(client) == (b"", "FIN")
+    assert received_how(client) == (b"", "FIN")
     eventually(lambda: not proxy.open)
     assert len(proxy.opened) == len(proxy.closed) == 1 and proxy.opened < proxy.closed
 
@@ -11244,7 +11714,7 @@ def test_the_proxy_makes_one_way_silent(ends, fault, after, way):
     assert not select.select([sink], [], [], 0.01)[0]
 
     proxy.clear()
-    assert received(sink) == after
+    assert received_how(sink) == after
 
 
 def test_the_proxy_stalls_until_the_sender_blocks(ends):
@@ -11265,8 +11735,8 @@ def test_the_proxy_cuts_within_a_message(ends, rst, count):
     client, server, proxy = ends
     proxy.cut(count, "down", rst)
     server.sendall(b"a long message")
-    assert received(client) == (b"a long message"[:count], "RST" if rst else "FIN")
-    assert received(server) == (b"", "RST" if rst else "FIN")
+    assert received_how(client) == (b"a long message"[:count], "RST" if rst else "FIN")
+    assert received_how(server) == (b"", "RST" if rst else "FIN")
 
 
 def test_the_proxy_ends_resets_and_refuses(ends):
@@ -11279,14 +11749,14 @@ def test_the_proxy_ends_resets_and_refuses(ends):
     assert server.recv(100) == b"still open"
 
     proxy.end()
-    assert received(client) == received(server) == (b"", "FIN")
+    assert received_how(client) == received_how(server) == (b"", "FIN")
 
     proxy.accept()
 
     with socket.create_connection(("127.0.0.1", proxy.port), 5) as again:
         eventually(lambda: proxy.open == 2)
         proxy.reset()
-        assert received(again) == (b"", "RST") and not proxy.open
+        assert received_how(again) == (b"", "RST") and not proxy.open
 
 
 def test_the_proxy_is_as_slow_as_it_is_told(ends):
@@ -11296,7 +11766,7 @@ def test_the_proxy_is_as_slow_as_it_is_told(ends):
     client.sendall(b"x" * 2000)
     client.shutdown(socket.SHUT_WR)
 
-    assert received(server) == (b"x" * 2000, "FIN")
+    assert received_how(server) == (b"x" * 2000, "FIN")
     assert time.monotonic() - begin > 0.07
 
 
