@@ -1384,39 +1384,9 @@ FOREVER = 2e6  # seconds, 23 days: the system's calls take no more
 RACE_DELAY = 0.25  # seconds before the next address is tried beside the last (RFC 8305 5)
 CHUNK = 64 * KiB  # bytes that are received at once
 SEAL = 256 * KiB  # bytes that are sealed at once: sealing all of a big message would double it
+FORK_WAIT = 1.0  # seconds that a fork waits for our threads to leave OpenSSL, which takes 1 ms
 _SLICE = None if sys.platform == "linux" else 0.5  # elsewhere shutdown() may not wake a wait
 # (cpython#91913, #154224)
-
-
-class Fresh:
-    """What begins anew in a child after os.fork(), each by its method `forked`.
-
-    settings, endpoints,  copied, and so is what was learned: which resources there are, which
-    credentials           address answered, what a file held, what functools.lru_cache keeps
-    locks                 new, free: no thread that held one is there any more
-    connections           none: our copies of the parent's descriptors, those of listeners and of
-                          forwarded connections too, are closed, without shutdown()
-    WebSockets            ended, with code 1006
-    streams, drains,      none: they are the parent's, there is no thread, and cancel() of one
-    port forwards         returns at once; that which forks in a callback ends after it
-    calls in threads      gone with their threads, and what they held
-    the collector         as it was before we let it rest
-
-    logging and random look after themselves. A TLS context is the parent's object, as OpenSSL's
-    own state is.
-    """
-
-    everything: weakref.WeakSet[Any] = weakref.WeakSet()
-
-    @classmethod
-    def after_fork(cls) -> None:
-        """What the system calls in the child."""
-        for thing in list(cls.everything):
-            thing.forked()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
-    os.register_at_fork(after_in_child=Fresh.after_fork)
 
 
 class Lock(type(threading.RLock())):  # type: ignore[misc]
@@ -1448,6 +1418,68 @@ def take(lock: Any, held: List[Any], seconds: float = -1) -> bool:
     """
     held.extend(itertools.compress((lock,), map(lock.acquire, (True,), (seconds,))))
     return bool(held)
+
+
+class Fresh:
+    """What begins anew in a child after os.fork(), each by its method `forked`.
+
+    settings, endpoints,  copied, and so is what was learned: which resources there are, which
+    credentials           address answered, what a file held, what functools.lru_cache keeps
+    locks                 new, free: no thread that held one is there any more
+    connections           none: our copies of the parent's descriptors, those of listeners and of
+                          forwarded connections too, are closed, without shutdown()
+    WebSockets            ended, with code 1006
+    streams, drains,      none: they are the parent's, there is no thread, and cancel() of one
+    port forwards         returns at once; that which forks in a callback ends after it
+    calls in threads      gone with their threads, and what they held
+    the collector         as it was before we let it rest
+    TLS settings          the same objects. OpenSSL has locks of its own, which a child would find
+                          held for ever: the fork waits until no thread of ours is inside it
+    logging, random       look after themselves
+    """
+
+    openssl = Lock()  # held by who is inside OpenSSL without the lock of a Wire
+    _everything: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+    _held: Dict[int, List[Any]] = {}  # by thread that forks: the locks that it waited for
+
+    @classmethod
+    def add(cls, thing: Any) -> None:
+        """From now on a child calls thing.forked()."""
+        cls._everything[id(thing)] = thing
+
+    @classmethod
+    def _alive(cls) -> Iterator[Any]:
+        things = (reference() for reference in cls._everything.valuerefs())
+        return (thing for thing in things if thing is not None)
+
+    @classmethod
+    def before_fork(cls) -> None:
+        """Wait, though not for ever, until OpenSSL is left."""
+        held = cls._held.setdefault(threading.get_ident(), [])
+        end = time.monotonic() + FORK_WAIT
+        take(cls.openssl, held, FORK_WAIT)
+        for thing in cls._alive():
+            if isinstance(thing, Wire):
+                thing.leave_openssl(held, max(0.0, end - time.monotonic()))
+
+    @classmethod
+    def after_in_parent(cls) -> None:
+        """Let them go on."""
+        for lock in cls._held.pop(threading.get_ident(), ()):
+            lock.release()
+
+    @classmethod
+    def after_in_child(cls) -> None:
+        """Begin anew."""
+        cls._held.clear()
+        cls.openssl = Lock()
+        for thing in cls._alive():
+            thing.forked()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    os.register_at_fork(before=Fresh.before_fork, after_in_parent=Fresh.after_in_parent,
+                        after_in_child=Fresh.after_in_child)
 
 
 class Cancel:
@@ -1646,9 +1678,10 @@ def look_up(host: str, port: int, scope: Scope) -> List[Any]:
 @functools.lru_cache(maxsize=1)
 def default_context() -> ssl.SSLContext:
     """The TLS settings where none are given, for all: they cost 23 ms and 0.9 MB (measured)."""
-    context = ssl.create_default_context()
-    context.set_alpn_protocols(["http/1.1"])  # over h2 there would be no upgrade
-    return context
+    with Fresh.openssl:
+        context = ssl.create_default_context()
+        context.set_alpn_protocols(["http/1.1"])  # over h2 there would be no upgrade
+        return context
 
 
 # -- proxies ---------------------------------------------------------------------
@@ -1811,7 +1844,7 @@ class Race:
         self._sockets: Dict[int, Tuple[Socket, Any]] = {}  # that are connecting, by descriptor
         self._failure: OSError = OSError("no address for this host")
         self._closed = False
-        Fresh.everything.add(self)
+        Fresh.add(self)
 
     def close(self) -> None:
         """Give up."""
@@ -1922,7 +1955,7 @@ class Wire:
         self._cut = False  # the TCP connection has ended
         self._tls_end: Optional[ssl.SSLError] = None  # how TLS has ended
         self.taken = 0.0  # monotonic: when the peer last made room for a sender that waited
-        Fresh.everything.add(self)
+        Fresh.add(self)
 
     @classmethod
     def open(
@@ -1972,13 +2005,15 @@ class Wire:
 
     def _start_tls(self, context: ssl.SSLContext, name: str, scope: Scope) -> None:
         try:
-            self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name)
+            with Fresh.openssl:
+                self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name)
         except ValueError as error:
             raise OSError("not a host name for TLS") from error
 
         while True:
             try:
-                self._tls.do_handshake()
+                with self._lock:
+                    self._tls.do_handshake()
                 self.send(b"", scope)
                 return
             except ssl.SSLWantReadError:
@@ -2142,6 +2177,11 @@ class Wire:
             if not self._waiting:
                 self._sock.close()
 
+    def leave_openssl(self, held: List[Any], seconds: float) -> None:
+        """Keep threads out of OpenSSL until `held` is released."""
+        if self._tls is not None:
+            take(self._lock, held, seconds)
+
     def forked(self) -> None:
         """Free our copy of a connection that is the parent's: shutdown() would end that one too."""
         self._lock = Lock()
@@ -2263,7 +2303,7 @@ class Collector:
 
     def __init__(self) -> None:
         self._parsing: Set[int] = set()  # the threads that let it rest
-        Fresh.everything.add(self)
+        Fresh.add(self)
 
     def at_rest(self, parse: Callable[[], R]) -> R:
         """What parse() gives."""
@@ -2536,7 +2576,7 @@ class HttpHandler(urllib.request.BaseHandler):
         self._lock = Lock()
         self._idle: Dict[Any, List[HttpConnection]] = {}
         self._swept = 0.0  # monotonic
-        Fresh.everything.add(self)
+        Fresh.add(self)
 
     def close(self, address: Optional[Address] = None) -> None:
         """Close the connections that nobody is using: to one address, or all."""
@@ -2805,7 +2845,7 @@ class WebSocket:
         self._close_sent = False  # guarded by _send_lock, as the next
         self._torn: Optional[BaseException] = None  # why nothing can be sent any more
         self._ended: Optional[ConnectionClosed] = None  # set once; written under _end_lock
-        Fresh.everything.add(self)
+        Fresh.add(self)
 
     def _make_locks(self) -> None:
         self._recv_lock = threading.Lock()
@@ -2815,6 +2855,7 @@ class WebSocket:
     def forked(self) -> None:
         """It is the parent's, and has ended here."""
         self._make_locks()
+        self._wire.forked()  # first: to close it would end the parent's
         self._end(ABNORMAL, "it is the parent process's")
 
     @classmethod
@@ -3260,6 +3301,13 @@ def tls_context(
     if ca_file:
         ca_data = read_file(ca_file)
 
+    with Fresh.openssl:
+        return _tls_context(ca_data, server_name, insecure)
+
+
+def _tls_context(
+    ca_data: Optional[bytes], server_name: str, insecure: bool,
+) -> ssl.SSLContext:
     context = _NamedContext(ssl.PROTOCOL_TLS_CLIENT)  # checks certificates and names
     context.set_alpn_protocols(["http/1.1"])
     context.server_name = server_name
@@ -3307,8 +3355,11 @@ def with_file(pem: Pem, use: Callable[[str], R]) -> R:
 
 def load_certificate(context: ssl.SSLContext, certificate: Pem, key: Pem) -> None:
     """Show a client certificate. OpenSSL must not ask for a passphrase on the terminal."""
-    with_file(certificate, lambda path: with_file(
-        key, lambda key_path: context.load_cert_chain(path, key_path, password=lambda: b"")))
+    def load(path: str, key_path: str) -> None:
+        with Fresh.openssl:
+            context.load_cert_chain(path, key_path, password=lambda: b"")
+
+    with_file(certificate, lambda path: with_file(key, functools.partial(load, path)))
 
 
 class TlsFiles:
@@ -3538,7 +3589,7 @@ class ExecPlugin:
         self._token: Optional[str] = None  # guarded by _lock, as the next; None: run it
         self._end = 0.0
         self.forked()
-        Fresh.everything.add(self)
+        Fresh.add(self)
 
     def forked(self) -> None:
         """In a child it does not run."""
@@ -3948,7 +3999,7 @@ class Credential:
         self._is_fixed = is_fixed  # it stands in a kubeconfig: a 401 does not make it forgotten
         self._retry_at = 0.0  # monotonic: not to be renewed before
         self.forked()
-        Fresh.everything.add(self)
+        Fresh.add(self)
 
     def forked(self) -> None:
         """Locks begin anew."""
@@ -4072,7 +4123,7 @@ class Credentials:
         self._credentials: Dict[str, Credential] = {}
         self._kubeconfigs: Dict[str, str] = {}  # base64, by cluster
         self.forked()
-        Fresh.everything.add(self)
+        Fresh.add(self)
 
     def forked(self) -> None:
         """A lock of its own."""
@@ -4201,7 +4252,7 @@ class Transport:
         self._caching: Set[str] = set()  # servers that answer from a cache unless asked not to
         self._suspect_at: Dict[str, float] = {}  # monotonic: when to suspect that of one again
         self._warned: Set[str] = set()
-        Fresh.everything.add(self)
+        Fresh.add(self)
 
     def forked(self) -> None:
         """The streams are the parent's."""
@@ -4626,7 +4677,7 @@ class Task:
         self._settings = transport.settings
         self._gate = threading.Lock()
         self._thread = new_thread(name, self._main)
-        Fresh.everything.add(self)
+        Fresh.add(self)
 
     def start(self: T) -> T:
         """Begin; not done by the constructor, so that the thread meets a finished object."""
@@ -6627,7 +6678,7 @@ class Direct:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
         self.forked()
-        Fresh.everything.add(self)
+        Fresh.add(self)
 
     def forked(self) -> None:
         """None of them is a child's."""
