@@ -17,6 +17,7 @@ import decimal
 import email.utils
 import enum
 import errno
+import faulthandler
 import functools
 import gc
 import gzip
@@ -44,6 +45,7 @@ import traceback
 import tracemalloc
 import types
 import urllib.parse
+import warnings
 import weakref
 
 import pytest
@@ -204,6 +206,16 @@ def fill_connection(ws, tls):
         pass
     if not tls:
         ws._wire._out.clear()
+
+
+def when_its_task_ends(client, tell):
+    """Have tell() called where the one task of a client is taken from its list."""
+    client._transport.tasks = types.SimpleNamespace(pop=lambda *args: tell())
+
+
+def locks_of(ws):
+    """The locks of a WebSocket that are not reentrant."""
+    return ws._recv_lock, ws._send_lock
 
 
 def set_kubeconfig(client, cluster, text):
@@ -2460,7 +2472,7 @@ def test_a_late_cancel_does_not_close_a_connection_that_another_call_has_now(
     # set() has read what is held, but not closed it yet, when the answer is complete
     def cancel_late(wire):
         if wire is None:
-            cancel._unset.clear()
+            cancel._is_set = True
             closes.append(cancel._held.close)
         hold(wire)
 
@@ -12311,6 +12323,268 @@ def test_close_ends_all_streams_and_the_client_goes_on(serve, new_client):
 
     client.stream("/x", got.append)
     eventually(lambda: got[-1:] == ["x"])
+
+
+# -- processes: what a forked child has, and what it leaves alone
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+
+
+def fork():
+    """0 in the child, its number in the parent."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # since 3.12, where there are threads
+        return os.fork()
+
+
+def in_child(call):
+    """What call() gives, as JSON can tell it, in a forked child, which has 20 seconds."""
+    read, write = os.pipe()
+    pid = fork()
+
+    if not pid:
+        try:
+            faulthandler.dump_traceback_later(20, exit=True)
+            try:
+                text = json.dumps(call())
+            except BaseException as error:
+                text = json.dumps("raised " + repr(error))
+            os.write(write, text.encode())
+        finally:
+            os._exit(0)
+
+    os.close(write)
+    with os.fdopen(read) as file:
+        text = file.read()
+    os.waitpid(pid, 0)
+    assert text, "the child hangs"
+    return json.loads(text)
+
+
+@contextlib.contextmanager
+def held_elsewhere(*locks):
+    """Another thread holds these locks."""
+    taken, free = threading.Event(), threading.Event()
+
+    def hold():
+        for lock in locks:
+            lock.acquire()
+        taken.set()
+        free.wait(30)
+        for lock in locks:
+            lock.release()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    taken.wait(10)
+    try:
+        yield
+    finally:
+        free.set()
+        thread.join()
+
+
+@needs_fork
+@both
+def test_a_child_has_connections_of_its_own(serve, new_client, trusting, tls):
+    def script(request, conn):
+        conn.reply(200, {"path": request.path, "peer": conn.sock.getpeername()[1]})
+
+    server = serve(script, tls=tls)
+    client = new_client(server, ssl_context=trusting if tls else None)
+
+    def ask():
+        return [client.request("/%d-%d" % (os.getpid(), number)) for number in range(5)]
+
+    ask()
+    before = sockets()
+    theirs, ours = in_child(lambda: [ask(), sockets(), os.getpid()]), ask()
+    answers = theirs[0] + ours
+    pids = [theirs[2]] * 5 + [os.getpid()] * 5
+    assert [answer["path"] for answer in answers] == [
+        "/clusters/dev/%d-%d" % (pid, number) for pid, number in zip(pids, [*range(5)] * 2)]
+    assert not {answer["peer"] for answer in theirs[0]} & {answer["peer"] for answer in ours}
+    assert theirs[1] <= before  # the copy is closed, one of its own is open
+    assert len({answer["peer"] for answer in ours}) == 1  # that of before
+
+
+@needs_fork
+@both
+def test_what_a_child_ends_goes_on_in_its_parent(serve, new_client, trusting, tls):
+    go_on = threading.Event()
+    api = Api(serve, watches=[[lambda *args: go_on.wait(10) and None, B2]], tls=tls)
+    api.start(new_client, ssl_context=trusting if tls else None)
+    stream = api.client.stream("/x", print)
+    api.asked(True, 2)
+    eventually(stream.get_socket)
+
+    def end():
+        begun = time.monotonic()
+        api.cancel()
+        stream.cancel()
+        socket = stream.get_socket()
+        ended = [outcome(call, *args) for call, *args in [(socket.recv,), (socket.send, "x")]]
+        socket.close()
+        socket.abort()
+        tasks = len(api.client.tasks)
+        api.client.close()
+        return time.monotonic() - begun < 5, tasks, threads(), [code for code, _ in ended]
+
+    assert in_child(end) == [True, 0, [], [1006, 1006]]
+    assert api.client.tasks
+    go_on.set()
+    eventually(lambda: api.views == STATES[:2])
+    assert len(api.asked(True)) == 2 and not api.errors
+    stream.cancel()
+
+
+@needs_fork
+def test_a_child_finds_no_lock_held(serve, new_client):
+    inside, free = threading.Event(), threading.Event()
+    server = serve(hello_or_json)
+    client = new_client(server)
+    client.set_token("dev", "SECRET")
+    client.request("/x")
+    ws = connect(server.ws)
+    stream = client.stream("/x", lambda message: inside.set() or free.wait(30))  # in a callback
+    assert inside.wait(10)
+    gc.collect()
+    locks = [thing for thing in gc.get_objects() if isinstance(thing, apiproxy.Lock)]
+    assert len(locks) > 9
+
+    def calls():
+        stream.cancel()
+        ws.abort()
+        client.set_token("dev", "SECRET-2")
+        client.add_endpoint("other", apiproxy.Endpoint("http://127.0.0.1:1"))
+        assert client.list_port_forward("other") == []
+        assert apiproxy.parse_json("[%s]" % ("1," * 60000 + "1"))
+        answer = client.request("/x")
+        client.close()
+        return answer
+
+    try:
+        with held_elsewhere(*locks_of(ws), *locks):
+            assert in_child(calls) == {}
+    finally:
+        free.set()
+    ws.abort()
+
+
+@needs_fork
+def test_the_collector_is_on_in_a_child_of_a_thread_beside_one_that_parses(monkeypatch):
+    inside, free = threading.Event(), threading.Event()
+    wrap(monkeypatch, PARSE_JSON, lambda real, data: inside.set() or free.wait(30) and real(data))
+    parsing = background(apiproxy.parse_json, "[%s]" % ("1," * 60000 + "1"))
+    assert inside.wait(10)
+
+    try:
+        assert [gc.isenabled(), in_child(gc.isenabled), gc.isenabled()] == [False, True, False]
+    finally:
+        free.set()
+    parsing.result()
+    assert gc.isenabled()
+
+
+@needs_fork
+def test_a_child_that_a_callback_forks_has_no_stream_when_the_callback_is_over(serve, new_client):
+    read, write = os.pipe()
+    api, pids = Api(serve, watches=[[B2, bookmark(), event("ADDED", "c", "19")]]), []
+
+    def view_and_fork(items):
+        api.view(items)
+        if not pids:
+            pids.append(fork())
+            if not pids[0]:
+                when_its_task_ends(api.client, tell)
+
+    def tell():
+        os.write(write, b"ended" if len(api.views) == 1 else b"went on")
+        os._exit(0)
+
+    api.client = new_client(api.server)
+    cancel = api.client.stream_results("/api/v1/pods", view_and_fork, api.error)
+    eventually(lambda: len(api.views) == 3)
+    os.close(write)
+    with os.fdopen(read) as file:
+        assert file.read() == "ended"
+    os.waitpid(pids[0], 0)
+    assert len(api.asked(True)) == 1
+    cancel()
+
+
+@needs_fork
+def test_a_port_is_free_when_its_forward_ends_though_a_child_lives(serve, new_client):
+    def script(request, conn):
+        conn.reply(200, {"kind": "Pod", "metadata": {"name": "a", "uid": "1"},
+                         "status": {"phase": "Running"}})
+
+    client = new_client("")
+    client.add_endpoint("dev", apiproxy.Endpoint(serve(script).url))
+    record = client.start_port_forward("dev", "ns", "a", 80, "", "")
+    read, write = os.pipe()
+    pid = fork()
+    if not pid:
+        os.close(write)
+        os.read(read, 1)  # until the parent has looked
+        os._exit(bool(client.list_port_forward("dev")))
+
+    client.stop_or_delete_port_forward("dev", record["id"], False)
+    with pytest.raises(OSError):
+        socket.create_connection(("127.0.0.1", int(record["port"])), 5).close()
+    os.close(write)
+    os.close(read)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+@pytest.fixture
+def far_server(certificate):
+    """far_server(tls) -> the arguments of .ci/processes.py for a server in a process of its own."""
+    running = []
+
+    def start(tls):
+        certificate_or_none = certificate if tls else "-"
+        running.append(program("serve", certificate_or_none, stdin=subprocess.PIPE))
+        return running[-1].stdout.readline().strip(), certificate_or_none
+
+    yield start
+    for process in running:
+        process.communicate()
+
+
+def program(*args, **options):
+    """Start .ci/processes.py."""
+    script = os.path.join(HERE, ".ci", "processes.py")
+    return subprocess.Popen([sys.executable, script, *args], stdout=subprocess.PIPE,
+                            stderr=subprocess.STDOUT, universal_newlines=True, **options)
+
+
+def finish(process, seconds):
+    """Its exit status and what it said."""
+    try:
+        said, _ = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        said = "hangs. " + process.communicate()[0]
+    return process.returncode, said
+
+
+@needs_fork
+@both
+@pytest.mark.parametrize("forks", [12, pytest.param(200, marks=pytest.mark.slow)])
+def test_forks_at_random_moments_out_of_threads_that_request_and_watch(far_server, tls, forks):
+    status, said = finish(program("storm", *far_server(tls), str(forks)), 60 + 2 * forks)
+    assert status == 0, said
+
+
+@needs_fork
+@pytest.mark.parametrize("tls, method", [
+    (True, "fork"), (False, "spawn"), (False, "forkserver"),
+    *(pytest.param(*pair, marks=pytest.mark.slow) for pair in [
+        (False, "fork"), (True, "spawn"), (True, "forkserver")])])
+def test_children_of_multiprocessing(far_server, tls, method):
+    status, said = finish(program(method, *far_server(tls)), 90)
+    assert status == 0, said
 
 
 # ------------------------------------------------------------------------------
