@@ -52,11 +52,10 @@ def main() -> None:
 
         os.makedirs(folder, mode=0o700, exist_ok=True)
         for version, resource in all_resources(client):
-            kind = resource["kind"]
-            if not resource["namespaced"] or not {"list", "create"} <= set(resource["verbs"]):
+            kind, can = resource["kind"], set(resource["verbs"])
+            if not resource["namespaced"] or kind in KINDS_MADE or not {"list", "create"} <= can:
                 continue
-            items = client.request(collection(version, resource, namespace))["items"] or []
-            for item in items if kind not in KINDS_MADE else []:
+            for item in client.request(collection(version, resource, namespace))["items"] or []:
                 body = cleaned({"apiVersion": version, "kind": kind, **item}, kind)
                 if body:
                     name = "%s.%s.json" % (kind.lower(), item["metadata"]["name"])
