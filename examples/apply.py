@@ -6,8 +6,8 @@
 
     --diff         show what changes
     --dry-run      change nothing: the server says what would become of it
-    --prune NAME   label everything apiproxy/set=NAME, then delete what has that label in the cluster
-                   and is not in PATH any more
+    --prune NAME   label everything apiproxy/set=NAME, then delete what has that label in the
+                   cluster and is not in PATH any more
 """
 
 import difflib
@@ -17,8 +17,8 @@ import sys
 from typing import Any, List, Set
 
 from common import (
-    Args, all_resources, cli, collection, colour, connect, fail, namespace_of, options, resources,
-    say,
+    Args, all_resources, cli, collection, colour, connect, fail, listed, namespace_of, options,
+    resources, say,
 )
 
 import apiproxy
@@ -36,17 +36,18 @@ def read(path: str) -> List[Any]:
     for name in sorted(paths) if os.path.isdir(path) else [path]:
         with open(name, "rb") as file:
             for body in filter(None, apiproxy.read_yaml(file.read())):
-                if not isinstance(body, dict) or not {"apiVersion", "kind"} <= set(body):
+                if not all(key in body for key in ("apiVersion", "kind")):
                     raise ValueError("%s holds what is no Kubernetes object" % name)
-                objects += body["items"] if body["kind"] == "List" else [body]
+                items: List[Any] = body["items"] if body["kind"] == "List" else [body]
+                objects += items
     return sorted(objects, key=lambda body: bool(body["kind"] != "Namespace"))
 
 
 def lines_of(body: Any) -> List[str]:
-    """An object without what the server writes into it; of a Secret only how long its values are."""
+    """An object without what the server writes into it; a Secret without its values."""
     shown = {key: value for key, value in body.items() if key != "status"}
     if body.get("kind") == "Secret":
-        shown["data"] = {key: len(value) for key, value in (body.get("data") or {}).items()}
+        shown["data"] = list(body.get("data") or ())
     if body:
         shown["metadata"] = {
             key: value for key, value in body["metadata"].items() if key not in OF_THE_SERVER}
@@ -96,7 +97,7 @@ def prune(client: apiproxy.Client, kept: Set[str], args: Args) -> None:
         if not {"list", "delete"} <= set(resource["verbs"]):
             continue
         path, selector = collection(version, resource), {"labelSelector": {LABEL: args.prune}}
-        for item in client.request(path, query_params=selector)["items"] or []:
+        for item in listed(client, path, selector):
             metadata = item["metadata"]
             if metadata["uid"] not in kept and not metadata.get("ownerReferences"):
                 kept.add(metadata["uid"])  # some kinds are in two APIs

@@ -16,9 +16,9 @@ from common import bar, cli, colour, connect, named, namespace_of, options, say,
 def is_rolled_out(item: Any) -> bool:
     """What `kubectl rollout status` waits for."""
     status, wanted = item.get("status", {}), item["spec"].get("replicas", 1)
-    return (status.get("observedGeneration", 0) >= item["metadata"]["generation"]
-            and status.get("updatedReplicas", 0) == status.get("replicas", 0) == wanted
-            and status.get("availableReplicas", 0) == wanted)
+    counts = [status.get(key, 0) for key in ("replicas", "updatedReplicas", "availableReplicas")]
+    is_seen = status.get("observedGeneration", 0) >= item["metadata"]["generation"]
+    return bool(is_seen and counts == [wanted] * 3)
 
 
 def show(item: Any) -> None:
