@@ -20,6 +20,7 @@ import threading
 import time
 from typing import (
     Any, Callable, Dict, Generator, Iterator, List, NoReturn, Optional, Sequence, Tuple, Union,
+    cast,
 )
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir))
@@ -46,7 +47,7 @@ def options(*names: str, **defaults: Any) -> Args:
             parser.add_argument(*flags, action="store_true")
         else:
             shown = "default: %(default)s" if default else None
-            kind: Any = type(default)
+            kind = cast(Any, type(default))
             parser.add_argument(*flags, default=default, type=kind, help=shown)
 
     where = parser.add_argument_group("which cluster")
@@ -63,7 +64,9 @@ def options(*names: str, **defaults: Any) -> Args:
 
 
 @contextlib.contextmanager
-def connect(args: Args, *clusters: str, **demo_settings: Any) -> Generator[apiproxy.Client, None, None]:
+def connect(
+    args: Args, *clusters: str, **demo_settings: Any
+) -> Generator[apiproxy.Client, None, None]:
     """The Client that the command line asks for, closed afterwards.
 
     clusters, demo_settings   for the demo cluster; the first of its clusters is the current one
@@ -271,6 +274,25 @@ def resources(client: apiproxy.Client, api_version: str) -> List[Dict[str, Any]]
     """What discovery says of the kinds in one API, subresources left out."""
     found = client.request(root(api_version))["resources"]
     return [resource for resource in found if "/" not in resource["name"]]
+
+
+def resource_of(client: apiproxy.Client, body: Any) -> Dict[str, Any]:
+    """What discovery says of the kind of an object; ValueError when the server has no such."""
+    for resource in resources(client, body["apiVersion"]):
+        if resource["kind"] == body["kind"]:
+            return resource
+    raise ValueError("the server has no %(kind)s in %(apiVersion)s" % body)
+
+
+def get(client: apiproxy.Client, path: str) -> Dict[str, Any]:
+    """An object; {} without one."""
+    try:
+        found: Dict[str, Any] = client.request(path)
+        return found
+    except apiproxy.ApiError as error:
+        if error.status == 404:
+            return {}
+        raise
 
 
 def all_resources(client: apiproxy.Client) -> Iterator[Tuple[str, Dict[str, Any]]]:
