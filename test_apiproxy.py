@@ -11876,8 +11876,9 @@ def run_readme(capsys, url, exact):
     names["client"].close()
 
 
-def test_what_the_readme_shows_runs_and_prints_what_it_says(demo, capsys, tmp_path, monkeypatch):
-    server = demo()
+@pytest.fixture
+def at_home(tmp_path, monkeypatch):
+    """at_home(kubeconfig): a home directory with it, and what a pod has, for what README connects."""
     for name, content in (("ca.crt", pem()[1]), ("token", "SECRET"), ("namespace", "default")):
         write(tmp_path / name, content)
     monkeypatch.setattr(apiproxy, "IN_CLUSTER", str(tmp_path))
@@ -11886,8 +11887,25 @@ def test_what_the_readme_shows_runs_and_prints_what_it_says(demo, capsys, tmp_pa
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("KUBECONFIG", raising=False)
     (tmp_path / ".kube").mkdir()
-    write(tmp_path / ".kube" / "config", config(server.url + "/clusters/dev", name="dev"))
+    return lambda kubeconfig: write(tmp_path / ".kube" / "config", kubeconfig)
+
+
+def test_what_the_readme_shows_runs_and_prints_what_it_says(demo, capsys, at_home):
+    server = demo()
+    at_home(config(server.url + "/clusters/dev", name="dev"))
     run_readme(capsys, server.url, True)
+
+
+@pytest.mark.parametrize("page", [pytest.param(
+    b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok", marks=needs_nodes)])
+def test_what_the_readme_shows_runs_on_a_real_cluster(capsys, at_home, target, page):
+    ca = {"certificate-authority": os.environ["APIPROXY_TEST_CA"]}
+    user = {"token": os.environ["APIPROXY_TEST_TOKEN"]}
+    at_home(config(os.environ["APIPROXY_TEST_DIRECT"], user, "dev", ca))
+    with open(os.environ["APIPROXY_TEST_POD_LOG"], "a") as log:
+        log.write("2026-01-01T00:00:00.000000000Z stdout F hello\n")
+    target(lambda conn: (conn.recv(65536), conn.sendall(page)))
+    run_readme(capsys, REAL, False)
 
 
 def test_the_readmes_shell_commands_copy_and_pin_the_file(tmp_path):

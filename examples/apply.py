@@ -42,10 +42,12 @@ def read(path: str) -> List[Any]:
 
 def lines_of(body: Any) -> List[str]:
     """An object without what the server writes into it; a Secret without its values."""
+    if not body:
+        return []
     shown = {key: value for key, value in body.items() if key != "status"}
-    metadata = body.get("metadata", {})
+    metadata = body["metadata"]
     shown["metadata"] = {key: metadata[key] for key in metadata if key not in OF_THE_SERVER}
-    if body.get("kind") == "Secret":
+    if body["kind"] == "Secret":
         shown["data"] = list(body.get("data", ()))
     return json.dumps(shown, indent=2, sort_keys=True).splitlines()
 
@@ -57,11 +59,12 @@ def tell(kind: str, metadata: Any, done: str, args: Args) -> None:
 
 def apply(client: apiproxy.Client, body: Any, args: Args) -> str:
     """Apply one object and tell what became of it; its uid."""
-    resource, metadata = resource_of(client, body), body["metadata"]
+    resource, metadata = resource_of(client, body), dict(body["metadata"])
     if resource["namespaced"]:
         metadata.setdefault("namespace", namespace_of(args, client))
-    if args.prune:
-        metadata.setdefault("labels", {})[LABEL] = args.prune
+    if args.prune:  # a new dict: in YAML the labels may be those of a selector too
+        metadata["labels"] = {**metadata.get("labels", {}), LABEL: args.prune}
+    body = {**body, "metadata": metadata}
 
     path = collection(body["apiVersion"], resource, metadata.get("namespace", ""))
     before = get(client, "%s/%s" % (path, metadata["name"]))

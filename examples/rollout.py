@@ -26,9 +26,8 @@ def show(item: Any) -> None:
     status, wanted = item.get("status", {}), item["spec"].get("replicas", 1)
     new, ready = status.get("updatedReplicas", 0), status.get("availableReplicas", 0)
     text = "%s %d of %d new, %d available" % (bar(new, wanted), new, wanted, ready)
-    if not is_rolled_out(item):
-        text += colour("dim", ", %d old to go" % max(0, status.get("replicas", 0) - new))
-    say(text)
+    old = status.get("replicas", 0) - new
+    say(text + (colour("dim", ", %d old to go" % old) if old > 0 else ""))
 
 
 def main() -> None:
