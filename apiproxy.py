@@ -40,6 +40,7 @@ import functools
 import gc
 import hashlib
 import io
+import itertools
 import json
 import logging
 import math
@@ -444,9 +445,10 @@ def check_path(path: str) -> str:
     if odd or "#" in path:
         raise ValueError("a path can't hold %r: percent-encode it" % (odd.group() if odd else "#"))
 
-    segments = re.sub("(?i)%2e", ".", path.partition("?")[0]).split("/")
-    if "." in segments or ".." in segments:
-        raise ValueError("a path can't have '.' or '..' as a segment: servers resolve them")
+    if "." in path or "%" in path:
+        segments = re.sub("(?i)%2e", ".", path.partition("?")[0]).split("/")
+        if "." in segments or ".." in segments:
+            raise ValueError("a path can't have '.' or '..' as a segment: servers resolve them")
     return path if path.isascii() else urllib.parse.quote(path, safe=_PRINTABLE)
 
 
@@ -541,6 +543,8 @@ def escape_field(value: str) -> str:
 
 def with_query(path: str, params: Params) -> str:
     """`path` with `params` in its query, where they replace those of the same name."""
+    if params is None:
+        return path
     query = {key: value for key, value in check_query(params).items() if value != []}
     if not query:
         return path
@@ -609,13 +613,14 @@ def split_url(url: str, schemes: Tuple[str, str]) -> Address:
         raise ValueError("an address can't hold a user name, a password or a fragment")
 
     secure = parts.scheme == schemes[1]
+    host = parts.hostname.replace("%25", "%")  # before a zone, as RFC 6874 writes it
     usual = 443 if secure else 80
     port = parts.port or usual
-    authority = join_port(parts.hostname.partition("%")[0], port)
+    authority = join_port(host.partition("%")[0], port)
     if port == usual:
         authority = authority.rpartition(":")[0]
     target = (parts.path or "/") + ("?" + parts.query if parts.query else "")
-    return Address(secure, parts.hostname, port, authority, target)
+    return Address(secure, host, port, authority, target)
 
 
 @functools.lru_cache(maxsize=64)
@@ -1157,10 +1162,15 @@ class MessageReader:
             if size > MAX_CONTROL:
                 if opcode >= CLOSE:
                     raise ProtocolError(PROTOCOL_ERROR, "control frame of over 125 bytes")  # 5.5
-                body += 2 if size == 126 else 8
+                is_wide = size == 127
+                body += 8 if is_wide else 2
                 if body > end:
                     return None
-                size = self._length(buffer[start + 2:body])
+                size = buffer[start + 2] << 8 | buffer[start + 3]
+                if is_wide:
+                    size = int.from_bytes(buffer[start + 2:body], "big")
+                if size < (1 << 16 if is_wide else 126) or size >> 63:  # 5.2: minimal
+                    raise self._illegal_length(size, body - start - 2)
 
             if opcode >= CLOSE:
                 if body + size > end:
@@ -1196,12 +1206,8 @@ class MessageReader:
         return ProtocolError(PROTOCOL_ERROR, text)
 
     @staticmethod
-    def _length(field: memoryview) -> int:
-        size = int.from_bytes(field, "big")
-        if size < (126 if len(field) == 2 else 1 << 16) or size >> 63:  # 5.2: minimal
-            text = "frame length %d in %d bytes" % (size, len(field))
-            raise ProtocolError(PROTOCOL_ERROR, text)
-        return size
+    def _illegal_length(size: int, width: int) -> ProtocolError:
+        return ProtocolError(PROTOCOL_ERROR, "frame length %d in %d bytes" % (size, width))
 
     def _take(self) -> bool:
         """Move what is here of the frame at hand to its message; True when it is complete."""
@@ -1253,6 +1259,9 @@ class Headers(Mapping[str, str]):
 
     def __getitem__(self, name: str) -> str:
         return ", ".join(self._values[name.lower()])
+
+    def __contains__(self, name: Any) -> bool:
+        return name.lower() in self._values
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
@@ -1321,8 +1330,10 @@ def encode_head(first: str, headers: HeaderLines) -> bytes:
     """The head of a request: its first line and its headers, some with several lines."""
     rows = [first]
     for name, value in headers.items():
-        values = (value,) if isinstance(value, str) else value
-        rows += ["%s: %s" % (name, line) for line in values]
+        if isinstance(value, str):
+            rows.append("%s: %s" % (name, value))
+        else:
+            rows += ["%s: %s" % (name, line) for line in value]
     return "\r\n".join(rows + ["", ""]).encode("latin-1")
 
 
@@ -1373,35 +1384,112 @@ def check_handshake(head: Head, key: str, protocols: Sequence[str]) -> str:
 # TCP, TLS and CONNECT within one Scope. Any thread may end a wait by closing
 # what is waited on; no lock is held while waiting. Locks are reentrant: a signal
 # handler that cancels may interrupt the thread that holds one.
+#
+# Without a lock the module relies on single operations alone, which are atomic
+# with and without the GIL: to store an attribute; get, set, pop, add, discard,
+# append and setdefault of a dict, set, list or deque; to copy one by list().
 # ------------------------------------------------------------------------------
 
 FOREVER = 2e6  # seconds, 23 days: the system's calls take no more
 RACE_DELAY = 0.25  # seconds before the next address is tried beside the last (RFC 8305 5)
 CHUNK = 64 * KiB  # bytes that are received at once
 SEAL = 256 * KiB  # bytes that are sealed at once: sealing all of a big message would double it
+FORK_WAIT = 1.0  # seconds that a fork waits for our threads to leave OpenSSL, which takes 1 ms
 _SLICE = None if sys.platform == "linux" else 0.5  # elsewhere shutdown() may not wake a wait
 # (cpython#91913, #154224)
+
+
+class Lock(type(threading.RLock())):  # type: ignore[misc]
+    """A reentrant lock that is not left held when a signal's handler raises, at any moment.
+
+    From 3.10 on handlers run only after calls, when functions begin and when loops go round: not
+    between the end of a `with`, or the begin of a `finally`, and the release that follows. (On 3.8
+    and 3.9 one bytecode is left.) From 3.14 on they may run between __enter__ and the block of a
+    `with`, which then is not left (cpython#148874): not here.
+    """
+
+    if sys.version_info >= (3, 14):
+        def __enter__(self) -> bool:
+            held: List[Any] = []
+            try:
+                take(self, held)
+                return True
+            except BaseException:
+                if held:
+                    self.release()
+                raise
+
+
+def take(lock: Any, held: List[Any], seconds: float = -1) -> bool:
+    """Wait for a lock; False when the time is over. Once it is ours it is in `held`.
+
+    Both by one call of C code, so that no signal's handler comes between; whoever calls is in a
+    `try` by then, whose `finally` releases what is in `held`.
+    """
+    held.extend(itertools.compress((lock,), map(lock.acquire, (True,), (seconds,))))
+    return bool(held)
 
 
 class Fresh:
     """What begins anew in a child after os.fork(), each by its method `forked`.
 
-    A child has settings, endpoints and credentials. Connections are the parent's: our copies of
-    their descriptors are closed, without shutdown(). So are streams: none runs here, and cancel()
-    of one returns at once. Locks are new; the collector is as it was before we let it rest.
+    settings, endpoints,  copied, and so is what was learned: which resources there are, which
+    credentials           address answered, what a file held, what functools.lru_cache keeps
+    locks                 new, free: no thread that held one is there any more
+    connections           none: our copies of the parent's descriptors, those of listeners and of
+                          forwarded connections too, are closed, without shutdown()
+    WebSockets            ended, with code 1006
+    streams, drains,      none: they are the parent's, there is no thread, and cancel() of one
+    port forwards         returns at once; that which forks in a callback ends after it
+    calls in threads      gone with their threads, and what they held
+    the collector         as it was before we let it rest
+    TLS settings          the same objects. OpenSSL has locks of its own, which a child would find
+                          held for ever: the fork waits until no thread of ours is inside it
+    logging, random       look after themselves
     """
 
-    everything: weakref.WeakSet[Any] = weakref.WeakSet()
+    openssl = Lock()  # held by who is inside OpenSSL without the lock of a Wire
+    _everything: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+    _held: Dict[int, List[Any]] = {}  # by thread that forks: the locks that it waited for
 
     @classmethod
-    def after_fork(cls) -> None:
-        """What the system calls in the child."""
-        for thing in list(cls.everything):
+    def add(cls, thing: Any) -> None:
+        """From now on a child calls thing.forked()."""
+        cls._everything[id(thing)] = thing
+
+    @classmethod
+    def _alive(cls) -> Iterator[Any]:
+        things = (reference() for reference in cls._everything.valuerefs())
+        return (thing for thing in things if thing is not None)
+
+    @classmethod
+    def before_fork(cls) -> None:
+        """Wait, though not for ever, until OpenSSL is left."""
+        held = cls._held.setdefault(threading.get_ident(), [])
+        end = time.monotonic() + FORK_WAIT
+        take(cls.openssl, held, FORK_WAIT)
+        for thing in cls._alive():
+            if isinstance(thing, Wire):
+                thing.leave_openssl(held, max(0.0, end - time.monotonic()))
+
+    @classmethod
+    def after_in_parent(cls) -> None:
+        """Let them go on."""
+        for lock in cls._held.pop(threading.get_ident(), ()):
+            lock.release()
+
+    @classmethod
+    def after_in_child(cls) -> None:
+        """Begin anew."""
+        cls._held.clear()
+        cls.openssl = Lock()
+        for thing in cls._alive():
             thing.forked()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
-    os.register_at_fork(after_in_child=Fresh.after_fork)
+    os.register_at_fork(before=Fresh.before_fork, after_in_parent=Fresh.after_in_parent,
+                        after_in_child=Fresh.after_in_child)
 
 
 class Cancel:
@@ -1413,39 +1501,55 @@ class Cancel:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = Lock()
         self._held: Any = None  # something with close(); guarded by _lock
         self._latch = threading.Lock()
         self._latch.acquire()
-        self._unset = [True]
+        self._is_set = False
 
     def is_set(self) -> bool:
         """Whether it has been set."""
-        return not self._unset
+        return self._is_set
 
     def set(self) -> None:
-        """From now on: wake whoever waits, close what is held."""
-        try:
-            self._unset.pop()  # atomic: one alone releases the latch
-        except IndexError:
-            return
-        self._latch.release()
+        """From now on: wake whoever waits, close what is held. Again where it was interrupted."""
+        self._is_set = True
+        self._open()
         with self._lock:  # closing too: once let go of, a connection may be another call's
             if self._held is not None:
                 self._held.close()
 
+    def _open(self) -> None:
+        try:
+            self._latch.release()
+        except RuntimeError:
+            pass  # it is open
+
     def wait(self, seconds: float) -> bool:
         """Sleep; True, at once, when it is set."""
-        if self._latch.acquire(timeout=max(0.0, min(seconds, FOREVER))):
-            self._latch.release()
-        return self.is_set()
+        held: List[Any] = []
+        try:
+            take(self._latch, held, max(0.0, min(seconds, FOREVER)))
+        finally:
+            if held:
+                try:
+                    self._latch.release()
+                except RuntimeError:
+                    pass  # it was set once more, meanwhile
+        return self._is_set
 
     def hold(self, held: Any) -> None:
         """From now on `held` is what `set` closes."""
         with self._lock:
             self._held = held
-            if held is not None and self.is_set():
+            if held is not None and self._is_set:
                 held.close()
+
+    def forked(self) -> None:
+        """Set, in a child; what is held is the parent's."""
+        self._lock = Lock()
+        self._held = None
+        self.set()
 
 
 class Scope:
@@ -1502,10 +1606,23 @@ class Scope:
         """The errors of `left`."""
         self.left()
 
-    def acquire(self, lock: Any) -> None:
-        """Take a lock that somebody may hold for long; its errors are those of `left`."""
-        while not lock.acquire(timeout=min(self.left() or 0.1, 0.1)):
-            pass  # and look whether it was cancelled
+    def acquire(self, lock: Any, held: List[Any]) -> None:
+        """As `take`, of a lock that somebody may hold for long; its errors are those of `left`."""
+        while not take(lock, held, min(self.left() or 0.1, 0.1)):  # looks at cancel now and then
+            pass
+
+    def forked(self) -> None:
+        """Cancelled, in a child."""
+        self._cancel.forked()
+
+
+def new_thread(name: str, target: Callable[..., None], *args: Any) -> threading.Thread:
+    """A thread that the program's end does not wait for; a subinterpreter's has to."""
+    name = "apiproxy-" + name
+    try:
+        return threading.Thread(target=target, args=args, name=name, daemon=True)
+    except RuntimeError:  # since 3.12 those may have no other
+        return threading.Thread(target=target, args=args, name=name, daemon=False)
 
 
 class Aside:
@@ -1519,7 +1636,7 @@ class Aside:
         self._done = Cancel()
         self._result: Any = None
         self._error: Optional[BaseException] = ConnectionAbortedError("cancelled")
-        self._thread = threading.Thread(target=self._run, name="apiproxy-" + name, daemon=True)
+        self._thread = new_thread(name, self._run)
 
     def _run(self) -> None:
         try:
@@ -1536,7 +1653,7 @@ class Aside:
         """What the call gave, or what it raised."""
         try:
             self._thread.start()
-        except RuntimeError:  # subinterpreters have no daemon threads; or there are too many
+        except RuntimeError:  # there are no more threads, or none in this interpreter
             self._run()
         scope.hold(self)
         try:
@@ -1571,9 +1688,10 @@ def look_up(host: str, port: int, scope: Scope) -> List[Any]:
 @functools.lru_cache(maxsize=1)
 def default_context() -> ssl.SSLContext:
     """The TLS settings where none are given, for all: they cost 23 ms and 0.9 MB (measured)."""
-    context = ssl.create_default_context()
-    context.set_alpn_protocols(["http/1.1"])  # over h2 there would be no upgrade
-    return context
+    with Fresh.openssl:
+        context = ssl.create_default_context()
+        context.set_alpn_protocols(["http/1.1"])  # over h2 there would be no upgrade
+        return context
 
 
 # -- proxies ---------------------------------------------------------------------
@@ -1585,6 +1703,9 @@ class Proxy(NamedTuple):
     host: str
     port: int
     headers: Mapping[str, str]
+
+    def __repr__(self) -> str:
+        return "<Proxy %s>" % join_port(self.host, self.port)
 
 
 def find_proxy(address: Address, setting: Optional[str] = None) -> Optional[Proxy]:
@@ -1680,9 +1801,9 @@ def to_ascii(name: str) -> str:
 
 
 def split_port(text: str) -> Tuple[str, str]:
-    """("host", "8080") of host:8080, ("::1", "80") of [::1]:80; without a port (text, "")."""
-    parts = re.fullmatch(r"(?:\[([^\]]*)\]|([^:\[\]]*)):([^:]*)", text)
-    return (parts[1] or parts[2], parts[3]) if parts else (text, "")
+    """("host", "8080") of host:8080, ("::1", "80") of [::1]:80; without a port ("::1", "")."""
+    parts = re.fullmatch(r"(?:\[([^\]]*)\]|([^:\[\]]*))(?::([^:]*))?", text)
+    return (parts[1] or parts[2], parts[3] or "") if parts else (text, "")
 
 
 # -- sockets ----------------------------------------------------------------------
@@ -1736,7 +1857,7 @@ class Race:
         self._sockets: Dict[int, Tuple[Socket, Any]] = {}  # that are connecting, by descriptor
         self._failure: OSError = OSError("no address for this host")
         self._closed = False
-        Fresh.everything.add(self)
+        Fresh.add(self)
 
     def close(self) -> None:
         """Give up."""
@@ -1837,9 +1958,9 @@ class Wire:
 
     def __init__(self, sock: Socket) -> None:
         self._sock = sock
-        self._lock = threading.RLock()
+        self._lock = Lock()
         self._closed = False  # guarded by _lock, as all below
-        self._waiting = 0  # threads inside poll(); the last one out frees the descriptor
+        self._waiting: Set[object] = set()  # who is in poll(): the last out frees the descriptor
         self._out = bytearray()  # sealed bytes that the kernel would not take yet
         self._tls: Optional[ssl.SSLObject] = None
         self._incoming = ssl.MemoryBIO()
@@ -1847,7 +1968,7 @@ class Wire:
         self._cut = False  # the TCP connection has ended
         self._tls_end: Optional[ssl.SSLError] = None  # how TLS has ended
         self.taken = 0.0  # monotonic: when the peer last made room for a sender that waited
-        Fresh.everything.add(self)
+        Fresh.add(self)
 
     @classmethod
     def open(
@@ -1897,13 +2018,15 @@ class Wire:
 
     def _start_tls(self, context: ssl.SSLContext, name: str, scope: Scope) -> None:
         try:
-            self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name)
+            with Fresh.openssl:
+                self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name)
         except ValueError as error:
             raise OSError("not a host name for TLS") from error
 
         while True:
             try:
-                self._tls.do_handshake()
+                with self._lock:
+                    self._tls.do_handshake()
                 self.send(b"", scope)
                 return
             except ssl.SSLWantReadError:
@@ -2035,16 +2158,17 @@ class Wire:
         step = seconds
         if _SLICE is not None:
             step = _SLICE if seconds is None else min(seconds, _SLICE)
-        with self._lock:
-            self._check_open()
-            self._waiting += 1
-            fd = [self._sock.fileno()]
-            writing = write or bool(self._out)
+        me = object()
         try:
+            with self._lock:
+                self._check_open()
+                self._waiting.add(me)
+                fd = [self._sock.fileno()]
+                writing = write or bool(self._out)
             return bool(poll([] if write else fd, fd if writing else [], step)) or step != seconds
         finally:
+            self._waiting.discard(me)
             with self._lock:
-                self._waiting -= 1
                 if self._closed and not self._waiting:
                     self._sock.close()
             self._check_open()
@@ -2061,17 +2185,21 @@ class Wire:
     def close(self) -> None:
         """End it now and wake whoever waits."""
         with self._lock:
-            if self._closed:
-                return
             self._closed = True
-            shut(self._sock)
+            shut(self._sock)  # once more too: the last call may have been interrupted
             if not self._waiting:
                 self._sock.close()
 
+    def leave_openssl(self, held: List[Any], seconds: float) -> None:
+        """Keep threads out of OpenSSL until `held` is released."""
+        if self._tls is not None:
+            take(self._lock, held, seconds)
+
     def forked(self) -> None:
         """Free our copy of a connection that is the parent's: shutdown() would end that one too."""
-        self._lock = threading.RLock()
+        self._lock = Lock()
         self._closed = True
+        self._waiting.clear()
         self._sock.close()
 
 
@@ -2139,7 +2267,10 @@ class Receiver:
         """The head of the next answer; interim ones (100, 103) are passed over."""
         left = MAX_HEAD
         while True:
-            self._check_http(scope)
+            if self._at == len(self._data):
+                self._more(scope, self._step)
+            if not self._data.startswith(_HTTP, self._at):
+                self._check_http(scope)
             data = self.until(b"\r\n\r\n", left, scope)
             head = parse_head(data)
             if not head.is_interim:
@@ -2179,38 +2310,36 @@ def encode_json(value: Any) -> bytes:
 
 
 class Collector:
-    """The cyclic collector, which rests while anybody parses something large.
+    """The cyclic collector, which rests while somebody parses something large.
 
     It would find nothing in what is built, but look through all of it again and again: 3,000 Pods
-    take a third of the time without it (measured). `_lock` guards what follows it.
+    take a third of the time without it (measured). Who found it on turns it on again, by one call
+    that no signal's handler can come before; who found it at rest leaves it alone.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
-        self._parsing: Set[object] = set()  # those who are at it
-        self._was_on = False  # and has to be again after the last of them
-        Fresh.everything.add(self)
+        self._parsing: Set[int] = set()  # the threads that let it rest
+        Fresh.add(self)
 
-    def rest(self, parser: object) -> None:
-        """`parser` begins."""
-        with self._lock:
-            self._parsing.add(parser)
-            self._was_on = self._was_on or gc.isenabled()
-            gc.disable()
-
-    def work(self, parser: object) -> None:
-        """`parser` is done."""
-        with self._lock:
-            self._parsing.discard(parser)
-            if self._was_on and not self._parsing:
-                self._was_on = False
+    def at_rest(self, parse: Callable[[], R]) -> R:
+        """What parse() gives."""
+        was_on = gc.isenabled()
+        thread = threading.get_ident()
+        try:
+            if was_on:
+                self._parsing.add(thread)
+                gc.disable()
+            return parse()
+        finally:
+            if was_on:
                 gc.enable()
+                self._parsing.discard(thread)
 
     def forked(self) -> None:
         """Nobody parses in a child but its only thread, which does not."""
-        self._lock = threading.RLock()
-        self._parsing.clear()
-        self.work(self)
+        if self._parsing:
+            self._parsing.clear()
+            gc.enable()
 
 
 _collector = Collector()
@@ -2233,12 +2362,7 @@ def parse_json(data: Union[str, bytes]) -> Json:
     """json.loads, with the cyclic collector at rest meanwhile if `data` is large."""
     if len(data) < LARGE:
         return _loads(data)
-    me = object()
-    try:
-        _collector.rest(me)
-        return _loads(data)
-    finally:
-        _collector.work(me)
+    return _collector.at_rest(lambda: _loads(data))
 
 
 class Response:
@@ -2465,22 +2589,24 @@ class HttpHandler(urllib.request.BaseHandler):
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._lock = threading.RLock()
+        self._lock = Lock()
         self._idle: Dict[Any, List[HttpConnection]] = {}
+        self._closings = 0  # how often connections were closed: those at work then are not kept
         self._swept = 0.0  # monotonic
-        Fresh.everything.add(self)
+        Fresh.add(self)
 
     def close(self, address: Optional[Address] = None) -> None:
         """Close the connections that nobody is using: to one address, or all."""
         with self._lock:
+            self._closings += 1
             keys = [key for key in self._idle if not address or key[:3] == address[:3]]
-            idle = [conn for key in keys for conn in self._idle.pop(key)]
+            idle = [conn for key in keys for conn in self._idle.pop(key, ())]
         for conn in idle:
             conn.wire.close()
 
     def forked(self) -> None:
         """The connections were the parent's."""
-        self._lock = threading.RLock()
+        self._lock = Lock()
         self._idle = {}
 
     def http_open(self, request: HttpRequest) -> Response:
@@ -2517,7 +2643,7 @@ class HttpHandler(urllib.request.BaseHandler):
                 return conn
             conn.wire.close()
 
-    def _give(self, key: Any, conn: HttpConnection, keep: bool) -> None:
+    def _give(self, key: Any, conn: HttpConnection, keep: bool, closings: int) -> None:
         """Take a connection back, and close those that were too long idle."""
         now = conn.used = time.monotonic()
         late: List[HttpConnection] = []
@@ -2526,9 +2652,9 @@ class HttpHandler(urllib.request.BaseHandler):
                 self._swept = now
                 for other in list(self._idle):
                     late += self._sweep(other, now)
-            idle = self._idle.setdefault(key, [])
-            if keep and len(idle) < MAX_IDLE:
-                idle.append(conn)
+            idle = self._idle.get(key, [])
+            if keep and closings == self._closings and len(idle) < MAX_IDLE:
+                self._idle[key] = idle + [conn]
             else:
                 late.append(conn)
         for old in late:
@@ -2536,13 +2662,14 @@ class HttpHandler(urllib.request.BaseHandler):
 
     def _sweep(self, key: Any, now: float) -> List[HttpConnection]:
         oldest = now - self._settings.keep_alive
-        idle = self._idle.pop(key)
+        idle = self._idle.pop(key, [])  # a signal's handler may have called close()
         self._idle[key] = [conn for conn in idle if conn.used > oldest]
         if not self._idle[key]:
             del self._idle[key]  # with the TLS settings that nobody else may have any more
         return [conn for conn in idle if conn.used <= oldest]
 
     def _exchange(self, conn: HttpConnection, key: Any, request: HttpRequest) -> Response:
+        closings = self._closings
         request.scope.hold(conn.wire)
         try:
             head = self._ask(conn, request)
@@ -2551,7 +2678,7 @@ class HttpHandler(urllib.request.BaseHandler):
                             request.method, request.full_url)
         finally:
             request.scope.hold(None)
-            self._give(key, conn, conn.is_whole and not request.scope.cancelled)
+            self._give(key, conn, conn.is_whole and not request.scope.cancelled, closings)
 
     def _ask(self, conn: HttpConnection, request: HttpRequest) -> Head:
         lines, target, body = request.lines, request.target, request.data
@@ -2600,8 +2727,9 @@ class HttpHandler(urllib.request.BaseHandler):
         return body.getvalue()[:limit]
 
     def _decoded(self, head: Head, body: bytes) -> bytes:
-        coding = head.headers.get("Content-Encoding", "").lower()
-        if not body or coding not in ("gzip", "x-gzip"):
+        if not body or "Content-Encoding" not in head.headers:
+            return body
+        if head.headers["Content-Encoding"].lower() not in ("gzip", "x-gzip"):
             return body
 
         limit = self._limit(head)
@@ -2710,6 +2838,8 @@ class WebSocket:
     `_send_lock`  frames leave whole, and none after a close frame; held by a sender that waits
                   for room, so the reader only tries it. Neither is reentrant: a frame must not
                   begin inside another, though a signal handler asks for it
+    Where a signal's handler raises while bytes move, frames are no longer whole: `_torn` and
+    `_moving` are set meanwhile, and what finds them set is told that the connection has ended.
     A peer that is gone is noticed while a thread is in `recv`, which is what sends the pings.
     """
 
@@ -2723,19 +2853,30 @@ class WebSocket:
         self._ping_timeout = ping_timeout
         self._close_timeout = close_timeout
 
-        self._recv_lock = threading.Lock()
+        self._make_locks()
         self._reader = MessageReader(max_message_size)  # guarded by _recv_lock, as the next two
         self._reader.feed(rest)
         self._silence = 0.0  # seconds of listening since anything was heard
         self._pinged = False  # in this silence
+        self._moving = False  # bytes are between the connection and a message
         # the latest control frame that had no room
         self._pending: Deque[Union[bytes, bytearray]] = collections.deque(maxlen=1)
 
-        self._send_lock = threading.Lock()
         self._close_sent = False  # guarded by _send_lock, as the next
         self._torn: Optional[BaseException] = None  # why nothing can be sent any more
-        self._end_lock = threading.RLock()
         self._ended: Optional[ConnectionClosed] = None  # set once; written under _end_lock
+        Fresh.add(self)
+
+    def _make_locks(self) -> None:
+        self._recv_lock = threading.Lock()
+        self._send_lock = threading.Lock()
+        self._end_lock = Lock()
+
+    def forked(self) -> None:
+        """It is the parent's, and has ended here."""
+        self._make_locks()
+        self._wire.forked()  # first: to close it would end the parent's
+        self._end(ABNORMAL, "it is the parent process's")
 
     @classmethod
     def connect(
@@ -2762,6 +2903,7 @@ class WebSocket:
         address = split_url(url, ("ws", "wss"))
         address = address._replace(authority=host or address.authority)
         check_protocols(protocols)
+        check_headers({"Host": host})
         lines = check_headers(headers)
         for name in lines:
             if re.fullmatch("(?i)host|upgrade|connection|sec-websocket-.*", name):
@@ -2827,9 +2969,10 @@ class WebSocket:
         protocol.
         """
         limit = -1 if timeout is None else max(0.0, min(timeout, FOREVER))
-        if not self._recv_lock.acquire(False) and not self._recv_lock.acquire(timeout=limit):
-            raise TimeoutError("another thread is reading")
+        held: List[Any] = []
         try:
+            if not take(self._recv_lock, held, limit):
+                raise TimeoutError("another thread is reading")
             return self._next(timeout)
         except ProtocolError as error:
             self._finish(error.code, str(error), encode_close(error.code, error.message))
@@ -2839,7 +2982,8 @@ class WebSocket:
                 raise
             raise self._end(ABNORMAL, str(error)) from error
         finally:
-            self._recv_lock.release()
+            if held:
+                held[0].release()
 
     def _next(self, timeout: Optional[float]) -> Union[str, bytes]:
         end: Optional[float] = None
@@ -2848,7 +2992,11 @@ class WebSocket:
             if self._ended:
                 ended = self._ended
                 raise ConnectionClosed(ended.code, ended.reason) from ended.__cause__
+            if self._moving:
+                raise self._end(ABNORMAL, "a recv was interrupted")
+            self._moving = True
             message = self._reader.next()
+            self._moving = False
             if message is not None:
                 opcode, payload = message
                 if opcode < CLOSE:
@@ -2890,10 +3038,13 @@ class WebSocket:
         """Wait for bytes until `end`, ping when it is silent; whether the time is over by now."""
         heard = time.monotonic() - self._silence  # silence counts while somebody listens
         while True:
+            self._moving = True
             count = self._wire.read(self._reader.space())
-            now = time.monotonic()
             if count:
                 self._reader.received(count)
+            self._moving = False
+            now = time.monotonic()
+            if count:
                 self._silence, self._pinged = 0.0, False
                 return end is not None and now >= end
             if count == 0:
@@ -2933,35 +3084,52 @@ class WebSocket:
 
     def _write_pending(self) -> None:
         # A sender that holds the lock comes here itself after releasing it: nothing is left lying.
-        while self._pending and self._send_lock.acquire(blocking=False):
-            try:
-                if self._close_sent or self._torn:
-                    self._pending.clear()
-                elif self._wire.write(b""):  # nothing waits in front of it
-                    self._wire.write(self._pending.pop() if self._pending else b"")
-                else:
-                    return
-            except OSError as error:
-                self._torn = error  # what came before can still be read, and then the end
-            finally:
-                self._send_lock.release()
+        while self._pending and self._write_control():
+            pass
+
+    def _write_control(self) -> bool:
+        """Write the frame that waits, if that needs no waiting; whether there was room."""
+        held: List[Any] = []
+        try:
+            if not take(self._send_lock, held, 0):
+                return False
+            if self._close_sent or self._torn:
+                self._pending.clear()
+                return False
+            self._torn = ConnectionAbortedError("it was interrupted")
+            has_room = self._wire.write(b"")  # nothing waits in front of it
+            if has_room:
+                self._wire.write(self._pending.pop() if self._pending else b"")
+            self._torn = None
+            return has_room
+        except OSError as error:
+            self._torn = error  # what came before can still be read, and then the end
+            return True
+        finally:
+            if held:
+                held[0].release()
 
     # -- any thread ---------------------------------------------------------------
 
     def _send(self, opcode: int, payload: bytes) -> None:
         frame = encode_frame(opcode, payload, os.urandom(4))
-        with self._send_lock:
+        interrupted = ConnectionAbortedError("a send was interrupted")
+        held: List[Any] = []
+        try:
+            take(self._send_lock, held)
             if self._close_sent or self._ended or self._torn:
                 raise self._unsent() from self._torn
-            try:
-                self._wire.send(frame, Scope())
-            except OSError as error:  # the frame may be torn; a reader goes on to the end
-                self._torn = error
-                raise self._unsent() from error
-            except BaseException as error:  # so may it be when a signal's handler raises
-                self._torn = error
+            self._torn = interrupted  # until all of the frame has left
+            self._wire.send(frame, Scope())
+            self._torn = None
+        except OSError as error:  # the frame may be torn; a reader goes on to the end
+            self._torn = error
+            raise self._unsent() from error
+        finally:
+            if held:
+                held[0].release()
+            if self._torn is interrupted:
                 self.abort()
-                raise
         self._write_pending()
 
     def _unsent(self) -> ConnectionClosed:
@@ -2987,14 +3155,7 @@ class WebSocket:
         """
         scope = Scope(self._close_timeout)
         try:
-            if self._send_lock.acquire(timeout=self._close_timeout):
-                try:
-                    if not self._close_sent:
-                        self._close_sent = True
-                        frame = encode_frame(CLOSE, payload, os.urandom(4))
-                        self._wire.send(frame, scope)
-                finally:
-                    self._send_lock.release()
+            if self._send_close(payload, scope):
                 self._wire.end_writing()
                 self._drain(scope, reading)
         except OSError:
@@ -3003,17 +3164,32 @@ class WebSocket:
             self._end(code, reason)
             self._wire.close()
 
+    def _send_close(self, payload: bytes, scope: Scope) -> bool:
+        """Send our close frame, once; False where none can be sent any more."""
+        held: List[Any] = []
+        try:
+            if not take(self._send_lock, held, scope.left() or 0) or self._torn:
+                return False
+            if not self._close_sent:
+                self._close_sent = True
+                self._wire.send(encode_frame(CLOSE, payload, os.urandom(4)), scope)
+            return True
+        finally:
+            if held:
+                held[0].release()
+
     def _drain(self, scope: Scope, reading: bool) -> None:
         """Read to the end; where another thread reads, that meets it, and we wait."""
-        if not reading and not self._recv_lock.acquire(timeout=scope.left() or 0):
-            return
+        held: List[Any] = []
         try:
+            if not reading and not take(self._recv_lock, held, scope.left() or 0):
+                return
             space = memoryview(bytearray(CHUNK))
             while self._ended is None and self._wire.receive(space, scope):
                 pass
         finally:
-            if not reading:
-                self._recv_lock.release()
+            if held:
+                held[0].release()
 
 
 def _refusal(conn: HttpConnection, head: Head, scope: Scope) -> ApiError:
@@ -3146,6 +3322,13 @@ def tls_context(
     if ca_file:
         ca_data = read_file(ca_file)
 
+    with Fresh.openssl:
+        return _tls_context(ca_data, server_name, insecure)
+
+
+def _tls_context(
+    ca_data: Optional[bytes], server_name: str, insecure: bool,
+) -> ssl.SSLContext:
     context = _NamedContext(ssl.PROTOCOL_TLS_CLIENT)  # checks certificates and names
     context.set_alpn_protocols(["http/1.1"])
     context.server_name = server_name
@@ -3193,8 +3376,11 @@ def with_file(pem: Pem, use: Callable[[str], R]) -> R:
 
 def load_certificate(context: ssl.SSLContext, certificate: Pem, key: Pem) -> None:
     """Show a client certificate. OpenSSL must not ask for a passphrase on the terminal."""
-    with_file(certificate, lambda path: with_file(
-        key, lambda key_path: context.load_cert_chain(path, key_path, password=lambda: b"")))
+    def load(path: str, key_path: str) -> None:
+        with Fresh.openssl:
+            context.load_cert_chain(path, key_path, password=lambda: b"")
+
+    with_file(certificate, lambda path: with_file(key, functools.partial(load, path)))
 
 
 class TlsFiles:
@@ -3375,8 +3561,7 @@ def run_program(
     )
     program, said = _Program(process, group), bytearray()
     errors, process.stderr = process.stderr, None  # or communicate() keeps it to the end
-    reader = threading.Thread(
-        target=_pass_on, args=(errors, said), name="apiproxy-exec", daemon=True)
+    reader = new_thread("exec", _pass_on, errors, said)
 
     with process:
         try:
@@ -3425,17 +3610,18 @@ class ExecPlugin:
         self._token: Optional[str] = None  # guarded by _lock, as the next; None: run it
         self._end = 0.0
         self.forked()
-        Fresh.everything.add(self)
+        Fresh.add(self)
 
     def forked(self) -> None:
         """In a child it does not run."""
-        self._lock = threading.RLock()
+        self._lock = Lock()
 
     def __call__(self, scope: Scope) -> str:
         """The token. ApiError, or what `scope` raises; a login may be silent for longer than it."""
         scope = scope.within()
-        scope.acquire(self._lock)
+        held: List[Any] = []
         try:
+            scope.acquire(self._lock, held)
             token = self._token  # once: `forget` does not wait for the lock
             if token is None or self._end <= time.time() + EXEC_MARGIN:
                 self._token = token = self._renew(scope)
@@ -3446,7 +3632,8 @@ class ExecPlugin:
             why = "the exec plugin %s failed: %s" % (self._command, error)
             raise ApiError(0, why) from None
         finally:
-            self._lock.release()
+            if held:
+                held[0].release()
 
     def forget(self, token: Optional[str] = None) -> None:
         """The server refused what it gave, `token`: run it again next time."""
@@ -3831,14 +4018,14 @@ class Credential:
         self._claims = Claims.of(self._token) if isinstance(self._token, str) else Claims()
         self.destination = destination  # an Endpoint or Headlamp's address; nobody else gets it
         self._is_fixed = is_fixed  # it stands in a kubeconfig: a 401 does not make it forgotten
-        self._retry_at = 0.0  # monotonic: after a renewal failed
+        self._retry_at = 0.0  # monotonic: not to be renewed before
         self.forked()
-        Fresh.everything.add(self)
+        Fresh.add(self)
 
     def forked(self) -> None:
         """Locks begin anew."""
-        self._lock = threading.RLock()
-        self._renewing = threading.RLock()
+        self._lock = Lock()
+        self._renewing = Lock()
 
     def read(self, scope: Scope) -> str:
         """The token of this moment; ApiError when the file, function or plugin has none."""
@@ -3857,25 +4044,27 @@ class Credential:
             text = "the function that gives the token failed: %s" % type(error).__name__
             raise ApiError(0, text) from error
 
-    def begin_renewal(self, scope: Scope, window: float) -> bool:
-        """Whether the caller is to renew a token that ends soon, and then call `end_renewal`."""
-        if not self._ends_soon(window):
-            return False
-        scope.acquire(self._renewing)
-        if self._ends_soon(window):
-            return True
-        self._renewing.release()
-        return False
+    def begin_renewal(self, scope: Scope, window: float, held: List[Any]) -> bool:
+        """Whether the caller is to renew a token that ends soon, and to release what is in `held`.
+
+        Others wait for that; nobody tries again for as long as the window is.
+        """
+        turn: List[Any] = []
+        try:
+            if self._ends_soon(window):
+                scope.acquire(self._renewing, turn)
+                now = time.monotonic()
+                if self._ends_soon(window) and now >= self._retry_at:
+                    self._retry_at = now + window
+                    held.extend(turn)
+        finally:
+            if turn and not held:
+                turn[0].release()
+        return bool(held)
 
     def _ends_soon(self, window: float) -> bool:
         is_ours = self._claims.account[0] or isinstance(self.destination, str)
-        soon = is_ours and self._claims.expiry - time.time() <= window
-        return bool(soon) and time.monotonic() >= self._retry_at
-
-    def end_renewal(self, window: float) -> None:
-        """It is done, or has to wait."""
-        self._retry_at = time.monotonic() + window
-        self._renewing.release()
+        return bool(is_ours) and self._claims.expiry - time.time() <= window
 
     @property
     def account(self) -> Tuple[str, str]:
@@ -3953,13 +4142,13 @@ class Credentials:
         self.endpoints: Dict[str, Endpoint] = {}  # clusters that are reached without Headlamp
         self.left_out: Dict[str, str] = {}  # contexts of a kubeconfig that can't be used, and why
         self._credentials: Dict[str, Credential] = {}
-        self._kubeconfigs: Dict[str, str] = {}  # base64, by cluster
+        self._kubeconfigs: Dict[Tuple[str, str], str] = {}  # base64, by base_url and cluster
         self.forked()
-        Fresh.everything.add(self)
+        Fresh.add(self)
 
     def forked(self) -> None:
         """A lock of its own."""
-        self._lock = threading.RLock()
+        self._lock = Lock()
 
     def add_endpoint(self, cluster: str, endpoint: Endpoint) -> Optional[Endpoint]:
         """Reach `cluster` there from now on; the endpoint that it replaces."""
@@ -3971,11 +4160,11 @@ class Credentials:
             self.left_out.pop(cluster, None)
             return old
 
-    def remove(self, cluster: str) -> Tuple[Optional[Endpoint], bool]:
+    def remove(self, cluster: str, base: str) -> Tuple[Optional[Endpoint], bool]:
         """Forget all of a cluster; (its endpoint, whether a kubeconfig was stored for it)."""
         with self._lock:
             self._credentials.pop(cluster, None)
-            stored = self._kubeconfigs.pop(cluster, None)
+            stored = self._kubeconfigs.pop((base, cluster), None)
             return self.endpoints.pop(cluster, None), stored is not None
 
     def set_token(self, cluster: str, token: Token, base: str) -> None:
@@ -4003,14 +4192,14 @@ class Credentials:
         """Whether it is still the one of its cluster."""
         return self._credentials.get(cluster) is credential
 
-    def store_kubeconfigs(self, kubeconfigs: Mapping[str, str]) -> None:
-        """Kubeconfigs (base64) that go along with each request, by cluster."""
+    def store_kubeconfigs(self, kubeconfigs: Mapping[str, str], base: str) -> None:
+        """Kubeconfigs (base64) that go along with each request to `base`, by cluster."""
         with self._lock:
-            self._kubeconfigs.update(kubeconfigs)
+            self._kubeconfigs.update(((base, name), text) for name, text in kubeconfigs.items())
 
-    def kubeconfig(self, cluster: str) -> str:
-        """The one of a cluster, or ""."""
-        return self._kubeconfigs.get(cluster, "")
+    def kubeconfig(self, cluster: str, base: str) -> str:
+        """The one of a cluster at `base`, or ""."""
+        return self._kubeconfigs.get((base, cluster), "")
 
     def of(self, cluster: str, base: str) -> Tuple[Optional[Endpoint], Optional[Credential]]:
         """A cluster's endpoint, and the credential that was given for just that, or for `base`."""
@@ -4040,11 +4229,13 @@ class Route:
         self.base = base
         self.endpoint = endpoint  # None: the Headlamp server, or kubectl proxy
         self.credential = credential
-        address = base_address(base)
-        self.address = address._replace(authority=authority or address.authority)
+        self.address = base_address(base)
+        if authority:
+            self.address = self.address._replace(authority=authority)
         self.context: Optional[ssl.SSLContext] = None
         self.proxy = endpoint.proxy if endpoint else None
         self.token = ""  # that is sent
+        self.kubeconfig = ""  # and what goes along with it, in base64
 
     def identify(self, scope: Scope) -> None:
         """Learn the token, then TLS settings: a plugin may give a certificate with the token."""
@@ -4084,7 +4275,7 @@ class Transport:
         self._caching: Set[str] = set()  # servers that answer from a cache unless asked not to
         self._suspect_at: Dict[str, float] = {}  # monotonic: when to suspect that of one again
         self._warned: Set[str] = set()
-        Fresh.everything.add(self)
+        Fresh.add(self)
 
     def forked(self) -> None:
         """The streams are the parent's."""
@@ -4103,7 +4294,7 @@ class Transport:
 
     def remove(self, cluster: str) -> Tuple[bool, bool]:
         """Forget a cluster; whether it (had an endpoint, had a stored kubeconfig)."""
-        endpoint, stored = self.credentials.remove(cluster)
+        endpoint, stored = self.credentials.remove(cluster, self.settings.base_url)
         if endpoint is not None:
             self.handler.close(base_address(endpoint.server))
         return endpoint is not None, stored
@@ -4132,6 +4323,8 @@ class Transport:
         endpoint, credential = self.credentials.of(on_behalf or cluster, base)
         if endpoint is not None and cluster:
             return Route(cluster, endpoint.server, endpoint, credential, "")
+        if endpoint is not None:  # added meanwhile: what is its is not Headlamp's
+            credential = None
 
         if not base:
             why = self.credentials.left_out.get(cluster)
@@ -4143,7 +4336,11 @@ class Transport:
         address = base
         if cluster:
             address = combine_path(base, "/clusters/" + segment(cluster, "cluster"))
-        return Route(on_behalf or cluster, address, None, credential, self.settings.host)
+        host = self.settings.host
+        check_headers({"Host": host})
+        route = Route(on_behalf or cluster, address, None, credential, host)
+        route.kubeconfig = self.credentials.kubeconfig(route.cluster, base)
+        return route
 
     # -- requests --------------------------------------------------------------------
 
@@ -4185,26 +4382,27 @@ class Transport:
     ) -> Tuple[Response, bool]:
         """One exchange; whether its answer brought a fresh token."""
         url = combine_path(route.base, path)
-        is_renewing = False
+        held: List[Any] = []
         try:
-            is_renewing = self._renew(route, scope)
+            self._renew(route, scope, held)
             route.identify(scope)
             lines = self._lines(route, body is not None, cookie)
 
-            names = {name.lower() for name in caller_headers}
-            lines = {name: value for name, value in lines.items() if name.lower() not in names}
-            lines.update(caller_headers)
+            if caller_headers:
+                names = {name.lower() for name in caller_headers}
+                lines = {name: value for name, value in lines.items() if name.lower() not in names}
+                lines.update(caller_headers)
             if method == "GET" and not route.endpoint and self.settings.base_url in self._caching:
                 lines["Connection"] = "keep-alive, Upgrade"
 
             response = self._exchange(self._request(
                 route, method, path, lines, body, scope, idle), route)
-            return response, self._notice(response, route, logout and _says_who(lines))
+            return response, self._notice(response, route, logout, lines)
         except (TimeoutError, ConnectionAbortedError) as error:
             raise unanswered(error, method, url)
         finally:
-            if is_renewing and route.credential:
-                route.credential.end_renewal(self.settings.token_window)
+            if held:
+                held[0].release()
 
     def _request(
         self, route: Route, method: str, path: str, lines: Dict[str, Any],
@@ -4230,8 +4428,7 @@ class Transport:
         """Its answer, which is its own: a Headlamp's cache may give another request's instead."""
         base = self.settings.base_url
         may_cache = request.method == "GET" and not route.endpoint and bool(route.cluster)
-        failure = ApiError(502, "the server answers from a cache of other requests' answers",
-                           method=request.method, url=request.full_url, phrase="Unreachable")
+        failure: Optional[ApiError] = None
         try:
             response = exchange(self._opener, request)
             if not may_cache or "X-HEADLAMP-CACHE" not in response.headers:
@@ -4249,7 +4446,9 @@ class Transport:
         request.lines["Connection"] = "keep-alive, Upgrade"
         response = exchange(self._opener, request)
         if response.status >= 500 or "X-HEADLAMP-CACHE" in response.headers:
-            raise failure
+            raise failure or ApiError(
+                502, "the server answers from a cache of other requests' answers",
+                method=request.method, url=request.full_url, phrase="Unreachable")
         self._caching.add(base)
         return response
 
@@ -4286,9 +4485,8 @@ class Transport:
                 del lines["Authorization"]
         if settings.backend_token:
             lines["X-HEADLAMP_BACKEND-TOKEN"] = check_token(settings.backend_token)
-        kubeconfig = self.credentials.kubeconfig(route.cluster)
-        if kubeconfig:
-            lines.update({"KUBECONFIG": kubeconfig, "X-HEADLAMP-USER-ID": self._user()})
+        if route.kubeconfig:
+            lines.update({"KUBECONFIG": route.kubeconfig, "X-HEADLAMP-USER-ID": self._user()})
         return lines
 
     def _user(self) -> str:
@@ -4303,18 +4501,21 @@ class Transport:
         first = path.lstrip("/").partition("?")[0].partition("/")[0]
         return bool(cluster) and (cluster in self.endpoints or first not in HEADLAMP_ROUTES)
 
-    def _renew(self, route: Route, scope: Scope) -> bool:
-        """Renew a token that ends soon; True when the request at hand makes Headlamp do it."""
+    def _renew(self, route: Route, scope: Scope, held: List[Any]) -> None:
+        """Renew a token that ends soon; the request at hand does it where a lock is in `held`."""
         credential, window = route.credential, self.settings.token_window
-        if credential is None or not credential.begin_renewal(scope, window):
-            return False
+        if credential is None:
+            return
         if not credential.account[0]:
-            return True
+            credential.begin_renewal(scope, window, held)
+            return
+        turn: List[Any] = []
         try:
-            self._request_token(route, credential, scope)
+            if credential.begin_renewal(scope, window, turn):
+                self._request_token(route, credential, scope)
         finally:
-            credential.end_renewal(window)
-        return False
+            if turn:
+                turn[0].release()
 
     def _request_token(self, route: Route, credential: Credential, scope: Scope) -> None:
         """Ask for another token of a service account, along the route that the old one is for."""
@@ -4338,12 +4539,15 @@ class Transport:
         except (ApiError, ValueError) as error:
             log.warning("the token of cluster %s was not renewed: %s", route.cluster, error)
 
-    def _notice(self, response: Response, route: Route, logout: bool) -> bool:
-        """What an answer says beside its body; whether there is a fresh token."""
+    def _notice(
+        self, response: Response, route: Route, logout: bool, lines: HeaderLines,
+    ) -> bool:
+        """What an answer to `lines` says beside its body; whether there is a fresh token."""
         headers = cast(Headers, response.headers)
         self._warn(response, headers)
         is_fresh = self._take_fresh(headers, route)
         if response.status == 401 and not is_fresh:
+            logout = logout and _says_who(lines)
             credential = route.credential
             if credential is None:
                 current = True  # the caller's own header
@@ -4354,7 +4558,7 @@ class Transport:
                     self.credentials.forget(route.cluster, credential)
             if logout and current:
                 self.call_hook(self.settings.on_logout, route.cluster)
-        if "reload" in headers.get("X-Reload", ""):
+        if "X-Reload" in headers and "reload" in headers["X-Reload"]:
             self.call_hook(self.settings.on_reload)
         return is_fresh
 
@@ -4389,15 +4593,28 @@ class Transport:
 
         ping_timeout  where it is to be another than the setting
         """
+        limited = scope.within(self.settings.request_timeout)  # of a plugin: a login may take long
+        fresh: List[bool] = []  # whether each answer brought a fresh token
+        while True:
+            try:
+                return self._dial(
+                    cluster, path, params, scope, limited, protocols, ping_timeout, fresh)
+            except HandshakeError as error:
+                if error.status != 401 or fresh != [True]:
+                    raise  # else the token was refused for its age, as in `send`
+
+    def _dial(
+        self, cluster: str, path: str, params: Params, scope: Scope, limited: Scope,
+        protocols: Sequence[str], ping_timeout: Optional[float], fresh: List[bool],
+    ) -> WebSocket:
+        """One attempt."""
         url = path
         settings = self.settings
-        limited = scope.within(settings.request_timeout)  # of a plugin, whose login may take long
-        is_renewing = False
-        route: Optional[Route] = None
+        held: List[Any] = []
         try:
             route = self.route(cluster)
             url = "ws" + with_query(combine_path(route.base, check_path(path)), params)[4:]
-            is_renewing = self._renew(route, limited)
+            self._renew(route, limited, held)
             route.identify(limited)
             lines = self._identity(route)
             offered = self._protocols(route, lines, protocols)
@@ -4410,17 +4627,17 @@ class Transport:
                 ping_interval=settings.ping_interval,
                 ping_timeout=settings.ping_timeout if ping_timeout is None else ping_timeout,
                 close_timeout=settings.close_timeout, scope=scope,
-                notice=functools.partial(self._notice_handshake, route))
+                notice=functools.partial(self._notice_handshake, route, fresh))
         except (TimeoutError, ConnectionAbortedError) as error:
             raise unanswered(error, "GET", url)
         except ValueError as error:  # the cluster was taken away, or a setting can't be sent
             raise ApiError(0, str(error), method="GET", url=url) from error
         finally:
-            if is_renewing and route and route.credential:
-                route.credential.end_renewal(settings.token_window)
+            if held:
+                held[0].release()
 
-    def _notice_handshake(self, route: Route, head: Head) -> None:
-        self._take_fresh(head.headers, route)
+    def _notice_handshake(self, route: Route, fresh: List[bool], head: Head) -> None:
+        fresh.append(self._take_fresh(head.headers, route))
 
     def _protocols(
         self, route: Route, lines: Dict[str, Any], protocols: Sequence[str],
@@ -4506,20 +4723,20 @@ class Task:
         self._transport = transport
         self._settings = transport.settings
         self._gate = threading.Lock()
-        self._process = os.getpid()
-        self._thread = threading.Thread(target=self._main, name="apiproxy-" + name, daemon=True)
+        self._thread = new_thread(name, self._main)
+        Fresh.add(self)
 
     def start(self: T) -> T:
         """Begin; not done by the constructor, so that the thread meets a finished object."""
-        self._transport.tasks[self] = None
         try:
+            self._transport.tasks[self] = None
             self._thread.start()
+            return self
         except BaseException:  # no more threads, or a signal's handler raised
             self.scope.cancel()
-            if not self._thread.is_alive():
+            if not self._thread.is_alive():  # if it begins yet, it ends at once
                 self._transport.tasks.pop(self, None)
             raise
-        return self
 
     def cancel(self) -> None:
         """Stop for good: from any thread, any number of times, also inside a callback.
@@ -4528,18 +4745,26 @@ class Task:
         unless this is called from inside it. In a forked child it does nothing: the stream is the
         parent's.
         """
-        if os.getpid() == self._process:
-            self.scope.cancel()
-            self.join(time.monotonic() + CANCEL_WAIT)
+        self.scope.cancel()
+        self.join(time.monotonic() + CANCEL_WAIT)
 
     def join(self, end: float) -> None:
         """Once cancelled: wait for a callback and for the thread, until `end` (monotonic)."""
         if threading.current_thread() is self._thread:
             return
-        if self._gate.acquire(timeout=max(0.0, end - time.monotonic())):
-            self._gate.release()
-            if self._thread.is_alive():  # else it has ended, or will find itself cancelled
-                self._thread.join(max(0.0, end - time.monotonic()))
+        held: List[Any] = []
+        try:
+            take(self._gate, held, max(0.0, end - time.monotonic()))
+        finally:
+            if held:
+                held[0].release()
+        if held and self._thread.is_alive():  # else it has ended, or will find itself cancelled
+            self._thread.join(max(0.0, end - time.monotonic()))
+
+    def forked(self) -> None:
+        """Cancelled in a child, whose thread, if it is this one, is in a callback of it."""
+        self._gate = threading.Lock()
+        self.scope.forked()
 
     @property
     def is_alive(self) -> bool:
@@ -4864,8 +5089,11 @@ def parse_events(text: Union[str, bytes]) -> List[Json]:
         events = [parse_json(text)]
     except ValueError:
         events = _several(text)
-    for event in events:
-        _check_event(event)
+    try:
+        for event in events:
+            _check_event(event)
+    except (AttributeError, KeyError, TypeError):
+        raise ValueError("not a watch event") from None
     return events
 
 
@@ -4881,22 +5109,19 @@ def _several(text: str) -> List[Json]:
 
 
 def _check_event(event: Json) -> None:
-    action = dig(event, "type")
-    if action not in EVENTS or not isinstance(event.get("object"), dict):
+    item = event.get("object") if isinstance(event, dict) else None
+    if not isinstance(item, dict) or event.get("type") not in EVENTS:
         raise ValueError("not a watch event")
-    if action == "ERROR":
-        return
-    item = event["object"]
-    if not isinstance(item.get("metadata"), dict):
-        raise ValueError("an event without metadata")
-    check_version(version_of(item))
-    if action == "BOOKMARK" and version_of(item) is None:
-        raise ValueError("a bookmark without a resourceVersion")
+    if event["type"] != "ERROR":
+        version = item["metadata"].get("resourceVersion")
+        check_version(version)
+        if version is None and event["type"] == "BOOKMARK":
+            raise ValueError("a bookmark without a resourceVersion")
 
 
 def check_version(version: Any) -> None:
     """ValueError unless it is a resourceVersion, or none; a lone surrogate can't be sent back."""
-    if version is not None and (not isinstance(version, str) or not version.encode()):
+    if version is not None and not (isinstance(version, str) and version.encode()):
         raise ValueError("a resourceVersion that is none")
 
 
@@ -4907,9 +5132,10 @@ class _Gone(Exception):
 class ListReader:
     """Lists a collection whole: in one answer, or in pages where the server can't send it so."""
 
-    def __init__(self, fetch: Callable[[str, Params], Response], params: Dict[str, Any],
-                 page: int) -> None:
-        self._fetch = fetch
+    def __init__(
+        self, fetch: Callable[..., Response], params: Dict[str, Any], page: int,
+    ) -> None:
+        self._fetch = fetch  # (path, params, pace=True), which waits first if `pace`
         self._params = params  # of the first page
         self._page = page
         self._in_pages = False
@@ -4936,6 +5162,7 @@ class ListReader:
         tokens = {params.get("continue")}
         response = self._fetch(path, params)
         items, version, token = self._take(response)
+        more = items
         while token:
             if token in tokens:
                 raise response.error("the list goes on with the same continue token")
@@ -4945,8 +5172,8 @@ class ListReader:
             params["continue"] = token
             if self._in_pages:
                 params["limit"] = self._page
-            try:
-                response = self._fetch(path, params)
+            try:  # at once: a token ends after minutes; but a page may be empty (a hot loop)
+                response = self._fetch(path, params, pace=not more)
             except ApiError as error:
                 if error.status == 410:
                     raise _Gone() from error  # its token for an inconsistent rest is not used
@@ -5062,13 +5289,14 @@ class Watch(Task):
         self._call(self._err_cb, unexpected(error), self.cancel)
 
     def _pace(self) -> None:
-        """Every list and watch passes here: one rate for all of it, whatever goes wrong."""
+        """Every list and watch passes here, once: one rate for all of it, whatever goes wrong."""
         self.scope.wait(self._rate.take())
 
     # -- listing
 
-    def _fetch(self, path: str, params: Params) -> Response:
-        self._pace()
+    def _fetch(self, path: str, params: Params, pace: bool = True) -> Response:
+        if pace:
+            self._pace()
         settings = self._settings
         try:
             return self._transport.send(
@@ -6091,7 +6319,7 @@ class Drain(Task):
         self.status = "error: %s" % ("cancelled" if self.scope.cancelled else error)
 
     def _drain(self) -> None:
-        self._api.send(
+        self._ask(
             "PATCH", "/api/v1/nodes/" + segment(self._node),
             body={"spec": {"unschedulable": True}},
             headers={"Content-Type": "application/merge-patch+json"})
@@ -6109,7 +6337,7 @@ class Drain(Task):
 
     def _eviction_version(self) -> str:
         """policy/v1; policy/v1beta1 up to Kubernetes 1.21."""
-        for resource in dig(self._read("/api/v1").object(), "resources", kind=list):
+        for resource in dig(self._ask("GET", "/api/v1").object(), "resources", kind=list):
             if dig(resource, "name") == "pods/eviction":
                 return "%s/%s" % (dig(resource, "group"), dig(resource, "version"))
         return "policy/v1"
@@ -6119,7 +6347,7 @@ class Drain(Task):
         selector = {"fieldSelector": "spec.nodeName=" + self._node}
         pods = []
 
-        for pod in filter(must_go, self._read("/api/v1/pods", selector).items()):
+        for pod in filter(must_go, self._ask("GET", "/api/v1/pods", params=selector).items()):
             names = [dig(pod, "metadata", key) for key in Pod._fields]
             if not all(names):
                 raise ApiError(0, "the server listed a pod without a namespace, name or uid")
@@ -6162,11 +6390,11 @@ class Drain(Task):
             self._reasons[pod] = str(error)
         return False
 
-    def _read(self, path: str, params: Params = None) -> Response:
-        """GET, again and again while the server is busy or away."""
+    def _ask(self, method: str, path: str, **options: Any) -> Response:
+        """What may be asked again and again while the server is busy or away."""
         while True:
             try:
-                return self._api.send("GET", path, params=params)
+                return self._api.send(method, path, **options)
             except ApiError as error:
                 if error.status not in TRANSIENT or not self._pause():
                     raise
@@ -6195,7 +6423,7 @@ def listen(address: str, port: int) -> socket.socket:
 
     listener = None
     try:
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener = Socket(family, socket.SOCK_STREAM)
         # Windows gives the port to whoever asks for it next, too, unless it is ours alone.
         option = getattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_REUSEADDR)
         listener.setsockopt(socket.SOL_SOCKET, option, 1)
@@ -6229,6 +6457,11 @@ class PortForward(Task):
     def close(self) -> None:
         """What cancel does first: wake accept()."""
         shut(self._listener)
+
+    def forked(self) -> None:
+        """The port is the parent's alone."""
+        super().forked()
+        self._listener.close()
 
     def _run(self) -> None:
         try:
@@ -6303,13 +6536,18 @@ class ForwardedConnection(Task):
         self._remote: Optional[WebSocket] = None
         self._heard = 0.0  # monotonic: when the pod said something
         self._ended = threading.Event()  # it says no more
-        self._uploader = threading.Thread(target=self._upload, name="apiproxy-upload", daemon=True)
+        self._uploader = new_thread("upload", self._upload)
 
     def close(self) -> None:
         """What cancel does first: end both sides."""
         if self._remote:
             self._remote.abort()
         shut(self._local)
+
+    def forked(self) -> None:
+        """It is the parent's."""
+        super().forked()
+        self._local.close()
 
     def _run(self) -> None:
         try:
@@ -6489,15 +6727,21 @@ class Direct:
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
-        self._lock = threading.RLock()  # of two that want the same name one gets it
+        self.forked()
+        Fresh.add(self)
+
+    def forked(self) -> None:
+        """None of them is a child's."""
+        self._lock = Lock()  # of two that want the same name one gets it
         self._drains: Dict[Tuple[str, str], Drain] = {}  # by cluster and node
         self._forwards: Dict[Tuple[str, str], PortForward] = {}  # by cluster and id
 
     def forget(self, cluster: str) -> None:
         """End all that goes on in a cluster; only how its drains ended is remembered."""
         with self._lock:
-            tasks: List[Task] = [task for key, task in self._drains.items() if key[0] == cluster]
-            ids = [key for key in self._forwards if key[0] == cluster]
+            drains = list(self._drains.items())
+            tasks: List[Task] = [task for key, task in drains if key[0] == cluster]
+            ids = [key for key in list(self._forwards) if key[0] == cluster]
             tasks += [self._forwards.pop(key) for key in ids]
 
         for task in tasks:
@@ -6518,6 +6762,7 @@ class Direct:
         self._check_free(key)
         listener = listen(address, int(local_port))
 
+        forward: Optional[PortForward] = None
         try:
             if podname:
                 pod, target = pod_target(api, Pod(namespace, podname), target)
@@ -6539,9 +6784,13 @@ class Direct:
             with self._lock:
                 self._check_free(key)
                 forward = PortForward(self._transport, record, pod, listener)
-                self._forwards[key] = forward.start()
+                self._forwards[key] = forward
+                forward.start()
         except BaseException:
             listener.close()
+            if forward:
+                forward.scope.cancel()
+                self._forwards.pop(key, None)
             raise
         return dict(record)
 
@@ -6575,7 +6824,12 @@ class Direct:
 
         with self._lock:
             if key not in self._drains or self._drains[key].status:
-                self._drains[key] = Drain(self._transport, cluster, node_name).start()
+                self._drains[key] = Drain(self._transport, cluster, node_name)
+                try:
+                    self._drains[key].start()
+                except BaseException:
+                    del self._drains[key]
+                    raise
         return {"message": "Drain node request submitted successfully", "cluster": cluster}
 
     def drain_node_status(self, cluster: str, node_name: str) -> Dict[str, Any]:
@@ -6664,7 +6918,7 @@ class Headlamp:
         One older than v0.35 passes today's address on to the API server, which answers with a
         404 or a Status: today's own routes give neither. One newer has a web page at the old.
         """
-        failure = ApiError(404)
+        failures = []
 
         for old in (self._old_forwards, not self._old_forwards):
             path = "/clusters/%s/portforward" % segment(cluster, "cluster")
@@ -6683,13 +6937,13 @@ class Headlamp:
                 if error.status not in (200, 404) and not error.reason:
                     raise
 
-                failure = error
+                failures.append(error)
                 continue
 
             self._old_forwards = old
             return result
 
-        raise failure
+        raise next((error for error in failures if error.status != 200), failures[0])  # no page
 
     def drain_node(self, cluster: str, node_name: str) -> Dict[str, Any]:
         """What the server says at once; it goes on by itself."""
@@ -7065,7 +7319,11 @@ class Client(Settings):
             watch.start()
             return waiter.result(Scope(timeout))
         finally:
-            watch.cancel()
+            try:
+                watch.cancel()
+            except BaseException:  # a signal's handler raised in the midst of it
+                watch.cancel()
+                raise
 
     # -- the documented calls --------------------------------------------------------
 
@@ -7164,7 +7422,7 @@ class Client(Settings):
         is only forgotten, and comes back when it starts again, unless `remove_kubeconfig`.
         Documented as deleteCluster.
         """
-        stored = self._transport.credentials.kubeconfig(cluster)
+        stored = self._transport.credentials.kubeconfig(cluster, self.base_url)
         answer = None
         if cluster not in self.endpoints and not stored:
             self._transport.route("")  # there has to be a server
@@ -7322,9 +7580,10 @@ class Client(Settings):
         if not kubeconfig:
             segment(request["name"], "cluster")
             split_url(request["server"], ("http", "https"))
+        base = self.base_url
         kubeconfigs: Dict[str, str] = {}
         answer = self._headlamp.set_cluster(request, kubeconfigs)
-        self._transport.credentials.store_kubeconfigs(kubeconfigs)
+        self._transport.credentials.store_kubeconfigs(kubeconfigs, base)
         return answer
 
     def _set_endpoint(self, request: Mapping[str, Any], kubeconfig: bytes) -> Json:
@@ -7340,8 +7599,8 @@ class Client(Settings):
             context = tls_context(None, authority, insecure=insecure)
             self.add_endpoint(request["name"], Endpoint(request["server"], ssl_context=context))
         return {"clusters": [
-            {"name": name, "server": endpoint.server} for name, endpoint in self.endpoints.items()
-            if before.get(name) is not endpoint]}
+            {"name": name, "server": endpoint.server}
+            for name, endpoint in list(self.endpoints.items()) if before.get(name) is not endpoint]}
 
     def start_port_forward(
         self, cluster: str, namespace: str, podname: str, container_port: Union[str, int],
@@ -7358,6 +7617,8 @@ class Client(Settings):
         segment(namespace or service_namespace, "namespace")
         if podname or not service:
             segment(podname, "podname")
+        check_port(port or 0, "port")
+        check_target(container_port)
         return self._owner(cluster, lambda owner: owner.start_port_forward(
             cluster, namespace, podname, container_port, service, service_namespace, port, address,
             id))
@@ -7518,7 +7779,11 @@ def configure(base_url: Union[str, Client] = "http://localhost:4466", **settings
 
     old, _default = _default, new
     if old is not new:
-        old.close()
+        try:
+            old.close()
+        except BaseException:  # a signal's handler raised in the midst of it
+            old.close()
+            raise
 
 
 def default_client() -> Client:

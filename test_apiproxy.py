@@ -17,6 +17,7 @@ import decimal
 import email.utils
 import enum
 import errno
+import faulthandler
 import functools
 import gc
 import gzip
@@ -46,6 +47,8 @@ import types
 import urllib.error
 import urllib.parse
 import urllib.request
+import warnings
+import weakref
 
 import pytest
 
@@ -207,13 +210,23 @@ def fill_connection(ws, tls):
         ws._wire._out.clear()
 
 
+def when_its_task_ends(client, tell):
+    """Have tell() called where the one task of a client is taken from its list."""
+    client._transport.tasks = types.SimpleNamespace(pop=lambda *args: tell())
+
+
+def locks_of(ws):
+    """The locks of a WebSocket that are not reentrant."""
+    return ws._recv_lock, ws._send_lock
+
+
 def set_kubeconfig(client, cluster, text):
     """As if set_cluster had stored it, without a look at it."""
-    client._transport.credentials.store_kubeconfigs({cluster: text})
+    client._transport.credentials.store_kubeconfigs({cluster: text}, client.base_url)
 
 
 def has_kubeconfig(client, cluster):
-    return bool(client._transport.credentials.kubeconfig(cluster))
+    return bool(client._transport.credentials.kubeconfig(cluster, client.base_url))
 
 
 def tombstones(collection):
@@ -1033,6 +1046,7 @@ def test_addresses_are_put_together(function, args, result):
     ("http://h:", (False, "h", 80, "h", "/")),
     ("https://[::1]:8443/x", (True, "::1", 8443, "[::1]:8443", "/x")),
     ("http://[fe80::1%eth0]/", (False, "fe80::1%eth0", 80, "[fe80::1]", "/")),
+    ("http://[fe80::1%25eth0]/", (False, "fe80::1%eth0", 80, "[fe80::1]", "/")),
     ("http://h?a", (False, "h", 80, "h", "/?a")),
     ("http://h//..//x", (False, "h", 80, "h", "//..//x")), ("ws://h", REFUSED), ("h", REFUSED),
     ("http:h", REFUSED), ("http://", REFUSED), ("http:///x", REFUSED), ("http://:80", REFUSED),
@@ -2103,6 +2117,12 @@ def test_no_proxy_is_read_as_go_reads_it(proxies, no_proxy, url, direct):
     assert (proxy is None) == direct
 
 
+def test_a_proxy_is_shown_without_its_password():
+    proxy = apiproxy.parse_proxy("http://user:SECRET@[::1]:3128")
+
+    assert repr(proxy) == "<Proxy [::1]:3128>"
+
+
 @pytest.mark.parametrize("name", ["http_proxy", "https_proxy", "no_proxy"])
 def test_of_two_names_of_a_proxy_variable_the_lower_case_counts(proxies, name):
     proxies(**{"http_proxy": "lower", "https_proxy": "lower", name.upper(): "a.example", name: "b"})
@@ -2454,7 +2474,7 @@ def test_a_late_cancel_does_not_close_a_connection_that_another_call_has_now(
     # set() has read what is held, but not closed it yet, when the answer is complete
     def cancel_late(wire):
         if wire is None:
-            cancel._unset.clear()
+            cancel._is_set = True
             closes.append(cancel._held.close)
         hold(wire)
 
@@ -5633,6 +5653,669 @@ def test_a_credential_goes_only_where_it_was_meant_to_go(serve, new_client):
     assert client.request("/x")["authorization"] is None
 
 
+# -- where credentials go, whatever happens meanwhile
+
+
+def test_a_renewal_goes_only_to_the_address_that_the_token_is_for(serve, new_client):
+    new = jwt(3600)
+
+    def script(request, conn):
+        conn.reply(*(201, {"status": {"token": new}}) if request.method == "POST" else (200, {}))
+
+    first, second = serve(script), serve(script)
+    client = new_client(first, cluster="a")
+
+    # a token for Headlamp, then an endpoint, then for that one, then Headlamp again
+    client.set_token("a", jwt(5))
+    client.add_endpoint("a", apiproxy.Endpoint(second.url))
+    client.request("/x")
+    assert "authorization" not in second.requests[0].headers and not first.requests
+
+    client.set_token("a", jwt(5))
+    client.request("/x")
+    assert [request.method for request in second.requests[1:]] == ["POST", "GET"]
+    client.delete_cluster("a")
+    client.request("/x")
+    assert [request.method for request in first.requests] == ["GET"]
+    assert "authorization" not in first.requests[0].headers
+
+    client.add_endpoint("a", apiproxy.Endpoint(first.url, token=jwt(5)))
+    client.add_endpoint("a", apiproxy.Endpoint(second.url))
+    client.request("/x")
+    assert "authorization" not in second.requests[-1].headers
+
+
+def test_a_route_of_headlamps_own_never_gets_the_token_of_an_endpoint(serve, new_client):
+    headlamp, other = (serve(lambda request, conn: conn.reply(200, {})) for _ in range(2))
+    client = new_client(headlamp)
+    client.add_endpoint("dev", apiproxy.Endpoint(other.url, token="SECRET"))
+    # as a call sees it that found no endpoint a moment ago
+    client._headlamp.drain_node("dev", "n")
+    assert "authorization" not in headlamp.requests[0].headers
+
+
+def test_nothing_of_a_cluster_goes_to_another_server_of_the_same_client(serve, new_client):
+    first, second = (serve(lambda request, conn: conn.reply(200, {})) for _ in range(2))
+    client = new_client(first)
+    client.set_token("dev", "SECRET")
+    set_kubeconfig(client, "dev", "SECRET")
+    client.request("/x")
+    assert {"authorization", "kubeconfig"} <= set(first.requests[0].headers)
+
+    client.base_url = second.url
+    client.request("/x")
+    assert not {"authorization", "kubeconfig"} & set(second.requests[0].headers)
+
+
+STRESS_SECONDS = 1.5
+
+
+def test_no_token_reaches_another_server_than_its_own_under_stress(serve):
+    """Two servers, tokens that name theirs and end soon, and threads that change all of it."""
+    wrong = []
+
+    def guard(name):
+        def script(request, conn):
+            sent = request.headers.get("authorization", "")
+            if sent and (":%s:" % name) not in base64.b64decode(sent.split(".")[1]).decode():
+                wrong.append((name, request.method))
+            if request.method == "POST":
+                return conn.reply(201, {"status": {"token": token(name)}})
+            return conn.reply(200, {"items": [], "kind": "PodList"})
+
+        return script
+
+    def token(name):
+        claims = {"exp": time.time() + chance.choice((1, 3600)), "for": ":%s:" % name,
+            "kubernetes.io": {"namespace": "ns", "serviceaccount": {"name": "a"}}}
+        return "SECRET.%s.x" % base64.b64encode(json.dumps(claims).encode()).decode()
+
+    chance = random.Random(11)
+    servers = {name: serve(guard(name)) for name in ("red", "blue")}
+    client = apiproxy.Client(servers["red"].url, **FAST)
+    stop, trouble = threading.Event(), []
+
+    def replace():  # knows what is where: it alone changes it
+        while not stop.is_set():
+            name = chance.choice(("red", "blue"))
+            endpoint = apiproxy.Endpoint(servers[name].url, token=chance.choice(
+                (token(name), lambda name=name: token(name), None)))
+            client.add_endpoint("c", endpoint)
+            if chance.random() < 0.5:
+                client.set_token("c", token(name))
+            if chance.random() < 0.3:
+                client.delete_cluster("c")
+                client.set_token("c", token("red"))  # from now on Headlamp's
+
+    def ask():
+        while not stop.is_set():
+            try:
+                client.request("/api/v1/pods", {"cluster": "c"})
+            except apiproxy.ApiError as error:
+                trouble.append(error)
+
+    def drain():
+        while not stop.is_set():
+            try:
+                client.delete_plugin("p")
+                client.list_port_forward("c")
+            except apiproxy.ApiError:
+                pass  # neither server is a Headlamp
+
+    calls = [replace, ask, ask, ask, drain]
+    timer = threading.Timer(STRESS_SECONDS, stop.set)
+    timer.start()
+    together(*calls)
+    timer.join()
+    client.close()
+    assert not wrong and not trouble
+    assert all(len(server.requests) > 20 for server in servers.values())
+    renewals = [r for server in servers.values() for r in server.requests if r.method == "POST"]
+    assert renewals
+
+
+def test_an_endpoint_is_added_whole_or_not_at_all(serve, new_client):
+    first, second = (serve(echo_headers) for _ in range(2))
+    client = new_client("http://127.0.0.1:1")
+    client.add_endpoint("dev", apiproxy.Endpoint(first.url, token="SECRET-1"))
+    endpoint = client.endpoints["dev"]
+
+    for bad, error in (("two words", ValueError), (5, TypeError), ("\n", ValueError)):
+        with pytest.raises(error) as caught:
+            client.add_endpoint("dev", apiproxy.Endpoint(second.url, token=bad))
+        assert "two words" not in str(caught.value)
+        assert client.endpoints["dev"] is endpoint and client.get_token("dev") == "SECRET-1"
+        with pytest.raises(error):
+            client.add_endpoint("new", apiproxy.Endpoint(second.url, token=bad))
+        assert "new" not in client.endpoints
+
+    assert client.request("/x")["authorization"] == "Bearer SECRET-1" and not second.requests
+
+
+@pytest.mark.parametrize("leave", ["replaced", "deleted"])
+def test_an_endpoint_that_goes_leaves_no_socket_and_no_tls_settings(
+        serve, new_client, certificate, leave):
+    server = serve(lambda request, conn: conn.reply(200, {}), tls=True)
+    client, contexts, before = new_client("http://127.0.0.1:1"), [], sockets()
+
+    for _ in range(50):
+        context = ssl.create_default_context(cafile=certificate)
+        contexts.append(weakref.ref(context))
+        client.add_endpoint("dev", apiproxy.Endpoint(server.url, ssl_context=context))
+        del context
+        client.request("/x")
+        if leave == "deleted":
+            client.delete_cluster("dev")
+
+    kept = leave == "replaced"
+    eventually(lambda: len(server.open) == kept)
+    assert sockets() - before <= 2 * kept + 1
+    gc.collect()
+    assert sum(context() is not None for context in contexts) == kept
+
+
+@pytest.mark.parametrize("end", ["deleted", "replaced", "closed"])
+def test_a_request_that_was_on_its_way_when_its_endpoint_went_leaves_nothing(
+        serve, new_client, certificate, end):
+    release = threading.Event()
+    server = serve(lambda request, conn: release.wait(10) and conn.reply(200, {}), tls=True)
+    client, context = new_client(""), ssl.create_default_context(cafile=certificate)
+    settings = weakref.ref(context)
+    client.add_endpoint("dev", apiproxy.Endpoint(server.url, ssl_context=context))
+    del context
+    call = background(client.request, "/x")
+    eventually(lambda: server.requests)
+
+    if end == "deleted":
+        client.delete_cluster("dev")
+    if end == "replaced":
+        client.add_endpoint("dev", apiproxy.Endpoint("http://127.0.0.1:1"))
+    if end == "closed":
+        client.close()
+
+    release.set()
+    assert call.result() == {}
+    eventually(lambda: not server.open)
+    gc.collect()
+    assert end == "closed" or settings() is None
+
+
+# -- the deadline, and cancel, of what gives a token
+
+
+def test_a_deadline_covers_a_function_that_gives_the_token(serve, new_client):
+    server, release = serve(lambda request, conn: conn.reply(200, {})), threading.Event()
+    client = new_client(server)
+    client.set_token("dev", lambda: release.wait(20) and "SECRET")
+    try:
+        begun = time.monotonic()
+        with pytest.raises(apiproxy.ApiError) as caught:
+            client.request("/x", {"timeout": 100})
+        assert caught.value.status == 408 and time.monotonic() - begun < 2
+        assert not server.requests
+    finally:
+        release.set()
+    assert client.request("/x") == {}
+
+
+@pytest.mark.parametrize("start", [
+    lambda client: client.stream_results("/api/v1/pods", print, print),
+    lambda client: client.stream("/x", print).cancel,
+    lambda client: client.metrics("/x", print)], ids=["watch", "stream", "metrics"])
+def test_cancel_does_not_wait_for_a_function_that_gives_the_token(serve, new_client, start):
+    server, release, asked = serve(hang), threading.Event(), threading.Event()
+    client = new_client(server)
+    client.set_token("dev", lambda: asked.set() or release.wait(20) and "SECRET")
+    try:
+        cancel = start(client)
+        assert asked.wait(5)
+        begun = time.monotonic()
+        cancel()
+        assert time.monotonic() - begun < 0.5
+        assert not [name for name in threads() if name != "apiproxy-token"]
+    finally:
+        release.set()
+    assert not server.requests
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shell script")
+@pytest.mark.parametrize("how", ["late", "cancelled"])
+def test_a_deadline_and_cancel_end_an_exec_plugin(serve, tmp_path, how):
+    plugin = tmp_path / "plugin"
+    plugin.write_text("#!/bin/sh\ntouch %s\nsleep 60 & wait\n" % (tmp_path / "begun"))
+    plugin.chmod(0o700)
+    server = serve(hang)
+    user = {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": str(plugin),
+        "interactiveMode": "Never"}}
+    path = tmp_path / "config"
+    path.write_text(json.dumps(config(server.url, user)))
+
+    with apiproxy.Client.from_kubeconfig(str(path), **FAST) as client:
+        begun = time.monotonic()
+        if how == "late":
+            assert failed(client.request, "/x", {"timeout": 300}).status == 408
+        else:
+            cancel = client.stream_results("/api/v1/pods", print, print)
+            eventually(lambda: (tmp_path / "begun").exists())
+            cancel()
+            assert not threads()
+        assert time.monotonic() - begun < 5 and not server.requests
+
+
+# -- Headlamp's ways with tokens
+
+
+def cookies(request):
+    """The cookies of a request, in order."""
+    header = request.headers.get("cookie")
+    return [tuple(pair.split("=", 1)) for pair in header.split("; ")] if header else []
+
+
+@pytest.mark.parametrize("size, pieces", [(6, 1), (3800, 1), (3801, 2), (7600, 2), (9000, 3)])
+def test_a_token_may_go_as_cookies_in_pieces(serve, new_client, size, pieces):
+    server, token = serve(hello_or_json), "SECRET".ljust(size, "x")
+    client = new_client(server, token_as="cookie", cluster="d.e\u00e9v_1")
+    client.set_token(client.cluster, token)
+    client.request("/x")
+    seen = []
+    client.stream("/y", seen.append)
+    eventually(lambda: seen)
+
+    for request in server.requests:
+        assert "authorization" not in request.headers
+        assert [name for name, _ in cookies(request)] == [
+            "headlamp-auth-dev_1.%d" % number for number in range(pieces)]
+        assert "".join(value for _, value in cookies(request)) == token
+        assert max(len(value) for _, value in cookies(request)) <= 3800
+        assert "bearer" not in request.headers.get("sec-websocket-protocol", "")
+
+
+def test_a_cookie_never_goes_to_an_endpoint(serve, new_client):
+    server = serve(hello_or_json)
+    client, seen = new_client("http://127.0.0.1:1", token_as="cookie"), []
+    client.add_endpoint("dev", apiproxy.Endpoint(server.url, token="SECRET-1"))
+    client.request("/x")
+    client.set_token("dev", "SECRET-2")
+    client.stream("/y", seen.append)
+    eventually(lambda: seen)
+    sent = [request.headers.get("authorization") for request in server.requests]
+    assert sent == ["Bearer SECRET-1", "Bearer SECRET-2"]
+    assert not any(cookies(request) for request in server.requests)
+
+
+def test_a_401_to_a_cookie_is_one_to_its_token(serve, new_client):
+    logouts = []
+    server = serve(lambda request, conn: conn.reply(401, {}))
+    client = new_client(server, token_as="cookie", on_logout=logouts.append)
+    client.set_token("dev", "SECRET")
+    assert failed(client.request, "/x").status == 401
+    assert client.get_token("dev") is None and logouts == ["dev"]
+
+
+@pytest.mark.parametrize("cluster, token", [
+    ("\u00e9", "SECRET"), ("dev", 'SEC"RET'), ("dev", "SECRET;x"), ("dev", "SEC\\RET")])
+def test_what_can_not_go_as_a_cookie_is_refused(serve, new_client, cluster, token):
+    server = serve(hello_or_json)
+    client = new_client(server, token_as="cookie", cluster=cluster)
+    client.set_token(cluster, token)
+    with pytest.raises(ValueError) as caught:
+        client.request("/x")
+    assert token not in str(caught.value) and not server.requests
+
+
+def test_token_as_is_one_of_three_and_names_them(serve, new_client):
+    for wrong in ("cookies", "", None, "Header"):
+        with pytest.raises(ValueError, match="header, subprotocol, cookie"):
+            apiproxy.Client("http://a", token_as=wrong)
+    client = new_client(serve(hello_or_json))
+    client.token_as = "bearer"
+    with pytest.raises(ValueError, match="header, subprotocol, cookie"):
+        client.request("/x")
+
+
+def test_the_backend_token_is_one_header_on_http_and_websockets_and_no_subprotocol(
+        serve, new_client):
+    server, other, seen = serve(hello_or_json), serve(hello_or_json), []
+    client = new_client(server, backend_token="SECRET-backend", token_as="subprotocol")
+    client.set_token("dev", "SECRET-dev")
+    client.request("/x")
+    client.request("/x", {"headers": {"x-headlamp_Backend-Token": "SECRET-own"}})
+    client.stream("/y", seen.append)
+    client.add_endpoint("other", apiproxy.Endpoint(other.url))
+    client.request("/x", {"cluster": "other"})
+    client.stream("/y", seen.append, {"cluster": "other"})
+    eventually(lambda: len(seen) == 2)
+
+    for request in server.requests:
+        lines = [line for line in request.lines if "backend" in line.lower()]
+        assert len(lines) == 1 and "Sec-WebSocket" not in lines[0]
+    sent = [request.headers["x-headlamp_backend-token"] for request in server.requests]
+    assert sent == ["SECRET-backend", "SECRET-own", "SECRET-backend"]
+    assert not [line for request in other.requests for line in request.lines
+                if "backend" in line.lower()]
+
+
+SET = "headlamp-auth-dev.%d=%s; Path=/clusters/dev; HttpOnly; SameSite=Strict; Max-Age=86400"
+GONE = "headlamp-auth-dev.%d=; Path=/clusters/dev; Max-Age=0; HttpOnly"
+
+
+def giving(status, *cookies, **headers):
+    """The bytes of an answer with these lines of Set-Cookie."""
+    lines = ["Set-Cookie: " + cookie for cookie in cookies]
+    lines += ["%s: %s" % (name.replace("_", "-"), value) for name, value in headers.items()]
+    head = ["HTTP/1.1 %d Reason" % status, "Content-Length: 2", *lines, "", "{}"]
+    return "\r\n".join(head)
+
+
+@pytest.mark.parametrize("lines, headers, token", [
+    ([SET % (0, "SECRET-new")], {}, "SECRET-new"),
+    ([GONE % 0, SET % (0, "SECRET-new")], {}, "SECRET-new"),
+    ([GONE % 0, GONE % 1, SET % (0, "SECRET-new")], {}, "SECRET-new"),
+    ([SET % (0, "SECRET-"), SET % (1, "new")], {}, "SECRET-new"),
+    ([SET % (1, "new"), SET % (0, "SECRET-")], {}, "SECRET-new"),
+    ([SET % (0, "SECRET-new"), GONE % 1, GONE % 2], {}, "SECRET-new"),
+    ([SET % (0, '"SECRET-new"')], {}, "SECRET-new"),
+    ([(SET % (0, "SECRET-new")).replace("; ", ";")], {}, "SECRET-new"),
+    ([(SET % (0, "SECRET-new")).replace("dev", "other")], {}, "SECRET-old"),
+    ([(SET % (0, "SECRET-new")).replace("dev", "de")], {}, "SECRET-old"),
+    ([(SET % (0, "SECRET-new")).replace("dev", "dev.dev")], {}, "SECRET-old"),
+    ([SET.replace("%d", "x") % "SECRET-new"], {}, "SECRET-old"),
+    (["headlamp-auth-dev.99999=SECRET-new"], {}, "SECRET-old"),
+    ([SET % (1, "SECRET-new")], {}, "SECRET-old"),  # its beginning is missing
+    ([GONE % 0], {}, "SECRET-old"),
+    ([SET % (0, "two words SECRET")], {}, "SECRET-old"),
+    (["other=1", SET % (0, "SECRET-new"), "x"], {}, "SECRET-new"),
+    ([], {"X_Authorization": "SECRET-new"}, "SECRET-new"),
+    ([], {"X_Authorization": ""}, "SECRET-old"),
+])
+def test_a_fresh_token_is_taken_in_every_form(serve, new_client, lines, headers, token):
+    server = serve(lambda request, conn: conn.send(giving(200, *lines, **headers)))
+    client = new_client(server)
+    client.set_token("dev", "SECRET-old")
+    client.set_token("other", "SECRET-other")
+    client.request("/x")
+    assert client.get_token("dev") == token
+    assert client.get_token("other") == "SECRET-other"
+    client.request("/x")
+    assert server.requests[1].headers["authorization"] == "Bearer " + token
+
+
+def test_a_fresh_token_is_taken_only_for_the_one_that_was_sent(serve, new_client):
+    server = serve(lambda request, conn: conn.send(giving(200, SET % (0, "SECRET-new"))))
+    client = new_client(server)
+    client.request("/x")
+    assert client.get_token("dev") is None  # none was sent
+
+    def answer(request, conn):
+        client.set_token("dev", "SECRET-2")
+        conn.send(giving(200, SET % (0, "SECRET-new")))
+
+    server.script = answer
+    client.set_token("dev", "SECRET-1")
+    client.request("/x")
+    assert client.get_token("dev") == "SECRET-2"  # it was replaced meanwhile
+
+    client.set_token("dev", lambda: "SECRET-3")
+    server.script = lambda request, conn: conn.send(giving(200, SET % (0, "SECRET-new")))
+    client.request("/x")
+    assert client.get_token("dev") == "SECRET-3"  # a function is asked each time
+
+    client.add_endpoint("dev", apiproxy.Endpoint(server.url, token="SECRET-4"))
+    client.request("/x")
+    assert client.get_token("dev") == "SECRET-4"  # no Headlamp is there
+
+    client.set_token("other", "SECRET-5")
+    client.request("/config", use_cluster=False)
+    assert client.get_token("other") == "SECRET-5"
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_401_with_a_fresh_token_is_sent_once_more(serve, new_client, method):
+    logouts = []
+
+    def script(request, conn):
+        number = len(server.requests)
+        if request.headers["authorization"] == "Bearer SECRET-3" and not stubborn:
+            return conn.reply(200, {"body": request.body.decode()})
+        return conn.send(giving(401, SET % (0, "SECRET-%d" % (number + 2))))
+
+    stubborn = []
+    server = serve(script)
+    client = new_client(server, on_logout=logouts.append)
+    client.set_token("dev", "SECRET-old")
+    assert client.request("/x", {"method": method, "body": "abc"}) == {"body": "abc"}
+    assert [request.method for request in server.requests] == [method] * 2
+    assert client.get_token("dev") == "SECRET-3" and not logouts
+
+    stubborn.append(1)
+    assert failed(client.request, "/x").status == 401
+    assert len(server.requests) == 4  # once more, not for ever
+
+
+def test_a_handshake_that_is_refused_with_a_fresh_token_is_sent_once_more(serve, new_client):
+    def script(request, conn):
+        if request.headers["authorization"] == "Bearer SECRET-old":
+            return conn.send(giving(401, SET % (0, "SECRET-new")))
+        return hello(request, conn)
+
+    server, seen, failures = serve(script), [], []
+    client = new_client(server)
+    client.set_token("dev", "SECRET-old")
+    client.stream("/x", seen.append, {"failCb": failures.append})
+    eventually(lambda: seen or failures)
+    assert not failures and len(server.requests) == 2
+    assert client.get_token("dev") == "SECRET-new"
+
+
+@pytest.mark.parametrize("start", [
+    lambda client: client.request("/api/v1/pods"),
+    lambda client: eventually(client.stream("/x", print).get_socket)], ids=["request", "stream"])
+def test_parallel_requests_cause_one_refresh_and_the_next_handshake_uses_it(
+        serve, new_client, start):
+    old, new = ("%s.%s.SECRET" % (kind, base64.b64encode(json.dumps(
+        {"exp": time.time() + seconds, "kind": kind}).encode()).decode().rstrip("="))
+        for kind, seconds in (("old", 4), ("new", 3600)))
+    refreshes, busy = [], []
+
+    def script(request, conn):
+        is_old = request.headers["authorization"] == "Bearer " + old
+        refreshes.extend([1] * is_old)
+        lines = "Set-Cookie: " + SET % (0, new) + "\r\n" if is_old else ""
+        if is_old:
+            conn.stopped.wait(0.1)  # the others come meanwhile
+        if request.is_watch:
+            conn.send(accepting(request, "Sec-WebSocket-Protocol: base64.binary.k8s.io\r\n" + lines))
+            return hang(request, conn)
+        return conn.send(giving(200, *[SET % (0, new)] * is_old))
+
+    server = serve(script)
+    client = new_client(server)
+    client.set_token("dev", old)
+    together(*[functools.partial(start, client)] * 8)
+    assert len(refreshes) == 1 and client.get_token("dev") == new
+    eventually(client.stream("/y", busy.append).get_socket)
+    assert server.requests[-1].headers["authorization"] == "Bearer " + new
+
+
+# -- Headlamp's cache
+
+
+def caching(answer):
+    """The script of a Headlamp with its cache on: what it has of a path, whatever the query.
+
+    A request that looks like an upgrade passes it by.
+    """
+    kept = {}
+
+    def script(request, conn):
+        path = request.path.partition("?")[0]
+        fresh = answer(request)
+        if "upgrade" in request.headers.get("connection", "").lower():
+            return conn.reply(200, fresh)
+        if path in kept:
+            return conn.reply(200, kept[path], {"X-HEADLAMP-CACHE": "true"})
+        kept[path] = fresh
+        return conn.reply(200, fresh)
+
+    return script
+
+
+def test_an_answer_from_headlamps_cache_is_never_accepted(serve, new_client):
+    server = serve(caching(lambda request: {"query": request.path.partition("?")[2]}))
+    client = new_client(server)
+
+    for number in range(5):
+        answer = client.request("/api/v1/pods", None, True, True, {"limit": number})
+        assert answer == {"query": "limit=%d" % number}
+    assert len(server.requests) == 1 + 2 + 3  # seen once, it is passed by at once
+
+    client.request("/api/v1/pods", {"cluster": "other"})
+    client.post("/api/v1/pods", {})
+    sent = ["upgrade" in request.headers.get("connection", "").lower()
+            for request in server.requests]
+    assert sent == [False, False, True, True, True, True, True, False]
+
+
+def test_a_cache_that_can_not_be_passed_by_is_an_error_and_no_answer(serve, new_client):
+    server = serve(lambda request, conn: conn.reply(200, {}, {"X-HEADLAMP-CACHE": "true"}))
+    error = failed(new_client(server).request, "/x")
+    assert error.status == 502 and "cache" in str(error)
+
+    def refusing(request, conn):  # as kubectl proxy behind it
+        if "connection" in request.headers:
+            return conn.reply(500, "no upgrade")
+        return conn.reply(200, {}, {"X-HEADLAMP-CACHE": "true"})
+
+    assert failed(new_client(serve(refusing)).request, "/x").status == 502
+
+
+def test_a_cached_answer_that_is_cut_is_asked_for_past_the_cache(serve, new_client):
+    """Its entry of a compressed answer has that one's length: the server hangs up on it."""
+    def script(request, conn):
+        if "upgrade" in request.headers.get("connection", "").lower():
+            return conn.reply(200, {"right": True})
+        return False
+
+    server = serve(script)
+    client = new_client(server)
+    assert client.request("/x") == client.request("/y") == {"right": True}
+    assert len(server.requests) == 3
+
+    dead = serve(eof)
+    client = new_client(dead)
+    assert failed(client.request, "/x").status == 502
+    assert len(dead.requests) == 2  # suspected once
+    assert failed(client.request, "/x").status == 502
+    assert len(dead.requests) == 3
+
+
+def test_neither_an_endpoint_nor_a_write_is_suspected_of_a_cache(serve, new_client):
+    server = serve(lambda request, conn: conn.reply(
+        200, {"from": 1}, {"X-HEADLAMP-CACHE": "true"}))
+    client = new_client(server)
+    assert client.post("/x", {}) == {"from": 1}
+    client.add_endpoint("dev", apiproxy.Endpoint(server.url))
+    assert client.request("/x") == {"from": 1}
+    assert all("connection" not in request.headers for request in server.requests)
+
+
+# -- what else passes between Headlamp and us
+
+
+def test_another_host_is_said_on_http_and_websockets_but_to_no_endpoint(serve, new_client):
+    server, seen = serve(hello_or_json), []
+    client = new_client(server, host="localhost:4466")
+    client.request("/x")
+    client.stream("/y", seen.append)
+    client.add_endpoint("direct", apiproxy.Endpoint(server.url))
+    client.request("/x", {"cluster": "direct"})
+    client.stream("/y", seen.append, {"cluster": "direct"})
+    eventually(lambda: len(seen) == 2)
+    own = server.url.partition("//")[2]
+    hosts = [request.headers["host"] for request in server.requests]
+    assert sorted(hosts) == sorted(["localhost:4466"] * 2 + [own] * 2)
+    for request in server.requests:
+        assert len([line for line in request.lines if line.lower().startswith("host:")]) == 1
+
+    client.host = "a\r\nX-Evil: y"
+    with pytest.raises(ValueError):
+        client.request("/x")
+    with pytest.raises(ValueError):
+        connect(server.ws, host="a\r\nX-Evil: y")
+    assert len(server.requests) == 4
+
+
+def test_an_unknown_cluster_is_neither_a_missing_api_nor_a_matter_of_login(serve, new_client):
+    logouts, errors = [], []
+    server = serve(lambda request, conn: conn.reply(404, "key not found\n"))
+    client = new_client(server, on_logout=logouts.append)
+    client.set_token("dev", "SECRET")
+    several = client.api_factory(("a", "v1", "x"), ("b", "v1", "x"), ("c", "v1", "x"))
+    error = failed(several.delete, "n")
+    assert (error.status, error.message, len(server.requests)) == (404, "key not found", 1)
+    several.list(print, lambda error, cancel: errors.append(error.status))
+    eventually(lambda: not threads())
+    assert errors == [404] and len(server.requests) == 2
+    assert client.get_token("dev") == "SECRET" and not logouts
+
+
+@pytest.mark.parametrize("path, forgets", [
+    ("/me", False), ("/me?x=1", False), ("/set-token", False), ("/portforward/list", False),
+    ("/serviceproxy/ns/n?request=/x", False), ("/helm/releases", False),
+    ("/api/v1/pods", True), ("/metrics", True), ("/version", True)])
+def test_a_401_of_headlamps_own_routes_says_nothing_of_the_clusters_token(
+        serve, new_client, path, forgets):
+    logouts = []
+    server = serve(lambda request, conn: conn.reply(401, "unauthorized"))
+    client = new_client(server, on_logout=logouts.append)
+    client.set_token("dev", "SECRET")
+    assert failed(client.request, path).status == 401
+    assert (client.get_token("dev"), logouts) == ((None, ["dev"]) if forgets else ("SECRET", []))
+
+
+@pytest.mark.parametrize("user_id", ["ab.c", "a/b", "\u00e9", "a b", "a+b", ""])
+def test_a_user_id_is_of_what_the_server_reads(serve, new_client, user_id):
+    server = serve(hello_or_json)
+    client = new_client(server, user_id=user_id)
+    set_kubeconfig(client, "dev", "SECRET")
+    if user_id:
+        with pytest.raises(ValueError, match="letters, digits, - and _"):
+            client.request("/x")
+    else:
+        client.request("/x")
+        assert re.fullmatch("[a-z0-9]{16}", server.requests[0].headers["x-headlamp-user-id"])
+
+
+WARNING = '299 - "policy/v1beta1 is deprecated"'
+
+
+def test_warnings_of_the_api_server_are_logged_once_with_method_and_path(
+        serve, new_client, caplog):
+    values = [WARNING, WARNING, WARNING + ', 299 - "say \\"what\\", please"', '199 - "not ours"',
+        "rubbish", '299 - "never ends']
+    server = serve(lambda request, conn: conn.reply(
+        200, {}, {"Warning": values[min(len(server.requests) - 1, 5)]}))
+    client = new_client(server)
+    for _ in values:
+        client.post("/apis/policy/v1beta1/x", {})
+
+    logged = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(logged) == 2
+    for message, text in zip(logged, ("policy/v1beta1 is deprecated", "please")):
+        assert message.startswith("POST %s/clusters/dev/apis/policy/v1beta1/x: " % server.url)
+        assert text in message
+
+
+def test_the_rights_of_any_namespace_can_be_asked_for(serve, new_client):
+    server = serve(lambda request, conn: conn.reply(201, {"status": {}}))
+    client = new_client(server)
+    client.test_auth()
+    client.test_auth("other", namespace="kube-system")
+    assert [(request.path.split("/")[2], json.loads(request.body)["spec"])
+            for request in server.requests] == [
+        ("dev", {"namespace": "default"}), ("other", {"namespace": "kube-system"})]
+
+
 @pytest.mark.parametrize("count", [800, pytest.param(10000, marks=pytest.mark.slow)])
 def test_two_clusters_never_see_each_others_credentials(new_client, demo, count):
     tokens = {"red": "SECRET-red", "blue": "SECRET-blue"}
@@ -6049,6 +6732,16 @@ def test_pages_are_followed_so_that_limit_keeps_the_newest(serve, new_client):
     assert api.asked(True, 1)["resourceVersion"] == "10"
     assert api.views == ["c1 d1"]
     assert api.asked(False) == [{"limit": "2"}, {"continue": "x"}, {"continue": "y"}]
+
+
+def test_pages_with_objects_come_at_once_and_empty_ones_at_the_rate(serve, new_client, clock):
+    page = [pods(pod("p%d" % number), **{"continue": str(number)}) for number in range(30)]
+    empty = [pods(**{"continue": "e%d" % number}) for number in range(10)]
+
+    api = Api(serve, page + empty + [pods()]).start(new_client, burst=2, rate=0.5)
+
+    assert len(eventually(lambda: api.views)[0].split()) == 30
+    assert 16 <= clock.passed < 30
 
 
 @row("W25", "W26")
@@ -9780,7 +10473,7 @@ def test_what_comes_while_a_node_is_drained_is_left_alone(serve, direct):
     assert [name for name, _ in node.evictions] == ["a", "b", "c", "b"]
 
 
-@pytest.mark.parametrize("path", ["/api/v1", "/api/v1/pods"])
+@pytest.mark.parametrize("path", ["/api/v1/nodes/n", "/api/v1", "/api/v1/pods"])
 def test_a_drain_outlasts_a_server_that_is_away_for_a_while(serve, direct, path):
     node, failures = Node("a"), [REFUSALS["unavailable"], REFUSALS["away"], REFUSALS["budget"]]
 
@@ -10815,6 +11508,21 @@ def test_what_is_no_answer_to_a_port_forward_is_no_success(serve, new_client, an
             one.list_port_forward("dev")
 
 
+@pytest.mark.parametrize("is_old", [False, True])
+def test_a_server_that_does_not_know_the_cluster_is_quoted_and_not_its_web_page(
+        serve, new_client, is_old):
+    unknown = dict.fromkeys(MAY_2024, (404, "key not found\n"))
+    table = dict(forwarding("/portforward")) if is_old else {**TODAY, **unknown}
+    one = new_client(serve(lambda request, conn: routes(table)(request, conn)))
+    if is_old:
+        assert one.list_port_forward("dev")
+        table.update({**TODAY, **unknown})  # it was updated meanwhile
+
+    with pytest.raises(apiproxy.ApiError, match="key not found") as caught:
+        one.start_port_forward("dev", "ns", "p", 80, "", "")
+    assert caught.value.status == 404
+
+
 def test_a_server_that_was_updated_meanwhile_is_found_at_its_new_address(serve, new_client):
     table = {**MAY_2024, **forwarding("/portforward")}
     server = serve(lambda request, conn: routes(table)(request, conn))
@@ -11250,6 +11958,304 @@ def test_every_name_that_a_call_takes_is_one_segment_or_refused(serve, new_clien
     assert not server.count and not client.tasks
 
 
+# -- settings
+
+
+def test_two_clients_share_no_setting():
+    namespaces = {"dev": "a"}
+    first, second = (apiproxy.Client("http://a", default_namespaces=namespaces) for _ in "12")
+    first.default_namespaces["dev"] = "b"
+    assert second.default_namespaces == namespaces == {"dev": "a"}
+    apiproxy.Client("http://a").default_namespaces["x"] = "y"
+    assert apiproxy.Client("http://a").default_namespaces == {}
+
+
+@pytest.mark.parametrize("name, nearest", [
+    ("request_timout", "request_timeout"), ("defaultNamespaces", "default_namespaces"),
+    ("Cluster", "cluster"), ("pingInterval", "ping_interval"), ("tokenas", "token_as")])
+def test_a_mistyped_attribute_is_refused_and_the_nearest_named(name, nearest):
+    client = apiproxy.Client("http://a")
+    with pytest.raises(AttributeError, match="did you mean '%s'" % nearest):
+        setattr(client, name, 1)
+    with pytest.raises(TypeError):
+        apiproxy.Client("http://a", **{name: 1})
+    with pytest.raises(AttributeError):
+        getattr(client, name)
+
+
+def test_every_setting_is_an_attribute_that_counts_from_the_next_call(serve):
+    server = serve(lambda request, conn: conn.reply(200, {}))
+    with apiproxy.Client("http://127.0.0.1:1") as client:
+        for name in apiproxy.known_options(apiproxy.Settings):
+            setattr(client, name, getattr(client, name))
+        client.base_url, client.cluster, client.gzip = server.url, "other", False
+        client.request("/x")
+    request, = server.requests
+    assert request.path == "/clusters/other/x"
+    assert request.headers["accept-encoding"] == "identity"
+
+
+def test_configure_with_a_client_applies_the_settings_or_refuses_them(serve):
+    server = serve(lambda request, conn: conn.reply(200, {}))
+    before, client = apiproxy.default_client(), apiproxy.Client(server.url)
+
+    try:
+        with pytest.raises(TypeError, match="request_timeout"):
+            apiproxy.configure(client, cluster="dev", request_timout=5)
+        assert apiproxy.default_client() is before and client.cluster == ""
+
+        apiproxy.configure(client, cluster="dev", gzip=False)
+        assert apiproxy.default_client() is client
+        apiproxy.request("/x")
+        assert server.requests[0].path == "/clusters/dev/x"
+        assert server.requests[0].headers["accept-encoding"] == "identity"
+    finally:
+        apiproxy.configure()
+
+
+def test_a_context_that_a_second_kubeconfig_leaves_out_is_gone(serve, caplog):
+    server = serve(echo_headers)
+    with apiproxy.Client("") as client:
+        good = config(server.url, {"token": "SECRET-1"})
+        client.set_cluster({"kubeconfig": b64(json.dumps(good))})
+        assert client.request("/x", {"cluster": "here"})["authorization"] == "Bearer SECRET-1"
+
+        bad = config(server.url, {"auth-provider": {"name": "gcp"}})
+        del bad["current-context"]
+        answer = client.set_cluster({"kubeconfig": b64(json.dumps(bad))})
+        assert answer == {"clusters": []} and "here" not in client.endpoints
+        with pytest.raises(ValueError, match="auth-provider"):
+            client.request("/x", {"cluster": "here"})
+        assert client.get_token("here") is None
+
+        client.set_cluster({"kubeconfig": b64(json.dumps(good))})
+        assert client.request("/x", {"cluster": "here"})["authorization"] == "Bearer SECRET-1"
+
+
+@pytest.mark.parametrize("port", [65536, 70000, 999999])
+def test_a_port_beyond_the_last_is_refused(serve, new_client, port):
+    for call in (
+        lambda: apiproxy.Client("http://a:%d" % port),
+        lambda: apiproxy.Endpoint("https://a:%d" % port),
+        lambda: connect("ws://a:%d/" % port),
+        lambda: apiproxy.split_url("http://a:%d" % port, ("http", "https")),
+    ):
+        with pytest.raises(ValueError):
+            call()
+
+    server = serve(lambda request, conn: conn.reply(200, {}))
+    for client in (new_client(server), new_client(server, cluster="")):
+        with pytest.raises(ValueError):
+            client.start_port_forward(client.cluster, "ns", "pod", 80, "", "", port)
+        with pytest.raises(ValueError):
+            client.start_port_forward(client.cluster, "ns", "pod", port, "", "")
+        with pytest.raises(ValueError):
+            client.set_cluster({"name": "a", "server": "https://a:%d" % port})
+    assert not server.requests
+
+
+# -- what nobody expected
+
+
+@pytest.mark.parametrize("start", [
+    lambda client, told: client.stream_results(
+        "/api/v1/pods", print, lambda error, cancel: told.append(error)),
+    lambda client, told: client.stream_result(
+        "/api/v1/pods", "a", print, lambda error, cancel: told.append(error)),
+    lambda client, told: client.stream("/x", print, {"failCb": told.append}).cancel,
+    lambda client, told: client.metrics("/x", print, told.append),
+], ids=["list", "object", "stream", "metrics"])
+def test_whatever_ends_a_stream_is_told_and_logged(serve, new_client, caplog, monkeypatch, start):
+    server, told = serve(hello_or_json), []
+    client = new_client(server)
+    for name in ("send", "connect"):
+        monkeypatch.setattr(apiproxy.Transport, name, lambda *args, **options: 1 / 0)
+    start(client, told)
+    error, = eventually(lambda: told)
+
+    assert isinstance(error, apiproxy.ApiError) and error.status == 0
+    assert "ZeroDivisionError: division by zero" in str(error)
+    eventually(lambda: not client.tasks)
+    assert len(told) == 1 and "Traceback" in caplog.text and "ZeroDivisionError" in caplog.text
+
+
+def test_whatever_ends_a_stream_without_callbacks_is_logged(
+        serve, new_client, caplog, monkeypatch):
+    client = new_client(serve(hello_or_json))
+    for name in ("send", "connect"):
+        monkeypatch.setattr(apiproxy.Transport, name, lambda *args, **options: 1 / 0)
+    stream = client.stream("/x", print)
+    client.metrics("/x", print)
+    eventually(lambda: not client.tasks)
+    assert "ZeroDivisionError" in str(stream.error)
+    assert caplog.text.count("Traceback") >= 2
+
+
+# -- any JSON
+
+
+def some_json(chance, depth=0):
+    """Any JSON, of the words that Kubernetes and Headlamp use, mostly of a wrong kind."""
+    words = ("items", "metadata", "kind", "name", "namespace", "resources", "clusters", "status",
+        "uid", "resourceVersion", "continue", "spec", "details", "reason", "message", "code", "id",
+        "cluster", "token", "type", "object", "rows", "cells", "ports", "phase", "containers",
+        "group", "version", "namespaced", "apiVersion", "retryAfterSeconds", "ownerReferences",
+        "endpoints", "meta_data", "origin", "labels", "annotations", "finalizers", "template")
+    values = (None, True, False, 0, -1, 1.5, 10 ** 30, "", "a", "pods", "Pod", "PodList", "List",
+        "v1", "apps/v1", "Status", "Table", "ADDED", "BOOKMARK", "ERROR", "10", "\ud800", [], {})
+    kind = chance.randrange(7 if depth < 5 else 4)
+    if kind < 4:
+        return chance.choice(values)
+    if kind == 4:
+        return [some_json(chance, depth + 1) for _ in range(chance.randrange(4))]
+    return {chance.choice(words): some_json(chance, depth + 1) for _ in range(chance.randrange(8))}
+
+
+def warped(chance, value):
+    """`value` with something in it that does not belong."""
+    if chance.random() < 0.06:
+        return some_json(chance, 3)
+    if isinstance(value, dict):
+        return {key: warped(chance, item) for key, item in value.items() if chance.random() > 0.03}
+    if isinstance(value, list):
+        return [warped(chance, item) for item in value]
+    return value
+
+
+RIGHT = [  # path, what a server has there
+    (r"/api$|/apis$", {"versions": ["v1"], "groups": []}),
+    (r"/apis?/[^/]+(/[^/]+)?$", {"kind": "APIResourceList", "resources": [
+        {"name": "pods", "kind": "Pod", "namespaced": True},
+        {"name": "configmaps", "kind": "ConfigMap", "namespaced": True},
+        {"name": "pods/eviction", "kind": "Eviction", "group": "policy", "version": "v1"}]}),
+    (r"/pods$|/nodes$|/endpointslices$", pods(
+        pod("a", metadata={"namespace": "ns", "ownerReferences": []}), kind="PodList")),
+    (r"/portforward/list$", [{"id": "1", "cluster": "dev"}]),
+    (r"/portforward$", {"id": "1", "port": "1", "cluster": "dev"}),
+    (r"/drain-node-status$|/drain-node$", {"id": "success", "cluster": "dev"}),
+    (r"/config$|/parseKubeConfig$|/cluster", {"clusters": [
+        {"name": "dev", "meta_data": {"source": "kubeconfig", "origin": {"kubeconfig": "/x"}}}]}),
+    (r"", pod("a", metadata={"namespace": "ns"}, status={"phase": "Running"}, spec={
+        "ports": [{"port": 80, "name": "web"}],
+        "containers": [{"ports": [{"name": "web", "containerPort": 80}]}]})),
+]
+
+
+def answers_anything(chance):
+    """The script of a server that answers right, nearly right, or anything."""
+    def script(request, conn):
+        path = request.path.partition("?")[0]
+        right = next(answer for pattern, answer in RIGHT if re.search(pattern, path))
+        body = warped(chance, right) if chance.random() < 0.8 else some_json(chance)
+        status = chance.choice((200, 200, 200, 200, 201, 400, 403, 404, 409, 410, 422, 500))
+        if status >= 400 and chance.random() < 0.7:
+            body = warped(chance, {"kind": "Status", "message": "m", "reason": "AlreadyExists",
+                "code": status, "details": {"name": "a", "retryAfterSeconds": 0}})
+        if request.is_watch and chance.random() < 0.8:
+            conn.upgrade(request)
+            for action in chance.sample(("ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"), 3):
+                event = {"type": action, "object": pod("a", "1%d" % chance.randrange(9))}
+                conn.push(warped(chance, event))
+            conn.send(frame(CLOSE, b"\x03\xe8"))
+            return False
+        return conn.reply(status, body)
+
+    return script
+
+
+def every_call(client, told):
+    """A call of every public function, by its name."""
+    failed_ = lambda error, *rest: told.append(error)  # noqa: E731
+    both_ = {"cb": print_nothing, "errCb": failed_}
+    plain = client.api_factory(("", "v1", "nodes"), ("x", "v1", "nodes"))
+    spaced = client.api_factory_with_namespace("", "v1", "pods", True)
+    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"x": "y"}}
+    named = {"metadata": {"name": "a", "namespace": "ns"}}
+    path, here = "/api/v1/namespaces/ns/pods", client.cluster
+    return {
+        "api_factory": lambda: plain.put(named),
+        "api_factory get": lambda: plain.get("a", print_nothing, failed_),
+        "api_factory list": lambda: plain.list(print_nothing, failed_, {"limit": 2}),
+        "api_factory delete": lambda: plain.delete("a"),
+        "api_factory_with_namespace": lambda: spaced.post(named),
+        "api_factory_with_namespace patch": lambda: spaced.patch({}, "ns", "a"),
+        "api_factory_with_namespace list": lambda: spaced.list("ns", print_nothing, failed_),
+        "scale": lambda: [spaced.scale.get("ns", "a"), spaced.scale.put(named)],
+        "apply": lambda: client.apply(body),
+        "apply with a version": lambda: client.apply(
+            {**body, "metadata": {"name": "a", "resourceVersion": "1"}}),
+        "apply by the server": lambda: client.apply(body, field_manager="me", dry_run=True),
+        "cluster_request": lambda: client.cluster_request(
+            "/x", {"isJSON": False, "cluster": here}),
+        "delete_cluster": lambda: client.delete_cluster("dev", remove_kubeconfig=True),
+        "delete_plugin": lambda: client.delete_plugin("p"),
+        "drain_node": lambda: client.drain_node(here, "n"),
+        "drain_node_status": lambda: client.drain_node_status(here, "n"),
+        "list_port_forward": lambda: client.list_port_forward(here),
+        "metrics": lambda: client.metrics("/apis/metrics.k8s.io/v1", print_nothing, failed_),
+        "patch": lambda: client.patch(path + "/a", {}), "post": lambda: client.post(path, {}),
+        "put": lambda: client.put(path + "/a", {}), "remove": lambda: client.remove(path + "/a"),
+        "request": lambda: client.request(path),
+        "set_cluster": lambda: client.set_cluster({"name": "x", "server": "http://x"}),
+        "set_cluster kubeconfig": lambda: client.set_cluster({"kubeconfig": kubeconfig("mine")}),
+        "start_port_forward": lambda: client.start_port_forward(here, "ns", "a", "web", "", ""),
+        "start_port_forward of a service": lambda: client.start_port_forward(
+            here, "ns", "", 80, "svc", "ns"),
+        "stop_or_delete_port_forward": lambda: client.stop_or_delete_port_forward(here, "1", False),
+        "stream": lambda: client.stream(path + "/a/log", print_nothing,
+            {"isJson": True, "failCb": told.append}).cancel,
+        "stream_result": lambda: client.stream_result(path, "a", print_nothing, failed_),
+        "stream_results": lambda: client.stream_results(path, print_nothing, failed_, {"limit": 1}),
+        "stream_results_for_cluster": lambda: client.stream_results_for_cluster(path, both_),
+        "test_auth": client.test_auth, "test_cluster_health": client.test_cluster_health,
+        "wait_for": lambda: client.wait_for(path, "a", "Ready", 0.02),
+    }
+
+
+def print_nothing(*args):
+    """A callback that has no trouble with what it gets."""
+
+
+@pytest.mark.parametrize("way", ["headlamp", "direct"])
+@pytest.mark.parametrize("count", [8, pytest.param(200, marks=pytest.mark.slow)])
+def test_whatever_json_a_server_answers_only_api_errors_come_out(
+        serve, new_client, caplog, way, count):
+    chance, told = random.Random("any %s %d" % (way, count)), []
+    server = serve(answers_anything(chance))
+    settings = dict(drain_timeout=0.05, drain_interval=0.01, metrics_period=0.01,
+        forward_check=0.05, resync=0.05, token_window=0.1)
+
+    for number in range(count):
+        client = new_client(server, **settings)
+        if way == "direct":
+            client = new_client("", **settings)
+            client.add_endpoint("dev", apiproxy.Endpoint(server.url, token="SECRET"))
+        for name, call in every_call(client, told).items():
+            if name == "delete_cluster" and way == "direct":
+                continue
+            try:
+                call()
+            except (apiproxy.ApiError, TimeoutError) as error:
+                assert name == "wait_for" or not isinstance(error, TimeoutError), name
+            except ValueError as error:
+                wanted = name.startswith(("delete_plugin", "set_cluster", "start_port_forward"))
+                assert wanted and way == "direct", (number, name, error)
+            except Exception as error:
+                raise AssertionError((number, name)) from error
+        time.sleep(0.02)
+        client.close()
+        assert "should not happen" not in caplog.text, number
+        assert "a callback failed" not in caplog.text
+        caplog.clear()
+
+    assert told and all(isinstance(error, apiproxy.ApiError) for error in told)
+
+
+def test_every_public_function_is_asked_about_any_json(new_client):
+    calls = {name.partition(" ")[0] for name in every_call(new_client("http://127.0.0.1:1"), [])}
+    assert set(DOCUMENTED) <= calls
+
+
 def test_metrics_auth_and_health(new_client, demo):
     server = demo()
     client = new_client(server.url)
@@ -11319,6 +12325,268 @@ def test_close_ends_all_streams_and_the_client_goes_on(serve, new_client):
 
     client.stream("/x", got.append)
     eventually(lambda: got[-1:] == ["x"])
+
+
+# -- processes: what a forked child has, and what it leaves alone
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+
+
+def fork():
+    """0 in the child, its number in the parent."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # since 3.12, where there are threads
+        return os.fork()
+
+
+def in_child(call):
+    """What call() gives, as JSON can tell it, in a forked child, which has 20 seconds."""
+    read, write = os.pipe()
+    pid = fork()
+
+    if not pid:
+        try:
+            faulthandler.dump_traceback_later(20, exit=True)
+            try:
+                text = json.dumps(call())
+            except BaseException as error:
+                text = json.dumps("raised " + repr(error))
+            os.write(write, text.encode())
+        finally:
+            os._exit(0)
+
+    os.close(write)
+    with os.fdopen(read) as file:
+        text = file.read()
+    os.waitpid(pid, 0)
+    assert text, "the child hangs"
+    return json.loads(text)
+
+
+@contextlib.contextmanager
+def held_elsewhere(*locks):
+    """Another thread holds these locks."""
+    taken, free = threading.Event(), threading.Event()
+
+    def hold():
+        for lock in locks:
+            lock.acquire()
+        taken.set()
+        free.wait(30)
+        for lock in locks:
+            lock.release()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    taken.wait(10)
+    try:
+        yield
+    finally:
+        free.set()
+        thread.join()
+
+
+@needs_fork
+@both
+def test_a_child_has_connections_of_its_own(serve, new_client, trusting, tls):
+    def script(request, conn):
+        conn.reply(200, {"path": request.path, "peer": conn.sock.getpeername()[1]})
+
+    server = serve(script, tls=tls)
+    client = new_client(server, ssl_context=trusting if tls else None)
+
+    def ask():
+        return [client.request("/%d-%d" % (os.getpid(), number)) for number in range(5)]
+
+    ask()
+    before = sockets()
+    theirs, ours = in_child(lambda: [ask(), sockets(), os.getpid()]), ask()
+    answers = theirs[0] + ours
+    pids = [theirs[2]] * 5 + [os.getpid()] * 5
+    assert [answer["path"] for answer in answers] == [
+        "/clusters/dev/%d-%d" % (pid, number) for pid, number in zip(pids, [*range(5)] * 2)]
+    assert not {answer["peer"] for answer in theirs[0]} & {answer["peer"] for answer in ours}
+    assert theirs[1] <= before  # the copy is closed, one of its own is open
+    assert len({answer["peer"] for answer in ours}) == 1  # that of before
+
+
+@needs_fork
+@both
+def test_what_a_child_ends_goes_on_in_its_parent(serve, new_client, trusting, tls):
+    go_on = threading.Event()
+    api = Api(serve, watches=[[lambda *args: go_on.wait(10) and None, B2]], tls=tls)
+    api.start(new_client, ssl_context=trusting if tls else None)
+    stream = api.client.stream("/x", print)
+    api.asked(True, 2)
+    eventually(stream.get_socket)
+
+    def end():
+        begun = time.monotonic()
+        api.cancel()
+        stream.cancel()
+        socket = stream.get_socket()
+        ended = [outcome(call, *args) for call, *args in [(socket.recv,), (socket.send, "x")]]
+        socket.close()
+        socket.abort()
+        tasks = len(api.client.tasks)
+        api.client.close()
+        return time.monotonic() - begun < 5, tasks, threads(), [code for code, _ in ended]
+
+    assert in_child(end) == [True, 0, [], [1006, 1006]]
+    assert api.client.tasks
+    go_on.set()
+    eventually(lambda: api.views == STATES[:2])
+    assert len(api.asked(True)) == 2 and not api.errors
+    stream.cancel()
+
+
+@needs_fork
+def test_a_child_finds_no_lock_held(serve, new_client):
+    inside, free = threading.Event(), threading.Event()
+    server = serve(hello_or_json)
+    client = new_client(server)
+    client.set_token("dev", "SECRET")
+    client.request("/x")
+    ws = connect(server.ws)
+    stream = client.stream("/x", lambda message: inside.set() or free.wait(30))  # in a callback
+    assert inside.wait(10)
+    gc.collect()
+    locks = [thing for thing in gc.get_objects() if isinstance(thing, apiproxy.Lock)]
+    assert len(locks) > 9
+
+    def calls():
+        stream.cancel()
+        ws.abort()
+        client.set_token("dev", "SECRET-2")
+        client.add_endpoint("other", apiproxy.Endpoint("http://127.0.0.1:1"))
+        assert client.list_port_forward("other") == []
+        assert apiproxy.parse_json("[%s]" % ("1," * 60000 + "1"))
+        answer = client.request("/x")
+        client.close()
+        return answer
+
+    try:
+        with held_elsewhere(*locks_of(ws), *locks):
+            assert in_child(calls) == {}
+    finally:
+        free.set()
+    ws.abort()
+
+
+@needs_fork
+def test_the_collector_is_on_in_a_child_of_a_thread_beside_one_that_parses(monkeypatch):
+    inside, free = threading.Event(), threading.Event()
+    wrap(monkeypatch, PARSE_JSON, lambda real, data: inside.set() or free.wait(30) and real(data))
+    parsing = background(apiproxy.parse_json, "[%s]" % ("1," * 60000 + "1"))
+    assert inside.wait(10)
+
+    try:
+        assert [gc.isenabled(), in_child(gc.isenabled), gc.isenabled()] == [False, True, False]
+    finally:
+        free.set()
+    parsing.result()
+    assert gc.isenabled()
+
+
+@needs_fork
+def test_a_child_that_a_callback_forks_has_no_stream_when_the_callback_is_over(serve, new_client):
+    read, write = os.pipe()
+    api, pids = Api(serve, watches=[[B2, bookmark(), event("ADDED", "c", "19")]]), []
+
+    def view_and_fork(items):
+        api.view(items)
+        if not pids:
+            pids.append(fork())
+            if not pids[0]:
+                when_its_task_ends(api.client, tell)
+
+    def tell():
+        os.write(write, b"ended" if len(api.views) == 1 else b"went on")
+        os._exit(0)
+
+    api.client = new_client(api.server)
+    cancel = api.client.stream_results("/api/v1/pods", view_and_fork, api.error)
+    eventually(lambda: len(api.views) == 3)
+    os.close(write)
+    with os.fdopen(read) as file:
+        assert file.read() == "ended"
+    os.waitpid(pids[0], 0)
+    assert len(api.asked(True)) == 1
+    cancel()
+
+
+@needs_fork
+def test_a_port_is_free_when_its_forward_ends_though_a_child_lives(serve, new_client):
+    def script(request, conn):
+        conn.reply(200, {"kind": "Pod", "metadata": {"name": "a", "uid": "1"},
+                         "status": {"phase": "Running"}})
+
+    client = new_client("")
+    client.add_endpoint("dev", apiproxy.Endpoint(serve(script).url))
+    record = client.start_port_forward("dev", "ns", "a", 80, "", "")
+    read, write = os.pipe()
+    pid = fork()
+    if not pid:
+        os.close(write)
+        os.read(read, 1)  # until the parent has looked
+        os._exit(bool(client.list_port_forward("dev")))
+
+    client.stop_or_delete_port_forward("dev", record["id"], False)
+    with pytest.raises(OSError):
+        socket.create_connection(("127.0.0.1", int(record["port"])), 5).close()
+    os.close(write)
+    os.close(read)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+@pytest.fixture
+def far_server(certificate):
+    """far_server(tls) -> the arguments of .ci/processes.py for a server in a process of its own."""
+    running = []
+
+    def start(tls):
+        certificate_or_none = certificate if tls else "-"
+        running.append(program("serve", certificate_or_none, stdin=subprocess.PIPE))
+        return running[-1].stdout.readline().strip(), certificate_or_none
+
+    yield start
+    for process in running:
+        process.communicate()
+
+
+def program(*args, **options):
+    """Start .ci/processes.py."""
+    script = os.path.join(HERE, ".ci", "processes.py")
+    return subprocess.Popen([sys.executable, script, *args], stdout=subprocess.PIPE,
+                            stderr=subprocess.STDOUT, universal_newlines=True, **options)
+
+
+def finish(process, seconds):
+    """Its exit status and what it said."""
+    try:
+        said, _ = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        said = "hangs. " + process.communicate()[0]
+    return process.returncode, said
+
+
+@needs_fork
+@both
+@pytest.mark.parametrize("forks", [12, pytest.param(200, marks=pytest.mark.slow)])
+def test_forks_at_random_moments_out_of_threads_that_request_and_watch(far_server, tls, forks):
+    status, said = finish(program("storm", *far_server(tls), str(forks)), 60 + 2 * forks)
+    assert status == 0, said
+
+
+@needs_fork
+@pytest.mark.parametrize("tls, method", [
+    (True, "fork"), (False, "spawn"), (False, "forkserver"),
+    *(pytest.param(*pair, marks=pytest.mark.slow) for pair in [
+        (False, "fork"), (True, "spawn"), (True, "forkserver")])])
+def test_children_of_multiprocessing(far_server, tls, method):
+    status, said = finish(program(method, *far_server(tls)), 90)
+    assert status == 0, said
 
 
 # ------------------------------------------------------------------------------
