@@ -44,7 +44,9 @@ import time
 import traceback
 import tracemalloc
 import types
+import urllib.error
 import urllib.parse
+import urllib.request
 import warnings
 import weakref
 
@@ -13334,30 +13336,47 @@ def test_every_row_of_the_fault_catalogue_has_a_test_that_ci_runs():
 
 LIVE = ("--seconds", "4")
 EXAMPLES = {  # what they print, and how those are ended that would go on
-    "quickstart": ("5/5 ready", "0 errors", "0 threads left"),
-    "apply_manifest": ("applied",), "scale": ("6/6",), "exec": ("exit code 0",),
-    "port_forward": ("stopped",), "drain": ("success",),
-    "watch_pods": ("pods", LIVE), "watch_clusters": ("north", LIVE), "follow_logs": ("GET", LIVE),
-    "top": ("memory", LIVE), "api_versions": ("apps/v1", LIVE),
+    "quickstart": ("5/5 ready", "0 errors", "0 threads left", "watch_pods.py"),
+    "apply": ("greeter", "created"), "scale": ("3/3",), "rollout": ("is rolled out",),
+    "exec": ("hello from the pod",), "port_forward": ("stopped", "--fetch"), "drain": ("success",),
+    "api_versions": ("this server has it",),
+    "watch_pods": ("running", LIVE), "watch_clusters": ("north", LIVE), "top": ("CPU", LIVE),
+    "tail": ("GET", LIVE), "events": ("Pod/", LIVE), "sync": ("copied payments to default", LIVE),
+    "live_page": ("http://127.0.0.1", LIVE, "--port=0"), "dump": ("deployment.cart.json",),
+    "picture": ("</svg>", "--seconds=3"),
 }
+NO_EXAMPLES = {"common", "in_cluster", "benchmark"}
 
 
-def run_example(name, *args):
+def run_example(name, *args, **options):
     program = os.path.join(HERE, "examples", name + ".py")
     env = {key: value for key, value in os.environ.items() if not key.startswith("APIPROXY_")}
     return subprocess.Popen(
-        [sys.executable, "-W", "error", program, *args], env=env,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        [sys.executable, "-W", "error", program, *args],
+        **{"env": env, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options})
+
+
+def ended(name, *args, **options):
+    """(exit status, stdout, stderr) of an example."""
+    program = run_example(name, *args, **options)
+    try:
+        out, err = program.communicate(timeout=60)
+    finally:
+        program.kill()
+        program.communicate()
+    return program.returncode, out.decode(), err.decode()
 
 
 @pytest.fixture(scope="session", autouse=True)
-def running_examples(request):
+def running_examples(request, tmp_path_factory):
     """All examples that will be asked for, from the beginning on: some take ten seconds."""
     selected = {getattr(item, "originalname", "") for item in request.session.items}
     running = {}
     if "test_an_example_does_what_it_says" in selected:
         for name, said in EXAMPLES.items():
-            running[name] = run_example(name, *(LIVE if LIVE in said else ()))
+            options = [text for text in said if str(text).startswith("--")]
+            folder = [str(tmp_path_factory.mktemp("dump"))] * (name == "dump")
+            running[name] = run_example(name, *folder, *options, *(LIVE if LIVE in said else ()))
 
     yield running
 
@@ -13371,16 +13390,54 @@ def test_an_example_does_what_it_says(running_examples, name):
     done = running_examples[name]
     out, err = done.communicate(timeout=60)
     assert (done.returncode, err) == (0, b""), err.decode()
-    assert [text for text in EXAMPLES[name] if text != LIVE and text not in out.decode()] == []
+    said = [text for text in EXAMPLES[name] if text != LIVE and not text.startswith("--")]
+    assert [text for text in said if text not in out.decode()] == []
 
 
-def test_exec_gives_the_commands_exit_code_and_its_stderr():
-    done = run_example("exec", "--command", "sh -c 'echo to stderr >&2; exit 3'")
-    out, err = done.communicate(timeout=60)
-    assert done.returncode == 3 and b"to stderr" in err and b"exit code 3" in out
+@pytest.mark.parametrize("command, expected", [
+    ("sh -c 'echo to stderr >&2; exit 3'", (3, "", "to stderr\n")),
+    ("false", (1, "", "")),
+    ("echo héllo", (0, "héllo\n", "")),
+])
+def test_exec_gives_the_commands_exit_code_and_its_stderr(command, expected):
+    assert ended("exec", "--command", command) == expected
 
 
-@pytest.mark.parametrize("name", ["watch_pods", "top"])
+def test_exec_of_a_command_that_can_not_start_is_a_failure():
+    status, out, err = ended("exec", "--command", "no-such-command")
+    assert (status, out) == (1, "") and "executable file not found" in err
+
+
+@pytest.mark.parametrize("name, args, expected", [
+    ("exec", ["no-such-pod"], (1, 'pods "no-such-pod" not found')),
+    ("tail", ["nope"], (1, 'deployments.apps "nope" not found')),
+    ("rollout", ["nope"], (1, "not found")),
+    ("sync", ["nope"], (1, "not found")),
+    ("watch_pods", ["--kubeconfig", "/no/such/file"], (1, "there is no kubeconfig at")),
+    ("watch_pods", ["-n", "a/b"], (1, "a/b")),
+    ("watch_pods", ["--demo", "--url", "http://127.0.0.1:1"], (2, "--demo is not for use")),
+    ("apply", ["/no/such/folder"], (1, "No such file")),
+    ("drain", ["--url", "http://127.0.0.1:1"], (1, "Connection refused")),
+    ("in_cluster", [], (1, "not inside a cluster")),
+])
+def test_what_goes_wrong_in_an_example_is_one_line(name, args, expected):
+    status, out, err = ended(name, *args)
+    assert (status, out) == (expected[0], "")
+    *usage, line = err.splitlines()
+    assert expected[1] in line and line.startswith(name + ".py: ")
+    assert not usage or status == 2
+
+
+@pytest.mark.parametrize("name", ["drain", "scale", "rollout", "sync", "exec", "tail",
+                                  "port_forward", "dump", "apply"])
+def test_an_example_changes_nothing_that_is_not_named(demo, name):
+    server = demo()
+    status, out, err = ended(name, "--url", server.url, "--context", "dev")
+    assert (status, out) == (2, "") and err.startswith("%s.py: which " % name)
+    assert {request.method for request in server.requests} <= {"GET"}
+
+
+@pytest.mark.parametrize("name", ["watch_pods", "top", "rollout"])
 def test_ctrl_c_ends_an_example_cleanly(name):
     running = run_example(name)
     running.stdout.readline()
@@ -13392,7 +13449,203 @@ def test_ctrl_c_ends_an_example_cleanly(name):
         running.kill()
         running.communicate()
 
+    is_live = name != "rollout"  # which may be done by now
+    assert (running.returncode in ((0,) if is_live else (0, 130)), err) == (True, b"")
+
+
+@pytest.mark.parametrize("name", ["watch_pods", "quickstart", "events"])
+def test_an_example_whose_reader_goes_away_ends_quietly(name):
+    running = run_example(name, *LIVE * (name == "events"))
+    running.stdout.readline()
+    running.stdout.close()
+    err = running.stderr.read()
+    running.stderr.close()
+    assert running.wait(30) in ((0, 141) if name == "events" else (141,))
+    assert err == b""
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="no pseudo-terminals here")
+@pytest.mark.parametrize("term, expected", [("xterm", True), ("dumb", False)])
+def test_colours_are_for_terminals_that_have_them(term, expected):
+    import pty
+
+    ours, theirs = pty.openpty()
+    running = run_example("watch_pods", "--seconds", "1", stdout=theirs,
+                          env={**os.environ, "TERM": term})
+    os.close(theirs)
+    came = b""
+    with contextlib.suppress(OSError):  # Linux says EIO at the end
+        for data in iter(lambda: os.read(ours, 65536), b""):
+            came += data
+    os.close(ours)
+    assert running.communicate(timeout=30)[1] == b""
+    assert b"kube-proxy" in came
+    assert (b"\033[" in came) is expected
+
+
+@pytest.mark.parametrize("name", sorted({*EXAMPLES, *NO_EXAMPLES} - {"common"}))
+def test_help_of_an_example_begins_with_what_it_does(name):
+    status, out, err = ended(name, "--help")
+    assert (status, err) == (0, "")
+    with open(os.path.join(HERE, "examples", name + ".py"), encoding="utf-8") as file:
+        doc = ast.get_docstring(ast.parse(file.read()), clean=False)
+    assert doc.strip() in out
+
+
+def test_apply_shows_what_changes_and_prunes_what_has_gone(demo, tmp_path):
+    server = demo()
+    where = ("--url", server.url, "--context", "dev", "-n", "demo-shop")
+
+    def apply(*options):
+        status, out, err = ended("apply", str(tmp_path), *where, *options)
+        assert (status, err) == (0, ""), out + err
+        return [line.split() for line in out.splitlines() if not line.startswith(" ")], out
+
+    write(tmp_path / "a.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n"
+                               "data: {x: '1'}\n---\napiVersion: v1\nkind: List\nitems:\n"
+                               "- {apiVersion: v1, kind: ConfigMap, metadata: {name: b}}\n")
+    write(tmp_path / "notes.txt", "not: [a manifest")
+    assert [line[2] for line in apply("--prune", "mine", "--dry-run")[0]] == ["created"] * 2
+    assert [line[2] for line in apply("--prune", "mine")[0]] == ["created"] * 2
+    assert [line[2] for line in apply("--prune", "mine")[0]] == ["unchanged"] * 2
+
+    write(tmp_path / "a.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n"
+                               "data: {x: '2'}\n")
+    lines, out = apply("--prune", "mine", "--dry-run", "--diff")
+    assert [line[1:3] for line in lines] == [["demo-shop/a", "changed"], ["demo-shop/b", "deleted"]]
+    assert '-    "x": "1"' in out and '+    "x": "2"' in out
+
+    maps = "/clusters/dev/api/v1/namespaces/demo-shop/configmaps/"
+    with urllib.request.urlopen(server.url + maps + "b") as answer:
+        assert json.load(answer)["metadata"]["labels"] == {"apiproxy/set": "mine"}
+    apply("--prune", "mine")
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(server.url + maps + "b")
+    assert caught.value.code == 404
+    caught.value.close()
+
+
+def test_what_dump_wrote_comes_back_in_another_namespace(demo, tmp_path):
+    server = demo()
+    where = ("--url", server.url, "--context", "dev")
+    status, out, err = ended("dump", str(tmp_path / "d"), *where, "-n", "demo-shop")
+    assert (status, err) == (0, "") and "wrote secret.payments.json" in out
+    assert os.stat(str(tmp_path / "d")).st_mode & 0o077 == 0
+    status, out, err = ended("dump", str(tmp_path / "d"), *where, "-n", "copy", "--restore")
+    assert (status, err) == (0, "")
+
+    with apiproxy.Client(server.url, cluster="dev") as client:
+        copies = client.request("/apis/apps/v1/namespaces/copy/deployments")["items"]
+        assert {item["metadata"]["name"] for item in copies} == {"cart", "frontend", "payments"}
+        client.wait_for("/apis/apps/v1/namespaces/copy/deployments", "cart", "Available", 10)
+        old, new = (client.request("/api/v1/namespaces/%s/secrets/payments" % space)["data"]
+                    for space in ("demo-shop", "copy"))
+        assert old == new
+
+
+def test_sync_copies_again_what_changes_and_leaves_other_secrets_alone(demo):
+    server = demo()
+    running = run_example("sync", "payments", "-n", "demo-shop",
+                          "--url", server.url, "--context", "dev")
+    try:
+        with apiproxy.Client(server.url, cluster="dev") as client:
+            secrets = "/api/v1/namespaces/%s/secrets"
+            client.wait_for(secrets % "default", "payments", lambda item: True, 10)
+            client.patch(secrets % "default" + "/payments", {"data": {"key": "eA=="}})
+            data = client.request(secrets % "demo-shop" + "/payments")["data"]
+            client.wait_for(secrets % "default", "payments", lambda item: item["data"] == data, 10)
+
+            client.post("/api/v1/namespaces", {"metadata": {"name": "late"}})
+            client.wait_for(secrets % "late", "payments", lambda item: True, 10)
+            client.patch(secrets % "demo-shop" + "/payments", {"data": {"key": "eQ=="}})
+            client.wait_for(secrets % "late", "payments",
+                            lambda item: item["data"]["key"] == "eQ==", 10)
+    finally:
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=30)
     assert (running.returncode, err) == (0, b"")
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+def texts_in_a_browser(address, folder, is_enough):
+    """The different texts that a page shows, one after the other, until they are enough."""
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+             "--disable-background-networking", "--disable-component-update", "--disable-sync",
+             "--user-data-dir=%s" % folder, "--remote-debugging-port=0",
+             "--remote-allow-origins=*"]
+    browser = subprocess.Popen([CHROMIUM, *flags, address], stderr=subprocess.PIPE,
+                               stdout=subprocess.DEVNULL)
+    try:
+        said = iter(browser.stderr.readline, b"")
+        port = next(filter(None, (re.search(rb"ws://127.0.0.1:(\d+)/", line) for line in said)))
+        pages = "http://127.0.0.1:%d/json/list" % int(port.group(1))
+        page = eventually(lambda: [page for page in json.load(urllib.request.urlopen(pages))
+                                   if page["url"].startswith(address)])[0]
+        texts = []
+        with contextlib.closing(apiproxy.WebSocket.connect(page["webSocketDebuggerUrl"])) as ws:
+            def look():
+                ws.send(json.dumps({"id": 1, "method": "Runtime.evaluate",
+                                    "params": {"expression": "String(document.body?.innerText)"}}))
+                text = json.loads(ws.recv(10))["result"]["result"]["value"]
+                if text not in texts:
+                    texts.append(text)
+                return is_enough(texts)
+
+            eventually(look, 30)
+        return texts
+    finally:
+        browser.kill()
+        browser.communicate()
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium")
+def test_the_live_page_moves_in_a_real_browser(tmp_path):
+    running = run_example("live_page", "--port", "0")
+    try:
+        address = re.search(r"http\S+", running.stdout.readline().decode()).group()
+        def is_enough(texts):  # an empty page, empty clusters, those as listed, a change
+            return len([text for text in texts if "kube-proxy" in text]) > 2
+
+        texts = texts_in_a_browser(address, tmp_path, is_enough)
+        elsewhere = urllib.request.Request(address, headers={"Host": "example.org"})
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(elsewhere)
+        caught.value.close()
+    finally:
+        running.send_signal(signal.SIGINT)
+        running.communicate(timeout=30)
+    assert re.search(r"^east: \d+ pods\n", texts[-1], re.M)
+
+
+def test_a_picture_is_an_svg_that_moves(running_examples):
+    import xml.etree.ElementTree
+
+    with open(os.path.join(HERE, "examples", "live_table.svg"), encoding="utf-8") as file:
+        tree = xml.etree.ElementTree.fromstring(file.read())
+    frames = tree.findall("{http://www.w3.org/2000/svg}g")
+    texts = ["".join(frame.itertext()) for frame in frames]
+    assert len(set(texts)) > 3 and all("kube-system" in text for text in texts)
+
+
+def code_lines(path):
+    """Lines of a program without blank ones, comments and docstrings."""
+    with open(path, encoding="utf-8") as file:
+        source = file.read()
+    docs = set()
+    for node in ast.walk(ast.parse(source)):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and isinstance(getattr(body[0], "value", None), ast.Constant):
+            docs.update(range(body[0].lineno, body[0].end_lineno + 1))
+    return sum(bool(line.strip()) and not line.strip().startswith("#") and number not in docs
+               for number, line in enumerate(source.splitlines(), 1))
+
+
+def test_an_example_is_short_enough_to_be_cut_out():
+    sizes = {name: code_lines(os.path.join(HERE, "examples", name + ".py"))
+             for name in EXAMPLES if name not in ("quickstart", "picture")}
+    assert {name: size for name, size in sizes.items() if size > 75} == {}
 
 
 def test_the_benchmark_measures_and_prints_a_table():
@@ -13407,10 +13660,8 @@ def test_the_benchmark_measures_and_prints_a_table():
 def test_every_example_is_tried_and_named_in_the_readme():
     files = {name[:-3] for name in os.listdir(os.path.join(HERE, "examples"))
         if name.endswith(".py")}
-    assert files == set(EXAMPLES) | {"common", "in_cluster", "benchmark"}
-    with open(os.path.join(HERE, "README.md")) as file:
-        readme = file.read()
-    assert [name for name in files - {"common"} if "`%s.py`" % name not in readme] == []
+    assert files == set(EXAMPLES) | NO_EXAMPLES
+    assert [name for name in files - {"common"} if "`%s.py`" % name not in readme()] == []
 
 
 @pytest.mark.skipif(not KUBECTL, reason="there is no kubectl")
@@ -13462,33 +13713,107 @@ def test_kubectl_works_on_the_demo_cluster(demo, tmp_path):
 # ------------------------------------------------------------------------------
 
 
-def test_what_the_readme_shows_runs_and_prints_what_it_says(demo, capsys, tmp_path, monkeypatch):
-    with open(os.path.join(HERE, "README.md")) as file:
-        text = file.read()
-    blocks = re.findall(r"```(python|text)\n(.*?)```", text, re.S)
-    assert len(blocks) > 14
+def readme():
+    with open(os.path.join(HERE, "README.md"), encoding="utf-8") as file:
+        return file.read()
 
-    server, names = demo(), {"__name__": "readme"}
+
+def run_readme(capsys, url, exact):
+    """Run its Python, block by block; `exact` compares what is printed with what it says."""
+    blocks = re.findall(r"```(python|text)\n(.*?)```", readme(), re.S)
+    assert len(blocks) > 25
+    names = {"__name__": "readme"}
+
+    for place, (language, block) in enumerate(blocks):
+        if language != "python":
+            continue
+        says = blocks[place + 1][1] if blocks[place + 1:place + 2] and (
+            blocks[place + 1][0] == "text") else ""
+        capsys.readouterr()
+        printed = []
+
+        def sleep(seconds):  # until it has printed what it says, at the latest for so long
+            end = time.monotonic() + seconds
+            while len("".join(printed).splitlines()) < len(says.splitlines()):
+                printed.append(capsys.readouterr().out)
+                if time.monotonic() > end:
+                    break
+                time.sleep(0.01)
+
+        names["sleep"] = sleep
+        block = block.replace("time.sleep", "sleep").replace("http://localhost:4466", url)
+        exec(compile(block, "README.md", "exec"), names)
+        printed.append(capsys.readouterr().out)
+        if exact:
+            assert "".join(printed) == says or not says
+        else:
+            assert printed != [""] or not says
+    names["client"].close()
+
+
+@pytest.fixture
+def at_home(tmp_path, monkeypatch):
+    """at_home(kubeconfig): a home directory with it, and what a pod has, for what README connects."""
     for name, content in (("ca.crt", pem()[1]), ("token", "SECRET"), ("namespace", "default")):
         write(tmp_path / name, content)
     monkeypatch.setattr(apiproxy, "IN_CLUSTER", str(tmp_path))
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "6443")
-    monkeypatch.setenv("KUBECONFIG",
-        write(tmp_path / "config", config(server.url + "/clusters/dev")))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    (tmp_path / ".kube").mkdir()
+    return lambda kubeconfig: write(tmp_path / ".kube" / "config", kubeconfig)
 
-    try:
-        for language, block in blocks:
-            if language == "python":
-                capsys.readouterr()
-                block = block.replace("http://localhost:4466", server.url)
-                exec(compile(block, "README.md", "exec"), names)
-            else:
-                assert capsys.readouterr().out == block
-        assert re.findall(r"^\| [a-zA-Z]+ \| `(\w+)` \|$", text, re.M) == sorted(DOCUMENTED,
-            key=lambda name: name.replace("_", ""))
-    finally:
-        apiproxy.configure()
+
+def test_what_the_readme_shows_runs_and_prints_what_it_says(demo, capsys, at_home):
+    server = demo()
+    at_home(config(server.url + "/clusters/dev", name="dev"))
+    run_readme(capsys, server.url, True)
+
+
+@pytest.mark.parametrize("page", [pytest.param(
+    b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok", marks=needs_nodes)])
+def test_what_the_readme_shows_runs_on_a_real_cluster(capsys, at_home, target, page):
+    ca = {"certificate-authority": os.environ["APIPROXY_TEST_CA"]}
+    user = {"token": os.environ["APIPROXY_TEST_TOKEN"]}
+    at_home(config(os.environ["APIPROXY_TEST_DIRECT"], user, "dev", ca))
+    with open(os.environ["APIPROXY_TEST_POD_LOG"], "a") as log:
+        log.write("2026-01-01T00:00:00.000000000Z stdout F hello\n")
+    target(lambda conn: (conn.recv(65536), conn.sendall(page)))
+    run_readme(capsys, REAL, False)
+
+
+def test_the_readmes_shell_commands_copy_and_pin_the_file(tmp_path):
+    folder = tmp_path / "clone"
+    folder.mkdir()
+    (tmp_path / "your-project").mkdir()
+    shutil.copy(os.path.join(HERE, "apiproxy.py"), str(folder))
+    blocks = re.findall(r"```sh\n(.*?)```", readme(), re.S)
+    script = "".join(block for block in blocks if "demo_cluster" not in block)
+    assert len(blocks) == 3 and script.count("\n") == 4
+    done = subprocess.run(["sh", "-ec", script], cwd=str(folder), stdout=subprocess.PIPE,
+                          timeout=30, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"})
+    assert done.stdout.decode().splitlines() == ["apiproxy.py: OK", apiproxy.__version__]
+    assert os.listdir(str(tmp_path / "your-project")) == ["apiproxy.py"]
+
+
+def test_the_readmes_table_of_settings_is_that_of_the_class():
+    rows = re.findall(r"^\| `(\w+)` \| `(.*?)` \| (.*?) \| (.*?) \|$", readme(), re.M)
+    settings = apiproxy.Settings()
+    assert [row[0] for row in rows] == list(apiproxy.Settings.__annotations__)
+    for name, default, unit, meaning in rows:
+        assert eval(default) == getattr(settings, name), name
+        is_number = type(getattr(settings, name)) in (int, float, tuple)
+        assert bool(unit.strip()) is is_number and meaning, name
+        assert re.search(r"^    %s +\S" % name, apiproxy.Client.__doc__, re.M) or name == "base_url"
+
+
+def test_the_readme_names_every_documented_call_and_says_what_is_new():
+    text = readme()
+    assert [name for name in DOCUMENTED if not re.search(r"`%s`|\.%s\(" % (name, name), text)] == []
+    assert "**%s**" % apiproxy.__version__ in text.partition("## Changes")[2]
+    assert re.search(r"^## Two commands\n.*?\n    python3 examples/quickstart.py\n    \S", text,
+                     re.M | re.S)
 
 
 # ------------------------------------------------------------------------------
