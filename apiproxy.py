@@ -3062,7 +3062,8 @@ class WebSocket:
                     cause = TimeoutError("silence")
                     raise self._end(ABNORMAL, "the peer did not answer a ping") from cause
                 if now >= limit:  # ping_timeout counts from now, though we were suspended
-                    self._pinged, heard = True, now - self._ping_interval
+                    self._pinged = self._ping_timeout < math.inf  # else nobody waits for the pong
+                    heard = now - self._ping_interval if self._pinged else now
                     self._control_frame(PING, b"")
                     continue
 
