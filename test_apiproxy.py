@@ -6126,7 +6126,8 @@ def test_parallel_requests_cause_one_refresh_and_the_next_handshake_uses_it(
         if is_old:
             conn.stopped.wait(0.1)  # the others come meanwhile
         if request.is_watch:
-            conn.send(accepting(request, "Sec-WebSocket-Protocol: base64.binary.k8s.io\r\n" + lines))
+            protocol = "Sec-WebSocket-Protocol: base64.binary.k8s.io\r\n"
+            conn.send(accepting(request, protocol + lines))
             return hang(request, conn)
         return conn.send(giving(200, *[SET % (0, new)] * is_old))
 
@@ -10309,7 +10310,7 @@ KINDS = [  # apiVersions, the newest first; kind; all but its metadata
 ]
 
 
-@pytest.fixture(params=[pytest.param("direct", marks=needs_cluster)])
+@pytest.fixture(params=[pytest.param("direct", marks=[*needs_cluster, pytest.mark.nodes])])
 def real(request, new_client):
     """A Space of the real API server."""
     space = Space(direct_client(new_client), "t-" + os.urandom(4).hex())
@@ -10844,7 +10845,7 @@ def drained(one, node="n"):
 NODES = int(os.environ.get("APIPROXY_TEST_NODES", "0"))
 # with controllers the garbage collector takes pods whose owners are made up
 needs_no_nodes = pytest.mark.skipif(NODES > 0, reason="needs a cluster without controllers")
-needs_nodes = [pytest.mark.cluster, pytest.mark.skipif(NODES < 2, reason="needs two nodes")]
+needs_nodes = [pytest.mark.cluster, pytest.mark.nodes, pytest.mark.skipif(NODES < 2, reason="needs two nodes")]
 
 
 @pytest.fixture(params=[
@@ -13810,7 +13811,7 @@ def run_readme(capsys, url, exact):
 
 @pytest.fixture
 def at_home(tmp_path, monkeypatch):
-    """at_home(kubeconfig): a home directory with it, and what a pod has, for what README connects."""
+    """at_home(kubeconfig): a home directory with it, and what a pod has, as README connects."""
     for name, content in (("ca.crt", pem()[1]), ("token", "SECRET"), ("namespace", "default")):
         write(tmp_path / name, content)
     monkeypatch.setattr(apiproxy, "IN_CLUSTER", str(tmp_path))
