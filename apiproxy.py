@@ -6856,6 +6856,8 @@ def _context_names(entry: Any) -> List[str]:
 # and which part above does it.
 # ------------------------------------------------------------------------------
 
+LOOK_AGAIN = 60.0  # seconds that an address counts as one without Headlamp
+
 
 class Client(Settings):
     """Every call of this module, with settings, tokens and connections of its own.
@@ -6923,7 +6925,9 @@ class Client(Settings):
         self._discovery = Discovery(self._transport)
         self._direct = Direct(self._transport)
         self._headlamp = Headlamp(self._transport)
-        self._without_headlamp: Set[str] = set()  # addresses at which there is none: kubectl proxy
+        # Addresses at which there is no Headlamp (kubectl proxy), until then (monotonic): a reverse
+        # proxy says the same while Headlamp starts again.
+        self._without_headlamp: Dict[str, float] = {}
 
     @classmethod
     def in_cluster(cls, folder: Optional[str] = None, **settings: Any) -> Client:
@@ -7158,14 +7162,15 @@ class Client(Settings):
 
     def _owner(self, cluster: str, act: Callable[[Union[Direct, Headlamp]], R]) -> R:
         """What the Headlamp server does for a cluster; this program where there is none."""
-        if cluster and cluster not in self.endpoints and self.base_url not in self._without_headlamp:
+        is_known = time.monotonic() < self._without_headlamp.get(self.base_url, 0.0)
+        if cluster and cluster not in self.endpoints and not is_known:
             segment(cluster, "cluster")
             try:
                 return act(self._headlamp)
             except ApiError as error:
                 if not is_no_headlamp(error):
                     raise
-            self._without_headlamp.add(self.base_url)
+            self._without_headlamp[self.base_url] = time.monotonic() + LOOK_AGAIN
         return act(self._direct)
 
     def drain_node(self, cluster: str, node_name: str) -> Json:

@@ -2729,8 +2729,8 @@ def test_an_endless_answer_is_given_up(serve, start, piece, status):
 @row("H17")
 def test_one_deadline_covers_an_answer_of_single_bytes(serve):
     def script(request, conn):
-        for _ in range(500):
-            conn.send("H")
+        for byte in "HTTP/1.1 101 X\r\nX: " + "y" * 500:
+            conn.send(byte)
             server.stopped.wait(0.02)
         return False
 
@@ -10454,6 +10454,18 @@ def test_a_server_that_was_updated_meanwhile_is_found_at_its_new_address(serve, 
     assert one.list_port_forward("dev") and one.list_port_forward("dev")
     assert [request.path.partition("?")[0] for request in server.requests[2:]] == [
         "/portforward/list", "/clusters/dev/portforward/list", "/clusters/dev/portforward/list"]
+
+
+def test_an_address_counts_as_one_without_headlamp_for_a_while(serve, new_client, monkeypatch):
+    table = {}  # kubectl proxy answers so; a reverse proxy does too, before Headlamp has started
+    server = serve(lambda request, conn: routes(table)(request, conn))
+    one = new_client(server)
+    assert one.list_port_forward("dev") == [] and len(server.requests) == 2
+
+    table.update(forwarding("/clusters/dev/portforward"))
+    assert one.list_port_forward("dev") == [] and len(server.requests) == 2
+    set_time(monkeypatch, lambda: time.monotonic() + 61)
+    assert one.list_port_forward("dev") == [{"id": "1", "cluster": "dev"}]
 
 
 def drains(body=b"key not found\n"):
