@@ -4339,7 +4339,7 @@ class Transport:
             for text in re.findall(r'299 \S+ "((?:[^"\\]|\\.)*)"', value):
                 if text not in self._warned and len(self._warned) < WARNINGS:
                     self._warned.add(text)
-                    log.warning("%s: %s", response.where, text)
+                    log.warning("%s: %s", response.where, re.sub(r"\\(.)", r"\1", text))
 
     def call_hook(self, hook: Optional[Callable[..., None]], *args: Any) -> None:
         """Tell the user's program something; what it raises is logged."""
@@ -5345,12 +5345,14 @@ class Waiter:
         self._name = name
         self._condition = condition
         self._done = Cancel()
+        self._is_listed = False
         self._item: Json = None  # as it was last
         self._result: Json = None
         self._error: Optional[BaseException] = None
 
     def items(self, items: List[Json]) -> None:
         """A view of the collection."""
+        self._is_listed = True
         item = next((item for item in items if dig(item, "metadata", "name") == self._name), None)
         if self._condition == "deleted":
             if item is None:
@@ -5375,8 +5377,8 @@ class Waiter:
                    for condition in conditions)
 
     def failed(self, error: ApiError, _: Callable[[], None]) -> None:
-        """What the watch reports; a refusal ends the wait."""
-        if error.status in REFUSALS:
+        """What the watch reports; a refusal ends the wait, but for 405: lists go on."""
+        if error.status in REFUSALS and not (error.status == 405 and self._is_listed):
             self._error = error
             self._done.set()
 

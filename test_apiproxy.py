@@ -4962,6 +4962,17 @@ def test_no_secret_is_in_an_error_a_repr_or_a_log_line(serve, new_client, proxie
     assert secret not in "".join(texts) + caplog.text
 
 
+def test_a_warning_is_logged_once_and_as_it_is_meant(serve, new_client, caplog):
+    warning = '299 - "unknown field \\"spec.x\\"", 299 k8s "b is deprecated", 199 - "no"'
+    client = new_client(serve(lambda request, conn: conn.reply(200, {}, {"Warning": warning})))
+    client.request("/a")
+    client.request("/b")
+
+    texts = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [text.partition("/a: ")[2] for text in texts] == [
+        'unknown field "spec.x"', "b is deprecated"]
+
+
 # -- credentials
 
 
@@ -6127,6 +6138,29 @@ def test_metrics_polls_again_only_after_the_last_has_ended_and_been_passed_on(se
     new_client(serve(answer), metrics_period=0.001).metrics("/m", slow)
     eventually(lambda: len(seen) > 5)
     assert set(seen) == {(1, 1)}
+
+
+# -- wait_for
+
+
+def test_what_can_only_be_listed_is_waited_for(serve, new_client):
+    def state(version, ready):
+        conditions = [{"type": "Ready", "status": ready}]
+        return pods(pod("a", version, status={"conditions": conditions}), version=version)
+
+    api = Api(serve, [state("1", "False"), state("2", "False"), state("3", "True")], [(405, b"")])
+
+    found = new_client(api.server).wait_for("/api/v1/pods", "a", "Ready", 10)
+    assert found["metadata"]["resourceVersion"] == "3"
+
+
+@pytest.mark.parametrize("lists, watches, status", [
+    ([(403, b"")], [[]], 403), ([pods()], [(403, b"")], 403), ([(405, b"")], [[]], 405)])
+def test_what_is_refused_is_not_waited_for(serve, new_client, lists, watches, status):
+    api = Api(serve, lists, watches)
+    with pytest.raises(apiproxy.ApiError) as caught:
+        new_client(api.server).wait_for("/api/v1/pods", "a", "Ready", None)
+    assert caught.value.status == status
 
 
 # -- callbacks
