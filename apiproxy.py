@@ -5346,6 +5346,7 @@ class Waiter:
         self._condition = condition
         self._done = Cancel()
         self._is_listed = False
+        self._is_there = False
         self._item: Json = None  # as it was last
         self._result: Json = None
         self._error: Optional[BaseException] = None
@@ -5360,6 +5361,7 @@ class Waiter:
                 self._done.set()
         elif item is not None:
             self._check(item)
+        self._is_there = item is not None
         self._item = item or self._item
 
     def _check(self, item: Json) -> None:
@@ -5374,7 +5376,7 @@ class Waiter:
     def _has(self, item: Json) -> bool:
         conditions = dig(item, "status", "conditions", kind=list)
         return any(dig(condition, "type") == self._condition and dig(condition, "status") == "True"
-                   for condition in conditions)
+                   and is_up_to_date(item, condition) for condition in conditions)
 
     def failed(self, error: ApiError, _: Callable[[], None]) -> None:
         """What the watch reports; a refusal ends the wait, but for 405: lists go on."""
@@ -5398,10 +5400,17 @@ class Waiter:
         return self._result
 
     def _last(self) -> str:
-        if self._item is None:
-            return "it is not there"
+        if not self._is_there:
+            return "it is not there" if self._item is None else "it has gone"
         status = dig(self._item, "status", kind=dict)
         return "its status is %.300s" % json.dumps(status, default=str)
+
+
+def is_up_to_date(item: Json, condition: Json) -> bool:
+    """Whether a condition is of the object as it is now: `kubectl wait` passes over older ones too."""
+    observed = dig(condition, "observedGeneration", kind=int)
+    observed = observed or dig(item, "status", "observedGeneration", kind=int)
+    return not observed or observed >= dig(item, "metadata", "generation", kind=int)
 
 
 # ------------------------------------------------------------------------------
@@ -7025,7 +7034,8 @@ class Client(Settings):
         """Wait until an object of the collection at `url` is as wanted; the object.
 
         condition   a function of the object that says so, or the type of a condition in its status
-                    that is to be "True" ("Ready", "Available"), or "deleted"
+                    that is to be "True" ("Ready", "Available") and not of an older generation, or
+                    "deleted"
         timeout     seconds until TimeoutError, which says what it last was; None for no limit
 
         It need not be there yet. ApiError when the server refuses. Not documented elsewhere.

@@ -6154,6 +6154,30 @@ def test_what_can_only_be_listed_is_waited_for(serve, new_client):
     assert found["metadata"]["resourceVersion"] == "3"
 
 
+@pytest.mark.parametrize("in_status, in_condition", [(1, None), (None, 1), (2, 1), (0, 1)])
+def test_a_condition_of_an_older_generation_is_not_waited_for(
+        serve, new_client, in_status, in_condition):
+    def state(version, up_to_date):
+        condition = {"type": "Available", "status": "True"}
+        status = {"conditions": [condition]}
+        for place, observed in ((condition, in_condition), (status, in_status)):
+            if observed is not None:
+                place["observedGeneration"] = 2 if up_to_date else observed
+        return pod("a", version, status=status, metadata={"generation": 2})
+
+    newer = {"type": "MODIFIED", "object": state("12", True)}
+    api = Api(serve, [pods(state("1", False))], [[newer]])
+
+    found = new_client(api.server).wait_for("/api/v1/pods", "a", "Available", 10)
+    assert found["metadata"]["resourceVersion"] == "12"
+
+
+def test_what_has_gone_is_said_to_have_gone_and_not_shown_as_it_was(serve, new_client):
+    api = Api(serve, [pods(pod("a"))], [[event("DELETED", "a", "12")]])
+    with pytest.raises(TimeoutError, match="a is not Ready: it has gone"):
+        new_client(api.server).wait_for("/api/v1/pods", "a", "Ready", 0.3)
+
+
 @pytest.mark.parametrize("lists, watches, status", [
     ([(403, b"")], [[]], 403), ([pods()], [(403, b"")], 403), ([(405, b"")], [[]], 405)])
 def test_what_is_refused_is_not_waited_for(serve, new_client, lists, watches, status):
