@@ -5407,7 +5407,7 @@ class Waiter:
 
 
 def is_up_to_date(item: Json, condition: Json) -> bool:
-    """Whether a condition is of the object as it is now: `kubectl wait` passes over older ones too."""
+    """Whether a condition is of the object as it is now; `kubectl wait` asks that too."""
     observed = dig(condition, "observedGeneration", kind=int)
     observed = observed or dig(item, "status", "observedGeneration", kind=int)
     return not observed or observed >= dig(item, "metadata", "generation", kind=int)
