@@ -4574,7 +4574,7 @@ class Transport:
             for text in re.findall(r'299 \S+ "((?:[^"\\]|\\.)*)"', value):
                 if text not in self._warned and len(self._warned) < WARNINGS:
                     self._warned.add(text)
-                    log.warning("%s: %s", response.where, text)
+                    log.warning("%s: %s", response.where, re.sub(r"\\(.)", r"\1", text))
 
     def call_hook(self, hook: Optional[Callable[..., None]], *args: Any) -> None:
         """Tell the user's program something; what it raises is logged."""
@@ -5617,6 +5617,7 @@ class Waiter(Watch):
         self._name = name
         self._condition = condition
         self._done = Cancel()
+        self._is_there = False
         self._item: Json = None  # as it was last
         self._result: Optional[Callable[[], Json]] = None  # gives the object, or raises
         self._reported: Optional[ApiError] = None  # the last that was reported
@@ -5635,6 +5636,8 @@ class Waiter(Watch):
     def _last(self) -> str:
         if self._item is None:
             return "it is not there" if self._listed or not self._reported else str(self._reported)
+        if not self._is_there:
+            return "it has gone"
         status = dig(self._item, "status", kind=dict)
         return "its status is %.300s" % json.dumps(status, default=str)
 
@@ -5655,6 +5658,7 @@ class Waiter(Watch):
     def _look(self, items: List[Json]) -> None:
         item = next((item for item in items if dig(item, "metadata", "name") == self._name), None)
         last, self._item = self._item, item or self._item
+        self._is_there = item is not None
         try:
             if self._condition == "deleted":
                 is_met, found = item is None, last
@@ -5675,11 +5679,18 @@ class Waiter(Watch):
             return bool(self._condition(item))
         conditions = dig(item, "status", "conditions", kind=list)
         return any(dig(condition, "type") == self._condition and dig(condition, "status") == "True"
-                   for condition in conditions)
+                   and is_up_to_date(item, condition) for condition in conditions)
 
 
 def _raise(error: BaseException) -> NoReturn:
     raise error
+
+
+def is_up_to_date(item: Json, condition: Json) -> bool:
+    """Whether a condition is of the object as it is now; `kubectl wait` asks that too."""
+    observed = dig(condition, "observedGeneration", kind=int)
+    observed = observed or dig(item, "status", "observedGeneration", kind=int)
+    return not observed or observed >= dig(item, "metadata", "generation", kind=int)
 
 
 # ------------------------------------------------------------------------------
@@ -7162,6 +7173,8 @@ def _context_names(entry: Any) -> List[str]:
 # and which part above does it.
 # ------------------------------------------------------------------------------
 
+LOOK_AGAIN = 60.0  # seconds that an address counts as one without Headlamp
+
 
 class Client(Settings):
     """Every call of this module, with settings, tokens and connections of its own.
@@ -7230,7 +7243,9 @@ class Client(Settings):
         self._discovery = Discovery(self._transport)
         self._direct = Direct(self._transport)
         self._headlamp = Headlamp(self._transport)
-        self._without_headlamp: Set[str] = set()  # addresses at which there is none: kubectl proxy
+        # Addresses at which there is no Headlamp (kubectl proxy), until then (monotonic): a reverse
+        # proxy says the same while Headlamp starts again.
+        self._without_headlamp: Dict[str, float] = {}
 
     @classmethod
     def in_cluster(cls, folder: Optional[str] = None, **settings: Any) -> Client:
@@ -7326,7 +7341,8 @@ class Client(Settings):
         """Wait until an object of the collection at `url` is as wanted; the object.
 
         condition   a function of the object that says so, or the type of a condition in its status
-                    that is to be "True" ("Ready", "Available"), or "deleted"
+                    that is to be "True" ("Ready", "Available") and not of an older generation, or
+                    "deleted"
         timeout     seconds until TimeoutError, which says what it last was; None for no limit
 
         It need not be there yet. ApiError when the server refuses. Not documented elsewhere.
@@ -7471,7 +7487,7 @@ class Client(Settings):
             except ApiError as error:
                 if not is_no_headlamp(error):
                     raise
-            self._without_headlamp.add(self.base_url)
+            self._without_headlamp[self.base_url] = time.monotonic() + LOOK_AGAIN
         return act(self._direct)
 
     def drain_node(self, cluster: str, node_name: str) -> Json:

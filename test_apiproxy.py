@@ -5369,6 +5369,17 @@ def test_no_secret_is_in_an_error_a_repr_or_a_log_line(serve, new_client, proxie
     assert secret not in "".join(texts) + caplog.text
 
 
+def test_a_warning_is_logged_once_and_as_it_is_meant(serve, new_client, caplog):
+    warning = '299 - "unknown field \\"spec.x\\"", 299 k8s "b is deprecated", 199 - "no"'
+    client = new_client(serve(lambda request, conn: conn.reply(200, {}, {"Warning": warning})))
+    client.request("/a")
+    client.request("/b")
+
+    texts = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [text.partition("/a: ")[2] for text in texts] == [
+        'unknown field "spec.x"', "b is deprecated"]
+
+
 # -- credentials
 
 
@@ -7775,6 +7786,53 @@ def test_metrics_polls_again_only_after_the_last_has_ended_and_been_passed_on(se
     new_client(serve(answer), metrics_period=0.001).metrics("/m", slow)
     eventually(lambda: len(seen) > 5)
     assert set(seen) == {(1, 1)}
+
+
+# -- wait_for
+
+
+def test_what_can_only_be_listed_is_waited_for(serve, new_client):
+    def state(version, ready):
+        conditions = [{"type": "Ready", "status": ready}]
+        return pods(pod("a", version, status={"conditions": conditions}), version=version)
+
+    api = Api(serve, [state("1", "False"), state("2", "False"), state("3", "True")], [(405, b"")])
+
+    found = new_client(api.server).wait_for("/api/v1/pods", "a", "Ready", 10)
+    assert found["metadata"]["resourceVersion"] == "3"
+
+
+@pytest.mark.parametrize("in_status, in_condition", [(1, None), (None, 1), (2, 1), (0, 1)])
+def test_a_condition_of_an_older_generation_is_not_waited_for(
+        serve, new_client, in_status, in_condition):
+    def state(version, up_to_date):
+        condition = {"type": "Available", "status": "True"}
+        status = {"conditions": [condition]}
+        for place, observed in ((condition, in_condition), (status, in_status)):
+            if observed is not None:
+                place["observedGeneration"] = 2 if up_to_date else observed
+        return pod("a", version, status=status, metadata={"generation": 2})
+
+    newer = {"type": "MODIFIED", "object": state("12", True)}
+    api = Api(serve, [pods(state("1", False))], [[newer]])
+
+    found = new_client(api.server).wait_for("/api/v1/pods", "a", "Available", 10)
+    assert found["metadata"]["resourceVersion"] == "12"
+
+
+def test_what_has_gone_is_said_to_have_gone_and_not_shown_as_it_was(serve, new_client):
+    api = Api(serve, [pods(pod("a"))], [[event("DELETED", "a", "12")]])
+    with pytest.raises(TimeoutError, match="a is not Ready: it has gone"):
+        new_client(api.server).wait_for("/api/v1/pods", "a", "Ready", 0.3)
+
+
+@pytest.mark.parametrize("lists, watches, status", [
+    ([(403, b"")], [[]], 403), ([pods()], [(403, b"")], 403), ([(405, b"")], [[]], 405)])
+def test_what_is_refused_is_not_waited_for(serve, new_client, lists, watches, status):
+    api = Api(serve, lists, watches)
+    with pytest.raises(apiproxy.ApiError) as caught:
+        new_client(api.server).wait_for("/api/v1/pods", "a", "Ready", None)
+    assert caught.value.status == status
 
 
 # -- callbacks
@@ -12198,6 +12256,18 @@ def test_a_server_that_was_updated_meanwhile_is_found_at_its_new_address(serve, 
     assert one.list_port_forward("dev") and one.list_port_forward("dev")
     assert [request.path.partition("?")[0] for request in server.requests[2:]] == [
         "/portforward/list", "/clusters/dev/portforward/list", "/clusters/dev/portforward/list"]
+
+
+def test_an_address_counts_as_one_without_headlamp_for_a_while(serve, new_client, monkeypatch):
+    table = {}  # kubectl proxy answers so; a reverse proxy does too, before Headlamp has started
+    server = serve(lambda request, conn: routes(table)(request, conn))
+    one = new_client(server)
+    assert one.list_port_forward("dev") == [] and len(server.requests) == 2
+
+    table.update(forwarding("/clusters/dev/portforward"))
+    assert one.list_port_forward("dev") == [] and len(server.requests) == 2
+    set_time(monkeypatch, lambda: time.monotonic() + 61)
+    assert one.list_port_forward("dev") == [{"id": "1", "cluster": "dev"}]
 
 
 def drains(body=b"key not found\n"):
