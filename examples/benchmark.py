@@ -1243,12 +1243,12 @@ Growth = namedtuple(
 GROWTH = {
     "list": Growth(
         "A list, by objects",
-        "us CPU an object",
+        "microseconds of CPU an object",
         [(n, do_list, {"kind": "configmaps", "objects": n}, n) for n in (100, 1000, 10000, 100000)],
     ),
     "view": Growth(
         "1,000 changes to a view, by objects",
-        "us CPU a change",
+        "microseconds of CPU a change",
         [
             (n, do_view, {"kind": "configmaps", "objects": n, "changes": 1000}, 1000)
             for n in (100, 1000, 10000, 100000)
@@ -1256,7 +1256,7 @@ GROWTH = {
     ),
     "limit": Growth(
         "1,000 changes in one burst to a view with `limit` 50, by objects",
-        "us CPU a change",
+        "microseconds of CPU a change",
         [
             (n, do_view, {"kind": "configmaps", "objects": n, "changes": 1000, "limit": 50}, 1000)
             for n in (100, 1000, 10000)
@@ -1264,7 +1264,7 @@ GROWTH = {
     ),
     "rate": Growth(
         "Changes to a view of 1,000 objects, by changes a second",
-        "us CPU a change",
+        "microseconds of CPU a change",
         [
             (
                 n,
@@ -1277,7 +1277,7 @@ GROWTH = {
     ),
     "watches": Growth(
         "5,000 events, by the watches that they are spread over",
-        "us CPU an event",
+        "microseconds of CPU an event",
         [(n, do_spread, {"watches": n, "count": 5000}, 5000) for n in (1, 10, 50, 100, 500)],
     ),
     "memory": Growth(
@@ -1288,7 +1288,7 @@ GROWTH = {
     ),
     "messages": Growth(
         "Text messages, by bytes",
-        "us CPU a message",
+        "microseconds of CPU a message",
         [
             (n, do_receive, {"size": n, "count": count}, count)
             for n, count in (
@@ -1763,8 +1763,8 @@ def main():
                 bench.growth(name)
             return None
         say(
-            "CPU time: of the floor in ms, of the others as a ratio to it. apiproxy with its defaults,"
-            " so with gzip; the floor without.\n"
+            "CPU time: of the floor in ms, of the others as a ratio to it. "
+            "apiproxy with its defaults, so with gzip; the floor without.\n"
         )
         sockets = [name for name in names if ROWS[name].run in (do_receive, do_send)]
         for some, clients in (
