@@ -1801,9 +1801,9 @@ def to_ascii(name: str) -> str:
 
 
 def split_port(text: str) -> Tuple[str, str]:
-    """("host", "8080") of host:8080, ("::1", "80") of [::1]:80; without a port ("::1", "")."""
-    parts = re.fullmatch(r"(?:\[([^\]]*)\]|([^:\[\]]*))(?::([^:]*))?", text)
-    return (parts[1] or parts[2], parts[3] or "") if parts else (text, "")
+    """("host", "8080") of host:8080, ("::1", "80") of [::1]:80; without a port (text, "")."""
+    parts = re.fullmatch(r"(?:\[([^\]]*)\]|([^:\[\]]*)):([^:]*)", text)
+    return (parts[1] or parts[2], parts[3]) if parts else (text, "")
 
 
 # -- sockets ----------------------------------------------------------------------
@@ -3062,7 +3062,8 @@ class WebSocket:
                     cause = TimeoutError("silence")
                     raise self._end(ABNORMAL, "the peer did not answer a ping") from cause
                 if now >= limit:  # ping_timeout counts from now, though we were suspended
-                    self._pinged, heard = True, now - self._ping_interval
+                    self._pinged = self._ping_timeout < math.inf  # else nobody waits for the pong
+                    heard = now - self._ping_interval if self._pinged else now
                     self._control_frame(PING, b"")
                     continue
 
@@ -5138,6 +5139,7 @@ class ListReader:
         self._fetch = fetch  # (path, params, pace=True), which waits first if `pace`
         self._params = params  # of the first page
         self._page = page
+        self._least = page // 10 or 1  # smaller pages would not help: an object has 1.5 MB at most
         self._in_pages = False
         self._items: List[Json] = []
 
@@ -5147,7 +5149,10 @@ class ListReader:
             return self._read(path)
         except ApiError as error:
             # not in one answer: 504 after its 60 s, cut, or larger than the limit of a body
-            self._in_pages = self._in_pages or error.status == 504 or isinstance(error, BodyError)
+            if error.status == 504 or isinstance(error, BodyError):
+                if self._in_pages:
+                    self._page = max(self._page // 2, self._least)
+                self._in_pages = True
             raise
 
     def forget_version(self) -> None:
@@ -5377,6 +5382,8 @@ class Watch(Task):
                         return
                     self._show_due()
                     continue
+                if self._show_at is not None and time.monotonic() >= self._show_at:
+                    self._show()  # messages that change nothing must not put it off
                 for event in parse_events(message):
                     self._event(event)
                     yield
@@ -5595,68 +5602,84 @@ class Poller(Task):
         self._call(self._on_error, unexpected(error))
 
 
-class Waiter:
-    """What `wait_for` waits with: a view of one object, and whether it is as wanted."""
+class Waiter(Watch):
+    """What `wait_for` waits with: a list of one object, until that is as wanted."""
 
-    def __init__(self, name: str, condition: Union[str, Callable[[Json], Any]]) -> None:
+    def __init__(
+        self, transport: Transport, cluster: str, url: str, name: str,
+        condition: Union[str, Callable[[Json], Any]],
+    ) -> None:
+        segment(name)
+        if not isinstance(condition, str):
+            expect_callable(condition, "condition")
+        params = {"fieldSelector": {"metadata.name": name}}
+        super().__init__(transport, cluster, [check_path(url)], self._look, self._hear, params)
         self._name = name
         self._condition = condition
         self._done = Cancel()
         self._item: Json = None  # as it was last
-        self._result: Json = None
-        self._error: Optional[BaseException] = None
+        self._result: Optional[Callable[[], Json]] = None  # gives the object, or raises
+        self._reported: Optional[ApiError] = None  # the last that was reported
 
-    def items(self, items: List[Json]) -> None:
-        """A view of the collection."""
-        item = next((item for item in items if dig(item, "metadata", "name") == self._name), None)
-        if self._condition == "deleted":
-            if item is None:
-                self._result = self._item
-                self._done.set()
-        elif item is not None:
-            self._check(item)
-        self._item = item or self._item
+    def result(self, timeout: Optional[float]) -> Json:
+        """The object; TimeoutError that says what it last was, ApiError when the server refuses."""
+        is_over = self._done.wait(FOREVER if timeout is None else timeout)
+        if self._result is not None:
+            return self._result()
+        if not is_over:
+            wanted = "as wanted" if callable(self._condition) else self._condition
+            text = "%s is not %s: %s" % (self._name, wanted, self._last())
+            raise TimeoutError(text) from self._reported
+        raise ApiError(0, "cancelled") if self.scope.cancelled else cast(ApiError, self._reported)
 
-    def _check(self, item: Json) -> None:
+    def _last(self) -> str:
+        if self._item is None:
+            return "it is not there" if self._listed or not self._reported else str(self._reported)
+        status = dig(self._item, "status", kind=dict)
+        return "its status is %.300s" % json.dumps(status, default=str)
+
+    # -- the watch's thread
+
+    def _main(self) -> None:
         try:
-            is_met = self._condition(item) if callable(self._condition) else self._has(item)
-        except BaseException as error:  # the caller's own function: it is the caller's to know
-            self._error, is_met = error, True
-        if is_met:
-            self._result = item
-            self._done.set()
+            super()._main()
+        finally:
+            self._done.set()  # refused, cancelled with its client, or worse
 
-    def _has(self, item: Json) -> bool:
+    def _show_soon(self) -> None:
+        self._show()  # every state: the condition may hold for a moment only
+
+    def _hear(self, error: ApiError, _: Callable[[], None]) -> None:
+        self._reported = error
+
+    def _look(self, items: List[Json]) -> None:
+        item = next((item for item in items if dig(item, "metadata", "name") == self._name), None)
+        last, self._item = self._item, item or self._item
+        try:
+            if self._condition == "deleted":
+                is_met, found = item is None, last
+            else:
+                is_met, found = item is not None and self._is_met(item), item
+        except BaseException as error:  # the caller's own function: it is the caller's to know
+            self._finish(functools.partial(_raise, error))
+        else:
+            if is_met:
+                self._finish(lambda: found)
+
+    def _finish(self, result: Callable[[], Json]) -> None:
+        self._result = self._result or result  # the first counts
+        self._done.set()
+
+    def _is_met(self, item: Json) -> bool:
+        if callable(self._condition):
+            return bool(self._condition(item))
         conditions = dig(item, "status", "conditions", kind=list)
         return any(dig(condition, "type") == self._condition and dig(condition, "status") == "True"
                    for condition in conditions)
 
-    def failed(self, error: ApiError, _: Callable[[], None]) -> None:
-        """What the watch reports; a refusal ends the wait."""
-        if error.status in REFUSALS:
-            self._error = error
-            self._done.set()
 
-    def result(self, scope: Scope) -> Json:
-        """The object; TimeoutError that says what it last was."""
-        seconds = scope.left()
-        scope.hold(self._done)
-        try:
-            is_met = self._done.wait(FOREVER if seconds is None else seconds)
-        finally:
-            scope.hold(None)
-        if self._error is not None:
-            raise self._error
-        if not is_met:
-            wanted = "as wanted" if callable(self._condition) else self._condition
-            raise TimeoutError("%s is not %s: %s" % (self._name, wanted, self._last()))
-        return self._result
-
-    def _last(self) -> str:
-        if self._item is None:
-            return "it is not there"
-        status = dig(self._item, "status", kind=dict)
-        return "its status is %.300s" % json.dumps(status, default=str)
+def _raise(error: BaseException) -> NoReturn:
+    raise error
 
 
 # ------------------------------------------------------------------------------
@@ -7309,21 +7332,15 @@ class Client(Settings):
 
         It need not be there yet. ApiError when the server refuses. Not documented elsewhere.
         """
-        segment(name)
-        if not isinstance(condition, str):
-            expect_callable(condition, "condition")
-        waiter = Waiter(name, condition)
-        params = {"fieldSelector": {"metadata.name": name}}
-        watch = Watch(self._transport, self._transport.cluster(cluster), [check_path(url)],
-                      waiter.items, waiter.failed, params)
+        chosen = self._transport.cluster(cluster)
+        waiter = Waiter(self._transport, chosen, url, name, condition)
         try:
-            watch.start()
-            return waiter.result(Scope(timeout))
+            return waiter.start().result(timeout)
         finally:
             try:
-                watch.cancel()
+                waiter.cancel()
             except BaseException:  # a signal's handler raised in the midst of it
-                watch.cancel()
+                waiter.cancel()
                 raise
 
     # -- the documented calls --------------------------------------------------------
