@@ -7223,6 +7223,7 @@ class Client(Settings):
     drain_interval       between looks at it, and tries to evict what a budget keeps
     forward_check        between looks whether the pod of a port forward still runs
     forward_linger       a forwarded connection waits for answers after the local side's end
+
     It starts nothing before the first call. `close`, or leaving its `with` block, ends all that it
     started. Threads may share it; after os.fork() a child has its settings and credentials, and
     connections and streams of its own.

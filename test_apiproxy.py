@@ -13473,7 +13473,7 @@ EXAMPLES = {  # what they print, and how those are ended that would go on
     "live_page": ("http://127.0.0.1", LIVE, "--port=0"), "dump": ("deployment.cart.json",),
     "picture": ("</svg>", "--seconds=3"),
 }
-NO_EXAMPLES = {"common", "in_cluster", "benchmark"}
+NO_EXAMPLES = {"common", "in_cluster", "benchmark", "chart"}
 
 
 def run_example(name, *args, **options):
@@ -13755,6 +13755,26 @@ def test_a_picture_is_an_svg_that_moves(running_examples):
     frames = tree.findall("{http://www.w3.org/2000/svg}g")
     texts = ["".join(frame.itertext()) for frame in frames]
     assert len(set(texts)) > 3 and all("kube-system" in text for text in texts)
+
+
+TABLE = """
+A list, by objects: us CPU an object
+
+|  | floor | apiproxy | other | apiproxy by floor |
+| --- | --- | --- | --- | --- |
+| 100 | 10.0 | 8.0 | 80.5 | 0.80 |
+| 1,000 | 10.5 | 7.5 | hangs | 0.71 |
+
+"""
+
+
+def test_a_chart_has_a_line_for_each_client(tmp_path):
+    import xml.etree.ElementTree
+
+    status, out, err = ended("chart", write(tmp_path / "growth.txt", TABLE))
+    assert (status, err) == (0, "")
+    lines = xml.etree.ElementTree.fromstring(out).findall("{http://www.w3.org/2000/svg}polyline")
+    assert [len(line.get("points").split()) for line in lines] == [2, 2, 1]
 
 
 def code_lines(path):

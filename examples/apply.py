@@ -42,14 +42,12 @@ def read(path: str) -> List[Any]:
 
 def lines_of(body: Any) -> List[str]:
     """An object without what the server writes into it; a Secret without its values."""
-    if not body:
-        return []
     shown = {key: value for key, value in body.items() if key != "status"}
-    metadata = body["metadata"]
+    metadata = body.get("metadata", {})
     shown["metadata"] = {key: metadata[key] for key in metadata if key not in OF_THE_SERVER}
-    if body["kind"] == "Secret":
+    if body.get("kind") == "Secret":
         shown["data"] = list(body.get("data", ()))
-    return json.dumps(shown, indent=2, sort_keys=True).splitlines()
+    return json.dumps(shown, indent=2, sort_keys=True).splitlines() if body else []
 
 
 def tell(kind: str, metadata: Any, done: str, args: Args) -> None:

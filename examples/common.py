@@ -300,7 +300,8 @@ def all_resources(client: apiproxy.Client) -> Iterator[Tuple[str, Dict[str, Any]
     groups = client.request("/apis")["groups"]
     for version in ["v1"] + [group["preferredVersion"]["groupVersion"] for group in groups]:
         for resource in resources(client, version):
-            if resource["name"] != "endpoints":  # out of use since EndpointSlices; servers warn
+            # out of use, so that servers warn; what they show is elsewhere too
+            if resource["name"] != "endpoints" and version != "extensions/v1beta1":
                 yield version, resource
 
 
