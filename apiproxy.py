@@ -1827,13 +1827,12 @@ def poll(
 
 
 class Socket(socket.socket):
-    """A socket that a forgotten client's connections may leave behind without a ResourceWarning."""
+    """A socket that a forgotten client's connections may leave behind without a ResourceWarning.
 
-    def __del__(self) -> None:
-        try:
-            self.close()
-        except AttributeError:
-            pass  # it was never made
+    It closes by a call of C code, in which no signal's handler can raise.
+    """
+
+    __del__ = socket.SocketType.close
 
 
 def shut(sock: socket.socket, how: int = socket.SHUT_RDWR) -> None:
@@ -3583,6 +3582,20 @@ def run_program(
     return process.returncode, stdout, _printable(said.decode("utf-8", "replace"))
 
 
+def run_aside(
+    command: List[str], env: Mapping[str, str], interactive: bool, scope: Scope,
+) -> Tuple[int, bytes, str]:
+    """As run_program, in a thread: what a signal's handler raises can leave pipes of Popen open."""
+    part = Scope(scope.left())
+    run = functools.partial(run_program, command, env, interactive, part)
+    try:
+        return cast(Tuple[int, bytes, str], Aside("plugin", run).result(scope))
+    except TimeoutError:
+        raise TimeoutError("%s has not ended in time" % command[0]) from None
+    finally:
+        part.cancel()
+
+
 class ExecPlugin:
     """A kubeconfig's exec plugin: called, it gives the token, "" beside a certificate.
 
@@ -3679,7 +3692,8 @@ class ExecPlugin:
             raise ValueError("there is no such program here. " + _printable(self._hint))
 
         env = {**os.environ, **self._env, "KUBERNETES_EXEC_INFO": self._info(interactive)}
-        code, stdout, said = run_program([path, *self._args], env, interactive, scope)
+        command = [path, *self._args]
+        code, stdout, said = run_aside(command, env, interactive, scope)
         if code:
             raise ValueError("exit code %d. %s" % (code, said))
         return stdout
