@@ -4958,9 +4958,9 @@ def complete(item: Json, kind: str, page: Json) -> None:
     """Give a listed object what objects of a watch have: kind and apiVersion."""
     if not isinstance(item.setdefault("metadata", {}), dict):
         raise TypeError("metadata that is no object")
-    hash(object_key(item))
     item.setdefault("kind", kind)
     item.setdefault("apiVersion", page.get("apiVersion", "v1"))
+    hash(object_key(item))
 
 
 class Watch(Task):

@@ -5711,6 +5711,7 @@ BAD_LISTS = [
     (200, dict(pods(), kind="Status")), (200, dict(pods(), items=[5])),
     (200, dict(pods(), items=5)), (200, pods(None)), (200, pods({"metadata": 5})),
     (200, pods(version=5)), (200, pod("a")),
+    (200, dict(pods({"metadata": {"name": "a"}}), apiVersion={"x": 1})),
     (200, pods(pod("a", uid={"x": 1}))), (302, b"", {"Location": "http://localhost:1/"}),
     (408, b""), (409, b""), (410, {"reason": "Expired"}), (418, b""),
     (429, b"slow", {"Retry-After": "0"}), (500, b"x" * 100), (502, b"<html>"), (503, b""),
