@@ -4588,7 +4588,8 @@ class Transport:
             for text in re.findall(r'299 \S+ "((?:[^"\\]|\\.)*)"', value):
                 if text not in self._warned and len(self._warned) < WARNINGS:
                     self._warned.add(text)
-                    log.warning("%s: %s", response.where, re.sub(r"\\(.)", r"\1", text))
+                    text = _printable(re.sub(r"\\(.)", r"\1", text))
+                    log.warning("%s: %s", response.where, text)
 
     def call_hook(self, hook: Optional[Callable[..., None]], *args: Any) -> None:
         """Tell the user's program something; what it raises is logged."""

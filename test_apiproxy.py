@@ -5374,7 +5374,7 @@ def test_no_secret_is_in_an_error_a_repr_or_a_log_line(serve, new_client, proxie
 
 
 def test_a_warning_is_logged_once_and_as_it_is_meant(serve, new_client, caplog):
-    warning = '299 - "unknown field \\"spec.x\\"", 299 k8s "b is deprecated", 199 - "no"'
+    warning = '299 - "unknown field \\"spec.x\\"", 299 k8s "b is\x9b deprecated", 199 - "no"'
     client = new_client(serve(lambda request, conn: conn.reply(200, {}, {"Warning": warning})))
     client.request("/a")
     client.request("/b")
@@ -6924,6 +6924,7 @@ BAD_LISTS = [
     (200, dict(pods(), kind="Status")), (200, dict(pods(), items=[5])),
     (200, dict(pods(), items=5)), (200, pods(None)), (200, pods({"metadata": 5})),
     (200, pods(version=5)), (200, pod("a")),
+    (200, dict(pods({"metadata": {"name": "a"}}), apiVersion={"x": 1})),
     (200, pods(pod("a", uid={"x": 1}))), (302, b"", {"Location": "http://localhost:1/"}),
     (408, b""), (409, b""), (410, {"reason": "Expired"}), (418, b""),
     (429, b"slow", {"Retry-After": "0"}), (500, b"x" * 100), (502, b"<html>"), (503, b""),
