@@ -7832,7 +7832,7 @@ def test_what_has_gone_is_said_to_have_gone_and_not_shown_as_it_was(serve, new_c
 
 
 @pytest.mark.parametrize("lists, watches, status", [
-    ([(403, b"")], [[]], 403), ([pods()], [(403, b"")], 403), ([(405, b"")], [[]], 405)])
+    ([(403, b"")], [[]], 403), ([(405, b"")], [[]], 405)])
 def test_what_is_refused_is_not_waited_for(serve, new_client, lists, watches, status):
     api = Api(serve, lists, watches)
     with pytest.raises(apiproxy.ApiError) as caught:
