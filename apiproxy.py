@@ -4339,6 +4339,7 @@ class Transport:
             for text in re.findall(r'299 \S+ "((?:[^"\\]|\\.)*)"', value):
                 if text not in self._warned and len(self._warned) < WARNINGS:
                     self._warned.add(text)
+                    text = text.encode("latin-1").decode("utf-8", "replace")
                     text = _printable(re.sub(r"\\(.)", r"\1", text))
                     log.warning("%s: %s", response.where, text)
 
