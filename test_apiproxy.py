@@ -4970,7 +4970,7 @@ def test_a_warning_is_logged_once_and_as_it_is_meant(serve, new_client, caplog):
 
     texts = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert [text.partition("/a: ")[2] for text in texts] == [
-        'unknown field "spec.x"', "b is deprecated"]
+        'unknown field "spec.x"', "b \xfc deprecated"]
 
 
 # -- credentials
