@@ -19,7 +19,7 @@ Contents. Each part uses only the parts above it.
    10. Streams             a thread that calls back until cancelled   threads
    11. Watches             a list kept current, one object, metrics   threads
    12. Resources           discovery, API clients, apply
-   13. Direct, Headlamp    drain and port forward, here or there      threads
+   13. Direct and Headlamp  drain and port forward, here or there     threads
    14. Client              settings and every documented call
    15. Module functions    the same calls on one default client
 
@@ -40,6 +40,7 @@ import functools
 import gc
 import hashlib
 import io
+import itertools
 import json
 import logging
 import math
@@ -58,8 +59,8 @@ import weakref
 import zlib
 from typing import (
     IO, TYPE_CHECKING, Any, Callable, Deque, Dict, Iterable, Iterator, List, Literal, Mapping,
-    Match, NamedTuple, NoReturn, Optional, Sequence, Set, Tuple, TypedDict, TypeVar, Union, cast,
-    overload,
+    Match, NamedTuple, NoReturn, Optional, Protocol, Sequence, Set, Tuple, TypedDict, TypeVar,
+    Union, cast, overload,
 )
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ Json = Any  # what json.loads gives; here mostly a Kubernetes object
 Params = Optional[Mapping[str, Any]]  # QueryParameters, or any other mapping that becomes a query
 Token = Union[str, Callable[[], Optional[str]], None]
 Bytes = Union[bytes, bytearray, memoryview]
+Path = Union[str, "PathLike"]
 HeaderLines = Mapping[str, Union[str, Sequence[str]]]  # several values are several lines
 
 QueryParameters = TypedDict("QueryParameters", {
@@ -119,6 +121,13 @@ QueryParameters = TypedDict("QueryParameters", {
     "pretty": Union[str, bool],
     "watch": Union[str, bool],
 }, total=False)
+
+
+class PathLike(Protocol):
+    """os.PathLike[str], which 3.8 can't name so."""
+
+    def __fspath__(self) -> str:
+        """The path."""
 
 
 class RequestParams(TypedDict, total=False):
@@ -206,7 +215,7 @@ class ProtocolError(WebSocketError):
 
 
 class ConnectionClosed(WebSocketError):
-    """The WebSocket is closed: `code`, `reason`; 1005 without a code, 1006 without a close frame."""
+    """The WebSocket is closed: `code`, `reason`; 1005: without a code, 1006: without a frame."""
 
     def __init__(self, code: int, reason: str = "") -> None:
         text = "%d %s" % (code, reason) if reason else str(code)
@@ -224,7 +233,7 @@ FailCb = Union[Callable[[], None], Callable[[ApiError], None]]
 
 
 class StreamArgs(TypedDict, total=False):
-    """Options of `stream`; tty, stdin, stdout, stderr are accepted: they belong in an exec's address."""
+    """Options of `stream`; tty, stdin, stdout, stderr are taken: an exec's address has them."""
 
     isJson: bool
     additionalProtocols: Sequence[str]
@@ -247,7 +256,7 @@ class StreamResultsParams(TypedDict, total=False):
 
 
 class Settings:
-    """What a Client can be told, as keywords of its constructor and as attributes. Times are seconds."""
+    """What a Client can be told, by its constructor and as attributes. Times are seconds."""
 
     base_url: str  # the Headlamp server, or `kubectl proxy`; "" for neither
     cluster: str  # the current cluster: where calls go that name none; "" is the server itself
@@ -257,12 +266,12 @@ class Settings:
     on_logout: Optional[Callable[[str], None]]  # (cluster): its token was refused
     on_reload: Optional[Callable[[], None]]  # the server's plugins, or stored clusters, changed
     user_id: str  # X-HEADLAMP-USER-ID beside a stored kubeconfig; made at random when needed
-    token_as: str  # how a token goes to Headlamp: "header", "subprotocol" (WebSockets), "cookie"
+    token_as: str  # how a token goes out: "header", "subprotocol" (WebSockets), "cookie"
     token_protocol: bool  # the older name for token_as="subprotocol"
     host: str  # the Host header for base_url, where a tunnel needs another than its own
     gzip: bool  # ask for compressed answers
     request_timeout: Optional[float]  # of a call that says no other; None for no limit
-    connect_timeout: float  # of a WebSocket, from look-up to 101
+    connect_timeout: float  # of a connection, from look-up to TLS; of a WebSocket, to its 101
     keep_alive: float  # an idle connection is not used after this: a NAT may have forgotten it
     max_body: int  # bytes of an answer, also after decoding
     max_message: int  # bytes of a WebSocket message
@@ -333,8 +342,12 @@ class Settings:
         drain_interval: float = 2.0,
         forward_check: float = 5.0,
         forward_linger: float = 10.0,
+        **mistyped: NoReturn,
     ) -> None:
         values = locals()
+        known = known_options(cast(Any, type(self)))
+        for name in mistyped:
+            raise TypeError("%s has no %s" % (type(self).__name__, unknown(name, known)))
         values["default_namespaces"] = dict(default_namespaces or {})
 
         for name in Settings.__annotations__:
@@ -383,7 +396,7 @@ def expect_callable(value: Any, what: str) -> None:
 
 
 def check_options(kind: Any, options: Optional[Mapping[str, Any]]) -> Dict[str, Any]:
-    """`options` as a dict of its own; TypeError, naming the nearest, for a key `kind` does not have."""
+    """`options` as a dict of its own; TypeError for a key that `kind` does not have."""
     if options is None:
         return {}
 
@@ -432,9 +445,10 @@ def check_path(path: str) -> str:
     if odd or "#" in path:
         raise ValueError("a path can't hold %r: percent-encode it" % (odd.group() if odd else "#"))
 
-    segments = re.sub("(?i)%2e", ".", path.partition("?")[0]).split("/")
-    if "." in segments or ".." in segments:
-        raise ValueError("a path can't have '.' or '..' as a segment: servers resolve them")
+    if "." in path or "%" in path:
+        segments = re.sub("(?i)%2e", ".", path.partition("?")[0]).split("/")
+        if "." in segments or ".." in segments:
+            raise ValueError("a path can't have '.' or '..' as a segment: servers resolve them")
     return path if path.isascii() else urllib.parse.quote(path, safe=_PRINTABLE)
 
 
@@ -529,6 +543,8 @@ def escape_field(value: str) -> str:
 
 def with_query(path: str, params: Params) -> str:
     """`path` with `params` in its query, where they replace those of the same name."""
+    if params is None:
+        return path
     query = {key: value for key, value in check_query(params).items() if value != []}
     if not query:
         return path
@@ -585,7 +601,7 @@ def join_port(host: str, port: int) -> str:
 
 
 def split_url(url: str, schemes: Tuple[str, str]) -> Address:
-    """The Address of `url`, whose scheme is one of (plain, secure); ValueError for anything else."""
+    """The Address of `url`, whose scheme is one of (plain, secure); ValueError for others."""
     expect(url, str, "address")
     if re.search(_UNPRINTABLE, url) or not url.isascii():
         raise ValueError("an address can't hold spaces, control characters or non-ASCII ones")
@@ -614,7 +630,7 @@ def base_address(url: str) -> Address:
 
 
 def check_headers(headers: Optional[HeaderLines]) -> Dict[str, Union[str, Sequence[str]]]:
-    """A copy; ValueError for what could end a header line. Values, perhaps secret, are not repeated."""
+    """A copy; ValueError, which repeats no value, for what could end a header line."""
     if headers is None:
         return {}
 
@@ -1015,7 +1031,7 @@ _FIRST_BYTES = {  # of frames that are legal; 0x80 marks the last of a message
     0x88: CLOSE, 0x89: PING, 0x8A: PONG,
 }
 MAX_CONTROL = 125  # bytes in a control frame (5.5)
-MAX_HEAD = 64 * KiB  # bytes of status line and headers; Go's servers send at most 1 MiB, mostly < 1 KiB
+MAX_HEAD = 64 * KiB  # bytes of status line and headers: http.client's limit for one line
 SMALL_BUFFER, LARGE_BUFFER = 4 * KiB, 256 * KiB  # an idle watch keeps the small one
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # 1.3
 
@@ -1145,11 +1161,16 @@ class MessageReader:
                 raise self._illegal(first, size)
             if size > MAX_CONTROL:
                 if opcode >= CLOSE:
-                    raise ProtocolError(PROTOCOL_ERROR, "control frame of more than 125 bytes")  # 5.5
-                body += 2 if size == 126 else 8
+                    raise ProtocolError(PROTOCOL_ERROR, "control frame of over 125 bytes")  # 5.5
+                is_wide = size == 127
+                body += 8 if is_wide else 2
                 if body > end:
                     return None
-                size = self._length(buffer[start + 2:body])
+                size = buffer[start + 2] << 8 | buffer[start + 3]
+                if is_wide:
+                    size = int.from_bytes(buffer[start + 2:body], "big")
+                if size < (1 << 16 if is_wide else 126) or size >> 63:  # 5.2: minimal
+                    raise self._illegal_length(size, body - start - 2)
 
             if opcode >= CLOSE:
                 if body + size > end:
@@ -1168,7 +1189,8 @@ class MessageReader:
                 if opcode == BINARY:
                     return opcode, bytes(buffer[body:self._start])
                 try:
-                    return opcode, str(buffer[body:self._start], "utf-8")
+                    # not str(), which takes surrogates on PyPy
+                    return opcode, codecs.utf_8_decode(buffer[body:self._start], "strict", True)[0]
                 except UnicodeDecodeError:
                     raise ProtocolError(BAD_DATA, "text is not UTF-8") from None
 
@@ -1180,15 +1202,12 @@ class MessageReader:
     def _illegal(first: int, size: int) -> ProtocolError:
         if size > 127:
             return ProtocolError(PROTOCOL_ERROR, "frame with a mask")
-        return ProtocolError(PROTOCOL_ERROR, "frame with flags and opcode 0x%02x" % first)  # 5.2, 5.5
+        text = "frame with flags and opcode 0x%02x" % first  # 5.2, 5.5
+        return ProtocolError(PROTOCOL_ERROR, text)
 
     @staticmethod
-    def _length(field: memoryview) -> int:
-        size = int.from_bytes(field, "big")
-        if size < (126 if len(field) == 2 else 1 << 16) or size >> 63:  # 5.2: minimal
-            text = "frame length %d in %d bytes" % (size, len(field))
-            raise ProtocolError(PROTOCOL_ERROR, text)
-        return size
+    def _illegal_length(size: int, width: int) -> ProtocolError:
+        return ProtocolError(PROTOCOL_ERROR, "frame length %d in %d bytes" % (size, width))
 
     def _take(self) -> bool:
         """Move what is here of the frame at hand to its message; True when it is complete."""
@@ -1241,6 +1260,9 @@ class Headers(Mapping[str, str]):
     def __getitem__(self, name: str) -> str:
         return ", ".join(self._values[name.lower()])
 
+    def __contains__(self, name: Any) -> bool:
+        return name.lower() in self._values
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
 
@@ -1280,11 +1302,13 @@ _ALERT = b"\x15\x03"  # how TLS begins to say that it was not spoken to in TLS (
 
 
 def parse_head(data: bytes) -> Head:
-    """The Head of `data`, which ends with the empty line; BadAnswer for what HTTP/1.1 does not allow."""
+    """The Head of `data`, its empty line included; BadAnswer for what HTTP/1.1 does not allow."""
     text = data.decode("latin-1")
     head = re.fullmatch(_HEAD, text)
-    if not head and re.search(r"(?s)\r\n.*" + _FOLD, text):  # RFC 9112 5.2: folding is a space
-        head = re.fullmatch(_HEAD, re.sub(_FOLD, " ", text))
+    if not head:  # RFC 9112 5.2: a folded header's line end is a space
+        first, end, headers = text.partition("\r\n")
+        if headers[:1] not in (" ", "\t"):
+            head = re.fullmatch(_HEAD, first + end + re.sub(_FOLD, " ", headers))
     if not head:
         raise BadAnswer("the answer is not HTTP/1.1")
 
@@ -1293,7 +1317,7 @@ def parse_head(data: bytes) -> Head:
 
 
 def content_length(head: Head) -> Optional[int]:
-    """What Content-Length says, None without one; BadAnswer for several or for what is no number."""
+    """What Content-Length says, None without one; BadAnswer for several, or no number."""
     values = head.headers.tokens("Content-Length")
     if not values:
         return None
@@ -1303,11 +1327,13 @@ def content_length(head: Head) -> Optional[int]:
 
 
 def encode_head(first: str, headers: HeaderLines) -> bytes:
-    """The head of a request: its first line and its headers, some of which may have several lines."""
+    """The head of a request: its first line and its headers, some with several lines."""
     rows = [first]
     for name, value in headers.items():
-        values = (value,) if isinstance(value, str) else value
-        rows += ["%s: %s" % (name, line) for line in values]
+        if isinstance(value, str):
+            rows.append("%s: %s" % (name, value))
+        else:
+            rows += ["%s: %s" % (name, line) for line in value]
     return "\r\n".join(rows + ["", ""]).encode("latin-1")
 
 
@@ -1334,7 +1360,7 @@ def _sha1(data: bytes) -> bytes:
 
 
 def check_handshake(head: Head, key: str, protocols: Sequence[str]) -> str:
-    """The subprotocol that a 101 chose, or ""; HandshakeError for what 4.1 tells a client to refuse."""
+    """The subprotocol that a 101 chose, or ""; HandshakeError for what 4.1 refuses."""
     accept = base64.b64encode(_sha1(key.encode() + _GUID)).decode()
     headers = head.headers
     chosen = headers.get_all("Sec-WebSocket-Protocol")
@@ -1358,35 +1384,112 @@ def check_handshake(head: Head, key: str, protocols: Sequence[str]) -> str:
 # TCP, TLS and CONNECT within one Scope. Any thread may end a wait by closing
 # what is waited on; no lock is held while waiting. Locks are reentrant: a signal
 # handler that cancels may interrupt the thread that holds one.
+#
+# Without a lock the module relies on single operations alone, which are atomic
+# with and without the GIL: to store an attribute; get, set, pop, add, discard,
+# append and setdefault of a dict, set, list or deque; to copy one by list().
 # ------------------------------------------------------------------------------
 
 FOREVER = 2e6  # seconds, 23 days: the system's calls take no more
 RACE_DELAY = 0.25  # seconds before the next address is tried beside the last (RFC 8305 5)
 CHUNK = 64 * KiB  # bytes that are received at once
 SEAL = 256 * KiB  # bytes that are sealed at once: sealing all of a big message would double it
+FORK_WAIT = 1.0  # seconds that a fork waits for our threads to leave OpenSSL, which takes 1 ms
 _SLICE = None if sys.platform == "linux" else 0.5  # elsewhere shutdown() may not wake a wait
 # (cpython#91913, #154224)
+
+
+class Lock(type(threading.RLock())):  # type: ignore[misc]
+    """A reentrant lock that is not left held when a signal's handler raises, at any moment.
+
+    From 3.10 on handlers run only after calls, when functions begin and when loops go round: not
+    between the end of a `with`, or the begin of a `finally`, and the release that follows. (On 3.8
+    and 3.9 one bytecode is left.) From 3.14 on they may run between __enter__ and the block of a
+    `with`, which then is not left (cpython#148874): not here.
+    """
+
+    if sys.version_info >= (3, 14):
+        def __enter__(self) -> bool:
+            held: List[Any] = []
+            try:
+                take(self, held)
+                return True
+            except BaseException:
+                if held:
+                    self.release()
+                raise
+
+
+def take(lock: Any, held: List[Any], seconds: float = -1) -> bool:
+    """Wait for a lock; False when the time is over. Once it is ours it is in `held`.
+
+    Both by one call of C code, so that no signal's handler comes between; whoever calls is in a
+    `try` by then, whose `finally` releases what is in `held`.
+    """
+    held.extend(itertools.compress((lock,), map(lock.acquire, (True,), (seconds,))))
+    return bool(held)
 
 
 class Fresh:
     """What begins anew in a child after os.fork(), each by its method `forked`.
 
-    A child has settings, endpoints and credentials. Connections are the parent's: our copies of
-    their descriptors are closed, without shutdown(). So are streams: none runs here, and cancel()
-    of one returns at once. Locks are new; the collector is as it was before we let it rest.
+    settings, endpoints,  copied, and so is what was learned: which resources there are, which
+    credentials           address answered, what a file held, what functools.lru_cache keeps
+    locks                 new, free: no thread that held one is there any more
+    connections           none: our copies of the parent's descriptors, those of listeners and of
+                          forwarded connections too, are closed, without shutdown()
+    WebSockets            ended, with code 1006
+    streams, drains,      none: they are the parent's, there is no thread, and cancel() of one
+    port forwards         returns at once; that which forks in a callback ends after it
+    calls in threads      gone with their threads, and what they held
+    the collector         as it was before we let it rest
+    TLS settings          the same objects. OpenSSL has locks of its own, which a child would find
+                          held for ever: the fork waits until no thread of ours is inside it
+    logging, random       look after themselves
     """
 
-    everything: weakref.WeakSet[Any] = weakref.WeakSet()
+    openssl = Lock()  # held by who is inside OpenSSL without the lock of a Wire
+    _everything: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+    _held: Dict[int, List[Any]] = {}  # by thread that forks: the locks that it waited for
 
     @classmethod
-    def after_fork(cls) -> None:
-        """What the system calls in the child."""
-        for thing in list(cls.everything):
+    def add(cls, thing: Any) -> None:
+        """From now on a child calls thing.forked()."""
+        cls._everything[id(thing)] = thing
+
+    @classmethod
+    def _alive(cls) -> Iterator[Any]:
+        things = (reference() for reference in cls._everything.valuerefs())
+        return (thing for thing in things if thing is not None)
+
+    @classmethod
+    def before_fork(cls) -> None:
+        """Wait, though not for ever, until OpenSSL is left."""
+        held = cls._held.setdefault(threading.get_ident(), [])
+        end = time.monotonic() + FORK_WAIT
+        take(cls.openssl, held, FORK_WAIT)
+        for thing in cls._alive():
+            if isinstance(thing, Wire):
+                thing.leave_openssl(held, max(0.0, end - time.monotonic()))
+
+    @classmethod
+    def after_in_parent(cls) -> None:
+        """Let them go on."""
+        for lock in cls._held.pop(threading.get_ident(), ()):
+            lock.release()
+
+    @classmethod
+    def after_in_child(cls) -> None:
+        """Begin anew."""
+        cls._held.clear()
+        cls.openssl = Lock()
+        for thing in cls._alive():
             thing.forked()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
-    os.register_at_fork(after_in_child=Fresh.after_fork)
+    os.register_at_fork(before=Fresh.before_fork, after_in_parent=Fresh.after_in_parent,
+                        after_in_child=Fresh.after_in_child)
 
 
 class Cancel:
@@ -1398,39 +1501,55 @@ class Cancel:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = Lock()
         self._held: Any = None  # something with close(); guarded by _lock
         self._latch = threading.Lock()
         self._latch.acquire()
-        self._unset = [True]
+        self._is_set = False
 
     def is_set(self) -> bool:
         """Whether it has been set."""
-        return not self._unset
+        return self._is_set
 
     def set(self) -> None:
-        """From now on: wake whoever waits, close what is held."""
-        try:
-            self._unset.pop()  # atomic: one alone releases the latch
-        except IndexError:
-            return
-        self._latch.release()
+        """From now on: wake whoever waits, close what is held. Again where it was interrupted."""
+        self._is_set = True
+        self._open()
         with self._lock:  # closing too: once let go of, a connection may be another call's
             if self._held is not None:
                 self._held.close()
 
+    def _open(self) -> None:
+        try:
+            self._latch.release()
+        except RuntimeError:
+            pass  # it is open
+
     def wait(self, seconds: float) -> bool:
         """Sleep; True, at once, when it is set."""
-        if self._latch.acquire(timeout=max(0.0, min(seconds, FOREVER))):
-            self._latch.release()
-        return self.is_set()
+        held: List[Any] = []
+        try:
+            take(self._latch, held, max(0.0, min(seconds, FOREVER)))
+        finally:
+            if held:
+                try:
+                    self._latch.release()
+                except RuntimeError:
+                    pass  # it was set once more, meanwhile
+        return self._is_set
 
     def hold(self, held: Any) -> None:
         """From now on `held` is what `set` closes."""
         with self._lock:
             self._held = held
-            if held is not None and self.is_set():
+            if held is not None and self._is_set:
                 held.close()
+
+    def forked(self) -> None:
+        """Set, in a child; what is held is the parent's."""
+        self._lock = Lock()
+        self._held = None
+        self.set()
 
 
 class Scope:
@@ -1461,7 +1580,7 @@ class Scope:
         return self._cancel.is_set()
 
     def cancel(self) -> None:
-        """End all that goes on in it: from any thread, from signal handlers, any number of times."""
+        """End all that goes on in it: from any thread or signal handler, any number of times."""
         self._cancel.set()
 
     def hold(self, held: Any) -> None:
@@ -1473,7 +1592,7 @@ class Scope:
         return self._cancel.wait(seconds)
 
     def left(self) -> Optional[float]:
-        """Seconds for the next wait, None for no limit; TimeoutError, or "cancelled", at the end."""
+        """Seconds for the next wait, None for no limit; TimeoutError at the end, or "cancelled"."""
         if self._cancel.is_set():
             raise ConnectionAbortedError("cancelled")
         if self._end is None:
@@ -1487,10 +1606,23 @@ class Scope:
         """The errors of `left`."""
         self.left()
 
-    def acquire(self, lock: Any) -> None:
-        """Take a lock that somebody may hold for long; its errors are those of `left`."""
-        while not lock.acquire(timeout=min(self.left() or 0.1, 0.1)):  # looks at cancel now and then
+    def acquire(self, lock: Any, held: List[Any]) -> None:
+        """As `take`, of a lock that somebody may hold for long; its errors are those of `left`."""
+        while not take(lock, held, min(self.left() or 0.1, 0.1)):  # looks at cancel now and then
             pass
+
+    def forked(self) -> None:
+        """Cancelled, in a child."""
+        self._cancel.forked()
+
+
+def new_thread(name: str, target: Callable[..., None], *args: Any) -> threading.Thread:
+    """A thread that the program's end does not wait for; a subinterpreter's has to."""
+    name = "apiproxy-" + name
+    try:
+        return threading.Thread(target=target, args=args, name=name, daemon=True)
+    except RuntimeError:  # since 3.12 those may have no other
+        return threading.Thread(target=target, args=args, name=name, daemon=False)
 
 
 class Aside:
@@ -1504,7 +1636,7 @@ class Aside:
         self._done = Cancel()
         self._result: Any = None
         self._error: Optional[BaseException] = ConnectionAbortedError("cancelled")
-        self._thread = threading.Thread(target=self._run, name="apiproxy-" + name, daemon=True)
+        self._thread = new_thread(name, self._run)
 
     def _run(self) -> None:
         try:
@@ -1521,7 +1653,7 @@ class Aside:
         """What the call gave, or what it raised."""
         try:
             self._thread.start()
-        except RuntimeError:  # subinterpreters have no daemon threads, and there may be no more threads
+        except RuntimeError:  # there are no more threads, or none in this interpreter
             self._run()
         scope.hold(self)
         try:
@@ -1555,10 +1687,11 @@ def look_up(host: str, port: int, scope: Scope) -> List[Any]:
 
 @functools.lru_cache(maxsize=1)
 def default_context() -> ssl.SSLContext:
-    """The TLS settings where none are given: one for all, each costs 23 ms and 0.9 MB (measured)."""
-    context = ssl.create_default_context()
-    context.set_alpn_protocols(["http/1.1"])  # over h2 there would be no upgrade
-    return context
+    """The TLS settings where none are given, for all: they cost 23 ms and 0.9 MB (measured)."""
+    with Fresh.openssl:
+        context = ssl.create_default_context()
+        context.set_alpn_protocols(["http/1.1"])  # over h2 there would be no upgrade
+        return context
 
 
 # -- proxies ---------------------------------------------------------------------
@@ -1578,8 +1711,8 @@ class Proxy(NamedTuple):
 def find_proxy(address: Address, setting: Optional[str] = None) -> Optional[Proxy]:
     """The proxy for an address: `setting` ("" for none), else what the environment says.
 
-    As Go's programs have it (golang.org/x/net/http/httpproxy): HTTP_PROXY or HTTPS_PROXY and NO_PROXY,
-    in lower case first, as urllib has it too; loopback is reached directly.
+    As Go's programs have it (golang.org/x/net/http/httpproxy): http_proxy, https_proxy and
+    no_proxy, else those in upper case; loopback is reached directly.
     """
     url = setting
     if url is None:
@@ -1614,7 +1747,7 @@ def parse_proxy(url: str) -> Proxy:
 
 
 def bypasses_proxy(address: Address, no_proxy: str) -> bool:
-    """Whether NO_PROXY's list says to reach `address` directly: `*`, names, IPs, CIDR ranges, ports."""
+    """Whether NO_PROXY's list has `address`: `*`, names, IPs, CIDR ranges, ports."""
     host = address.host.partition("%")[0].lower()
     ip = parse_ip(host)
     if host.rstrip(".") == "localhost" or ip and ip.is_loopback:
@@ -1694,17 +1827,16 @@ def poll(
 
 
 class Socket(socket.socket):
-    """A socket that a forgotten client's connections may leave behind without a ResourceWarning."""
+    """A socket that a forgotten client's connections may leave behind without a ResourceWarning.
 
-    def __del__(self) -> None:
-        try:
-            self.close()
-        except AttributeError:
-            pass  # it was never made
+    It closes by a call of C code, in which no signal's handler can raise.
+    """
+
+    __del__ = socket.SocketType.close
 
 
 def shut(sock: socket.socket, how: int = socket.SHUT_RDWR) -> None:
-    """End it and wake whoever waits: shutdown() wakes a poll(), close() alone does not (measured)."""
+    """End it and wake whoever waits: shutdown() wakes a poll(), close() does not (measured)."""
     try:
         sock.shutdown(how)
     except OSError:
@@ -1724,7 +1856,7 @@ class Race:
         self._sockets: Dict[int, Tuple[Socket, Any]] = {}  # that are connecting, by descriptor
         self._failure: OSError = OSError("no address for this host")
         self._closed = False
-        Fresh.everything.add(self)
+        Fresh.add(self)
 
     def close(self) -> None:
         """Give up."""
@@ -1825,9 +1957,9 @@ class Wire:
 
     def __init__(self, sock: Socket) -> None:
         self._sock = sock
-        self._lock = threading.RLock()
+        self._lock = Lock()
         self._closed = False  # guarded by _lock, as all below
-        self._waiting = 0  # threads inside poll(); the last one out frees the descriptor
+        self._waiting: Set[object] = set()  # who is in poll(): the last out frees the descriptor
         self._out = bytearray()  # sealed bytes that the kernel would not take yet
         self._tls: Optional[ssl.SSLObject] = None
         self._incoming = ssl.MemoryBIO()
@@ -1835,14 +1967,14 @@ class Wire:
         self._cut = False  # the TCP connection has ended
         self._tls_end: Optional[ssl.SSLError] = None  # how TLS has ended
         self.taken = 0.0  # monotonic: when the peer last made room for a sender that waited
-        Fresh.everything.add(self)
+        Fresh.add(self)
 
     @classmethod
     def open(
         cls, address: Address, scope: Scope, context: Optional[ssl.SSLContext] = None,
         proxy: Optional[Proxy] = None, tunnel: bool = False,
     ) -> Wire:
-        """Connect, perhaps through a proxy (by CONNECT for TLS or a `tunnel`), with TLS if `context`."""
+        """Connect, through a proxy (CONNECT for TLS or a `tunnel`), with TLS if `context`."""
         if proxy is None:
             wire = cls(connect(address.host, address.port, scope))
         else:
@@ -1885,13 +2017,15 @@ class Wire:
 
     def _start_tls(self, context: ssl.SSLContext, name: str, scope: Scope) -> None:
         try:
-            self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name)
+            with Fresh.openssl:
+                self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name)
         except ValueError as error:
             raise OSError("not a host name for TLS") from error
 
         while True:
             try:
-                self._tls.do_handshake()
+                with self._lock:
+                    self._tls.do_handshake()
                 self.send(b"", scope)
                 return
             except ssl.SSLWantReadError:
@@ -1944,7 +2078,7 @@ class Wire:
                 return None
 
     def _read_tls(self, tls: ssl.SSLObject, space: memoryview) -> Optional[int]:
-        """As `read`: records until `space` is full, since an API server sends one for each event."""
+        """As `read`: records until `space` is full; an API server sends one for each event."""
         count = 0
         while count < len(space):
             try:
@@ -2023,16 +2157,17 @@ class Wire:
         step = seconds
         if _SLICE is not None:
             step = _SLICE if seconds is None else min(seconds, _SLICE)
-        with self._lock:
-            self._check_open()
-            self._waiting += 1
-            fd = [self._sock.fileno()]
-            writing = write or bool(self._out)
+        me = object()
         try:
+            with self._lock:
+                self._check_open()
+                self._waiting.add(me)
+                fd = [self._sock.fileno()]
+                writing = write or bool(self._out)
             return bool(poll([] if write else fd, fd if writing else [], step)) or step != seconds
         finally:
+            self._waiting.discard(me)
             with self._lock:
-                self._waiting -= 1
                 if self._closed and not self._waiting:
                     self._sock.close()
             self._check_open()
@@ -2049,22 +2184,30 @@ class Wire:
     def close(self) -> None:
         """End it now and wake whoever waits."""
         with self._lock:
-            if self._closed:
-                return
             self._closed = True
-            shut(self._sock)
+            shut(self._sock)  # once more too: the last call may have been interrupted
             if not self._waiting:
                 self._sock.close()
 
+    def leave_openssl(self, held: List[Any], seconds: float) -> None:
+        """Keep threads out of OpenSSL until `held` is released."""
+        if self._tls is not None:
+            take(self._lock, held, seconds)
+
     def forked(self) -> None:
         """Free our copy of a connection that is the parent's: shutdown() would end that one too."""
-        self._lock = threading.RLock()
+        self._lock = Lock()
         self._closed = True
+        self._waiting.clear()
         self._sock.close()
 
 
+class NoAnswer(ConnectionResetError):
+    """The connection has ended, and nothing came."""
+
+
 class Receiver:
-    """The bytes that came on a Wire ahead of their use: of heads, bodies, and what follows a 101."""
+    """The bytes that came on a Wire ahead of their use: heads, bodies, what follows a 101."""
 
     def __init__(self, wire: Wire, step: int = 4 * KiB) -> None:
         self._wire = wire
@@ -2086,7 +2229,7 @@ class Receiver:
         return piece
 
     def until(self, mark: bytes, limit: int, scope: Scope) -> bytes:
-        """The bytes up to and with `mark`; BadAnswer for more than `limit`, ConnectionError at the end."""
+        """The bytes up to and with `mark`; OSError for more than `limit`, and at the end."""
         looked = self._at
         while True:
             end = self._data.find(mark, looked)
@@ -2097,10 +2240,11 @@ class Receiver:
 
             here = len(self._data) - self._at
             if here > limit:
-                raise BadAnswer("a head or a line of more than %d bytes" % limit)
+                raise OSError("a head or a line of more than %d bytes" % limit)
             if not self._more(scope, self._step):
-                raise ConnectionResetError("the connection ended before an answer" if not here
-                                           else "the connection ended inside an answer")
+                if not here:
+                    raise NoAnswer("closed before an answer")
+                raise ConnectionResetError("closed inside an answer")
             looked = self._at + max(0, here + 1 - len(mark))
 
     def exactly(self, count: int, scope: Scope) -> Iterator[bytes]:
@@ -2122,7 +2266,10 @@ class Receiver:
         """The head of the next answer; interim ones (100, 103) are passed over."""
         left = MAX_HEAD
         while True:
-            self._check_http(scope)
+            if self._at == len(self._data):
+                self._more(scope, self._step)
+            if not self._data.startswith(_HTTP, self._at):
+                self._check_http(scope)
             data = self.until(b"\r\n\r\n", left, scope)
             head = parse_head(data)
             if not head.is_interim:
@@ -2162,38 +2309,36 @@ def encode_json(value: Any) -> bytes:
 
 
 class Collector:
-    """The cyclic collector, which rests while anybody parses something large.
+    """The cyclic collector, which rests while somebody parses something large.
 
     It would find nothing in what is built, but look through all of it again and again: 3,000 Pods
-    take a third of the time without it (measured). `_lock` guards what follows it.
+    take a third of the time without it (measured). Who found it on turns it on again, by one call
+    that no signal's handler can come before; who found it at rest leaves it alone.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
-        self._parsing: Set[object] = set()  # those who are at it
-        self._was_on = False  # and has to be again after the last of them
-        Fresh.everything.add(self)
+        self._parsing: Set[int] = set()  # the threads that let it rest
+        Fresh.add(self)
 
-    def rest(self, parser: object) -> None:
-        """`parser` begins."""
-        with self._lock:
-            self._parsing.add(parser)
-            self._was_on = self._was_on or gc.isenabled()
-            gc.disable()
-
-    def work(self, parser: object) -> None:
-        """`parser` is done."""
-        with self._lock:
-            self._parsing.discard(parser)
-            if self._was_on and not self._parsing:
-                self._was_on = False
+    def at_rest(self, parse: Callable[[], R]) -> R:
+        """What parse() gives."""
+        was_on = gc.isenabled()
+        thread = threading.get_ident()
+        try:
+            if was_on:
+                self._parsing.add(thread)
+                gc.disable()
+            return parse()
+        finally:
+            if was_on:
                 gc.enable()
+                self._parsing.discard(thread)
 
     def forked(self) -> None:
         """Nobody parses in a child but its only thread, which does not."""
-        self._lock = threading.RLock()
-        self._parsing.clear()
-        self.work(self)
+        if self._parsing:
+            self._parsing.clear()
+            gc.enable()
 
 
 _collector = Collector()
@@ -2216,12 +2361,7 @@ def parse_json(data: Union[str, bytes]) -> Json:
     """json.loads, with the cyclic collector at rest meanwhile if `data` is large."""
     if len(data) < LARGE:
         return _loads(data)
-    me = object()
-    try:
-        _collector.rest(me)
-        return _loads(data)
-    finally:
-        _collector.work(me)
+    return _collector.at_rest(lambda: _loads(data))
 
 
 class Response:
@@ -2289,7 +2429,7 @@ class Response:
         return items_of(self, self.object())
 
     def error(self, message: str = "", kind: Callable[..., ApiError] = ApiError) -> ApiError:
-        """The ApiError, or other `kind`, that this answer is: in the server's words or in `message`."""
+        """The ApiError, or other `kind`, that this is: in the server's words or in `message`."""
         status: Json = None
         if not message:
             try:
@@ -2448,28 +2588,30 @@ class HttpHandler(urllib.request.BaseHandler):
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._lock = threading.RLock()
+        self._lock = Lock()
         self._idle: Dict[Any, List[HttpConnection]] = {}
+        self._closings = 0  # how often connections were closed: those at work then are not kept
         self._swept = 0.0  # monotonic
-        Fresh.everything.add(self)
+        Fresh.add(self)
 
     def close(self, address: Optional[Address] = None) -> None:
         """Close the connections that nobody is using: to one address, or all."""
         with self._lock:
+            self._closings += 1
             keys = [key for key in self._idle if not address or key[:3] == address[:3]]
-            idle = [conn for key in keys for conn in self._idle.pop(key)]
+            idle = [conn for key in keys for conn in self._idle.pop(key, ())]
         for conn in idle:
             conn.wire.close()
 
     def forked(self) -> None:
         """The connections were the parent's."""
-        self._lock = threading.RLock()
+        self._lock = Lock()
         self._idle = {}
 
     def http_open(self, request: HttpRequest) -> Response:
         """What urllib calls for a request."""
         address = request.address
-        key = (*address[:3], request.context, request.proxy)  # the context itself: an id comes again
+        key = (*address[:3], request.context, request.proxy)  # the context: an id comes again
         conn = self._take(key) if request.method in IDEMPOTENT else None
         if conn:
             try:
@@ -2478,7 +2620,8 @@ class HttpHandler(urllib.request.BaseHandler):
                 log.debug("the connection was closed meanwhile: %s", request.full_url)
 
         proxy = find_proxy(address, request.proxy)
-        wire = Wire.open(address, request.scope, request.context, proxy)
+        scope = request.scope.within(self._settings.connect_timeout)
+        wire = Wire.open(address, scope, request.context, proxy)
         conn = HttpConnection(wire, None if request.context else proxy)
         try:
             return self._exchange(conn, key, request)
@@ -2499,7 +2642,7 @@ class HttpHandler(urllib.request.BaseHandler):
                 return conn
             conn.wire.close()
 
-    def _give(self, key: Any, conn: HttpConnection, keep: bool) -> None:
+    def _give(self, key: Any, conn: HttpConnection, keep: bool, closings: int) -> None:
         """Take a connection back, and close those that were too long idle."""
         now = conn.used = time.monotonic()
         late: List[HttpConnection] = []
@@ -2508,9 +2651,9 @@ class HttpHandler(urllib.request.BaseHandler):
                 self._swept = now
                 for other in list(self._idle):
                     late += self._sweep(other, now)
-            idle = self._idle.setdefault(key, [])
-            if keep and len(idle) < MAX_IDLE:
-                idle.append(conn)
+            idle = self._idle.get(key, [])
+            if keep and closings == self._closings and len(idle) < MAX_IDLE:
+                self._idle[key] = idle + [conn]
             else:
                 late.append(conn)
         for old in late:
@@ -2518,13 +2661,14 @@ class HttpHandler(urllib.request.BaseHandler):
 
     def _sweep(self, key: Any, now: float) -> List[HttpConnection]:
         oldest = now - self._settings.keep_alive
-        idle = self._idle.pop(key)
+        idle = self._idle.pop(key, [])  # a signal's handler may have called close()
         self._idle[key] = [conn for conn in idle if conn.used > oldest]
         if not self._idle[key]:
             del self._idle[key]  # with the TLS settings that nobody else may have any more
         return [conn for conn in idle if conn.used <= oldest]
 
     def _exchange(self, conn: HttpConnection, key: Any, request: HttpRequest) -> Response:
+        closings = self._closings
         request.scope.hold(conn.wire)
         try:
             head = self._ask(conn, request)
@@ -2533,7 +2677,7 @@ class HttpHandler(urllib.request.BaseHandler):
                             request.method, request.full_url)
         finally:
             request.scope.hold(None)
-            self._give(key, conn, conn.is_whole and not request.scope.cancelled)
+            self._give(key, conn, conn.is_whole and not request.scope.cancelled, closings)
 
     def _ask(self, conn: HttpConnection, request: HttpRequest) -> Head:
         lines, target, body = request.lines, request.target, request.data
@@ -2582,8 +2726,9 @@ class HttpHandler(urllib.request.BaseHandler):
         return body.getvalue()[:limit]
 
     def _decoded(self, head: Head, body: bytes) -> bytes:
-        coding = head.headers.get("Content-Encoding", "").lower()
-        if not body or coding not in ("gzip", "x-gzip"):
+        if not body or "Content-Encoding" not in head.headers:
+            return body
+        if head.headers["Content-Encoding"].lower() not in ("gzip", "x-gzip"):
             return body
 
         limit = self._limit(head)
@@ -2641,16 +2786,25 @@ def explain(error: BaseException) -> str:
     return text
 
 
+def place_of(url: str) -> str:
+    """"host:port: " of a whole address, "" of a path."""
+    parts = urllib.parse.urlsplit(url)
+    usual = {"http": 80, "ws": 80, "https": 443, "wss": 443}.get(parts.scheme)
+    return join_port(parts.hostname or "", parts.port or usual) + ": " if usual else ""
+
+
 def unanswered(error: BaseException, method: str, url: str) -> ApiError:
-    """The ApiError for a request without an answer: 408 when time ran out, else 502; with its cause."""
+    """The ApiError for a request without an answer: 408 when time ran out, else 502."""
     if isinstance(error, ApiError):
         error.method, error.url = method, url
         return error
 
     late = isinstance(error, TimeoutError)
-    place = "" if not url.startswith(("http", "ws")) else urllib.parse.urlsplit(url).netloc + ": "
+    text = place_of(url) + explain(error)
+    if isinstance(error, ConnectionResetError) and url.startswith(("http:", "ws:")):
+        text += ": is the address https://?"  # OpenSSL's servers hang up on plain HTTP (measured)
     failure = ApiError(
-        408 if late else 502, place + explain(error), method=method, url=url,
+        408 if late else 502, text, method=method, url=url,
         phrase="Request timed-out" if late else "Unreachable")
     failure.__cause__ = error
     return failure
@@ -2683,6 +2837,8 @@ class WebSocket:
     `_send_lock`  frames leave whole, and none after a close frame; held by a sender that waits
                   for room, so the reader only tries it. Neither is reentrant: a frame must not
                   begin inside another, though a signal handler asks for it
+    Where a signal's handler raises while bytes move, frames are no longer whole: `_torn` and
+    `_moving` are set meanwhile, and what finds them set is told that the connection has ended.
     A peer that is gone is noticed while a thread is in `recv`, which is what sends the pings.
     """
 
@@ -2696,19 +2852,30 @@ class WebSocket:
         self._ping_timeout = ping_timeout
         self._close_timeout = close_timeout
 
-        self._recv_lock = threading.Lock()
+        self._make_locks()
         self._reader = MessageReader(max_message_size)  # guarded by _recv_lock, as the next two
         self._reader.feed(rest)
         self._silence = 0.0  # seconds of listening since anything was heard
         self._pinged = False  # in this silence
+        self._moving = False  # bytes are between the connection and a message
         # the latest control frame that had no room
         self._pending: Deque[Union[bytes, bytearray]] = collections.deque(maxlen=1)
 
-        self._send_lock = threading.Lock()
         self._close_sent = False  # guarded by _send_lock, as the next
         self._torn: Optional[BaseException] = None  # why nothing can be sent any more
-        self._end_lock = threading.RLock()
         self._ended: Optional[ConnectionClosed] = None  # set once; written under _end_lock
+        Fresh.add(self)
+
+    def _make_locks(self) -> None:
+        self._recv_lock = threading.Lock()
+        self._send_lock = threading.Lock()
+        self._end_lock = Lock()
+
+    def forked(self) -> None:
+        """It is the parent's, and has ended here."""
+        self._make_locks()
+        self._wire.forked()  # first: to close it would end the parent's
+        self._end(ABNORMAL, "it is the parent process's")
 
     @classmethod
     def connect(
@@ -2719,7 +2886,7 @@ class WebSocket:
         close_timeout: float = 1.0, proxy: Optional[str] = None, host: str = "",
         scope: Optional[Scope] = None, notice: Optional[Callable[[Head], None]] = None,
     ) -> WebSocket:
-        """Connect to a ws:// or wss:// `url` within `timeout` seconds, look-up, proxy and TLS included.
+        """Connect to a ws:// or wss:// `url` within `timeout` seconds, look-up and TLS included.
 
         headers          more request headers; Origin is the address itself unless given
         proxy            its address, "" for none, None for what the environment says
@@ -2729,17 +2896,19 @@ class WebSocket:
         scope            what can cancel it
         notice           notice(head) is told the answer's status line and headers
 
-        HandshakeError when the server refuses, with its status and body; ApiError 408 when time runs
-        out, 502 when nothing answers; ValueError for an argument that can't be sent.
+        HandshakeError when the server refuses, with its status and body; ApiError 408 when time
+        runs out, 502 when nothing answers; ValueError for an argument that can't be sent.
         """
         address = split_url(url, ("ws", "wss"))
         address = address._replace(authority=host or address.authority)
         check_protocols(protocols)
+        check_headers({"Host": host})
         lines = check_headers(headers)
         for name in lines:
             if re.fullmatch("(?i)host|upgrade|connection|sec-websocket-.*", name):
-                raise ValueError("Host, Upgrade, Connection and Sec-WebSocket-* are the handshake's own")
-        if not any(name.lower() == "origin" for name in lines):  # the API server refuses a watch without
+                raise ValueError("the handshake's own header can't be given: %s" % name)
+        if not any(name.lower() == "origin" for name in lines):
+            # without one the API server refuses a watch
             scheme = "https" if address.secure else "http"
             lines["Origin"] = "%s://%s" % (scheme, address.authority)
 
@@ -2767,7 +2936,8 @@ class WebSocket:
             if not isinstance(error, FAILURES):
                 raise
             if isinstance(error, BadAnswer):
-                refused = HandshakeError(0, str(error), phrase="Handshake failed")
+                text = place_of(url) + str(error)
+                refused = HandshakeError(0, text, phrase="Handshake failed")
                 raise unanswered(refused, "GET", url) from error
             raise unanswered(error, "GET", url)
 
@@ -2793,13 +2963,15 @@ class WebSocket:
     def recv(self, timeout: Optional[float] = None) -> Union[str, bytes]:
         """The next message: str for text, bytes for binary.
 
-        TimeoutError after `timeout` seconds; the next call goes on, in mid-frame too. ConnectionClosed
-        (code, reason) at the end, ProtocolError (code) when the peer broke the protocol.
+        TimeoutError after `timeout` seconds; the next call goes on, in mid-frame too.
+        ConnectionClosed (code, reason) at the end, ProtocolError (code) when the peer broke the
+        protocol.
         """
         limit = -1 if timeout is None else max(0.0, min(timeout, FOREVER))
-        if not self._recv_lock.acquire(False) and not self._recv_lock.acquire(timeout=limit):
-            raise TimeoutError("another thread is reading")
+        held: List[Any] = []
         try:
+            if not take(self._recv_lock, held, limit):
+                raise TimeoutError("another thread is reading")
             return self._next(timeout)
         except ProtocolError as error:
             self._finish(error.code, str(error), encode_close(error.code, error.message))
@@ -2809,7 +2981,8 @@ class WebSocket:
                 raise
             raise self._end(ABNORMAL, str(error)) from error
         finally:
-            self._recv_lock.release()
+            if held:
+                held[0].release()
 
     def _next(self, timeout: Optional[float]) -> Union[str, bytes]:
         end: Optional[float] = None
@@ -2818,7 +2991,11 @@ class WebSocket:
             if self._ended:
                 ended = self._ended
                 raise ConnectionClosed(ended.code, ended.reason) from ended.__cause__
+            if self._moving:
+                raise self._end(ABNORMAL, "a recv was interrupted")
+            self._moving = True
             message = self._reader.next()
+            self._moving = False
             if message is not None:
                 opcode, payload = message
                 if opcode < CLOSE:
@@ -2860,10 +3037,13 @@ class WebSocket:
         """Wait for bytes until `end`, ping when it is silent; whether the time is over by now."""
         heard = time.monotonic() - self._silence  # silence counts while somebody listens
         while True:
+            self._moving = True
             count = self._wire.read(self._reader.space())
-            now = time.monotonic()
             if count:
                 self._reader.received(count)
+            self._moving = False
+            now = time.monotonic()
+            if count:
                 self._silence, self._pinged = 0.0, False
                 return end is not None and now >= end
             if count == 0:
@@ -2881,7 +3061,8 @@ class WebSocket:
                     cause = TimeoutError("silence")
                     raise self._end(ABNORMAL, "the peer did not answer a ping") from cause
                 if now >= limit:  # ping_timeout counts from now, though we were suspended
-                    self._pinged, heard = True, now - self._ping_interval
+                    self._pinged = self._ping_timeout < math.inf  # else nobody waits for the pong
+                    heard = now - self._ping_interval if self._pinged else now
                     self._control_frame(PING, b"")
                     continue
 
@@ -2903,35 +3084,52 @@ class WebSocket:
 
     def _write_pending(self) -> None:
         # A sender that holds the lock comes here itself after releasing it: nothing is left lying.
-        while self._pending and self._send_lock.acquire(blocking=False):
-            try:
-                if self._close_sent or self._torn:
-                    self._pending.clear()
-                elif self._wire.write(b""):  # nothing waits in front of it
-                    self._wire.write(self._pending.pop() if self._pending else b"")
-                else:
-                    return
-            except OSError as error:
-                self._torn = error  # what came before can still be read, and then the end
-            finally:
-                self._send_lock.release()
+        while self._pending and self._write_control():
+            pass
+
+    def _write_control(self) -> bool:
+        """Write the frame that waits, if that needs no waiting; whether there was room."""
+        held: List[Any] = []
+        try:
+            if not take(self._send_lock, held, 0):
+                return False
+            if self._close_sent or self._torn:
+                self._pending.clear()
+                return False
+            self._torn = ConnectionAbortedError("it was interrupted")
+            has_room = self._wire.write(b"")  # nothing waits in front of it
+            if has_room:
+                self._wire.write(self._pending.pop() if self._pending else b"")
+            self._torn = None
+            return has_room
+        except OSError as error:
+            self._torn = error  # what came before can still be read, and then the end
+            return True
+        finally:
+            if held:
+                held[0].release()
 
     # -- any thread ---------------------------------------------------------------
 
     def _send(self, opcode: int, payload: bytes) -> None:
         frame = encode_frame(opcode, payload, os.urandom(4))
-        with self._send_lock:
+        interrupted = ConnectionAbortedError("a send was interrupted")
+        held: List[Any] = []
+        try:
+            take(self._send_lock, held)
             if self._close_sent or self._ended or self._torn:
                 raise self._unsent() from self._torn
-            try:
-                self._wire.send(frame, Scope())
-            except OSError as error:  # the frame may be torn; a reader goes on to the end
-                self._torn = error
-                raise self._unsent() from error
-            except BaseException as error:  # so may it be when a signal's handler raises
-                self._torn = error
+            self._torn = interrupted  # until all of the frame has left
+            self._wire.send(frame, Scope())
+            self._torn = None
+        except OSError as error:  # the frame may be torn; a reader goes on to the end
+            self._torn = error
+            raise self._unsent() from error
+        finally:
+            if held:
+                held[0].release()
+            if self._torn is interrupted:
                 self.abort()
-                raise
         self._write_pending()
 
     def _unsent(self) -> ConnectionClosed:
@@ -2942,7 +3140,7 @@ class WebSocket:
         return ConnectionClosed(NORMAL, "closed here")
 
     def _end(self, code: int, reason: str) -> ConnectionClosed:
-        """Settle how it ended, once; free the connection unless a close handshake still needs it."""
+        """Settle how it ended, once; free the connection unless a close handshake needs it."""
         with self._end_lock:  # or a simultaneous close() and abort() would give two answers
             if self._ended is None:
                 self._ended = ConnectionClosed(code, reason)
@@ -2957,14 +3155,7 @@ class WebSocket:
         """
         scope = Scope(self._close_timeout)
         try:
-            if self._send_lock.acquire(timeout=self._close_timeout):
-                try:
-                    if not self._close_sent:
-                        self._close_sent = True
-                        frame = encode_frame(CLOSE, payload, os.urandom(4))
-                        self._wire.send(frame, scope)
-                finally:
-                    self._send_lock.release()
+            if self._send_close(payload, scope):
                 self._wire.end_writing()
                 self._drain(scope, reading)
         except OSError:
@@ -2973,17 +3164,32 @@ class WebSocket:
             self._end(code, reason)
             self._wire.close()
 
-    def _drain(self, scope: Scope, reading: bool) -> None:
-        """Read to the end; where another thread reads it meets the end itself, and we wait for it."""
-        if not reading and not self._recv_lock.acquire(timeout=scope.left() or 0):
-            return
+    def _send_close(self, payload: bytes, scope: Scope) -> bool:
+        """Send our close frame, once; False where none can be sent any more."""
+        held: List[Any] = []
         try:
+            if not take(self._send_lock, held, scope.left() or 0) or self._torn:
+                return False
+            if not self._close_sent:
+                self._close_sent = True
+                self._wire.send(encode_frame(CLOSE, payload, os.urandom(4)), scope)
+            return True
+        finally:
+            if held:
+                held[0].release()
+
+    def _drain(self, scope: Scope, reading: bool) -> None:
+        """Read to the end; where another thread reads, that meets it, and we wait."""
+        held: List[Any] = []
+        try:
+            if not reading and not take(self._recv_lock, held, scope.left() or 0):
+                return
             space = memoryview(bytearray(CHUNK))
             while self._ended is None and self._wire.receive(space, scope):
                 pass
         finally:
-            if not reading:
-                self._recv_lock.release()
+            if held:
+                held[0].release()
 
 
 def _refusal(conn: HttpConnection, head: Head, scope: Scope) -> ApiError:
@@ -3002,8 +3208,8 @@ def _refusal(conn: HttpConnection, head: Head, scope: Scope) -> ApiError:
                    "port forward the --reject-paths of kubectl proxy")
     elif answer.ok or answer.is_page:
         kind = "a web page" if answer.is_page else "a plain answer"
-        message = "HTTP %d, %s instead of an upgrade to a WebSocket: %.200r" % (
-            head.status, kind, answer.text())
+        message = "HTTP %d, %s instead of an upgrade to a WebSocket: %r" % (
+            head.status, kind, answer.text()[:200])
     return answer.error(message, HandshakeError)
 
 
@@ -3116,6 +3322,13 @@ def tls_context(
     if ca_file:
         ca_data = read_file(ca_file)
 
+    with Fresh.openssl:
+        return _tls_context(ca_data, server_name, insecure)
+
+
+def _tls_context(
+    ca_data: Optional[bytes], server_name: str, insecure: bool,
+) -> ssl.SSLContext:
     context = _NamedContext(ssl.PROTOCOL_TLS_CLIENT)  # checks certificates and names
     context.set_alpn_protocols(["http/1.1"])
     context.server_name = server_name
@@ -3163,8 +3376,11 @@ def with_file(pem: Pem, use: Callable[[str], R]) -> R:
 
 def load_certificate(context: ssl.SSLContext, certificate: Pem, key: Pem) -> None:
     """Show a client certificate. OpenSSL must not ask for a passphrase on the terminal."""
-    with_file(certificate, lambda path: with_file(
-        key, lambda key_path: context.load_cert_chain(path, key_path, password=lambda: b"")))
+    def load(path: str, key_path: str) -> None:
+        with Fresh.openssl:
+            context.load_cert_chain(path, key_path, password=lambda: b"")
+
+    with_file(certificate, lambda path: with_file(key, functools.partial(load, path)))
 
 
 class TlsFiles:
@@ -3345,8 +3561,7 @@ def run_program(
     )
     program, said = _Program(process, group), bytearray()
     errors, process.stderr = process.stderr, None  # or communicate() keeps it to the end
-    reader = threading.Thread(
-        target=_pass_on, args=(errors, said), name="apiproxy-exec", daemon=True)
+    reader = new_thread("exec", _pass_on, errors, said)
 
     with process:
         try:
@@ -3365,6 +3580,20 @@ def run_program(
     if errors and process.returncode:
         reader.join(0.5)  # what it left behind may keep stderr open
     return process.returncode, stdout, _printable(said.decode("utf-8", "replace"))
+
+
+def run_aside(
+    command: List[str], env: Mapping[str, str], interactive: bool, scope: Scope,
+) -> Tuple[int, bytes, str]:
+    """As run_program, in a thread: what a signal's handler raises can leave pipes of Popen open."""
+    part = Scope(scope.left())
+    run = functools.partial(run_program, command, env, interactive, part)
+    try:
+        return cast(Tuple[int, bytes, str], Aside("plugin", run).result(scope))
+    except TimeoutError:
+        raise TimeoutError("%s has not ended in time" % command[0]) from None
+    finally:
+        part.cancel()
 
 
 class ExecPlugin:
@@ -3395,17 +3624,18 @@ class ExecPlugin:
         self._token: Optional[str] = None  # guarded by _lock, as the next; None: run it
         self._end = 0.0
         self.forked()
-        Fresh.everything.add(self)
+        Fresh.add(self)
 
     def forked(self) -> None:
         """In a child it does not run."""
-        self._lock = threading.RLock()
+        self._lock = Lock()
 
     def __call__(self, scope: Scope) -> str:
         """The token. ApiError, or what `scope` raises; a login may be silent for longer than it."""
         scope = scope.within()
-        scope.acquire(self._lock)
+        held: List[Any] = []
         try:
+            scope.acquire(self._lock, held)
             token = self._token  # once: `forget` does not wait for the lock
             if token is None or self._end <= time.time() + EXEC_MARGIN:
                 self._token = token = self._renew(scope)
@@ -3416,7 +3646,8 @@ class ExecPlugin:
             why = "the exec plugin %s failed: %s" % (self._command, error)
             raise ApiError(0, why) from None
         finally:
-            self._lock.release()
+            if held:
+                held[0].release()
 
     def forget(self, token: Optional[str] = None) -> None:
         """The server refused what it gave, `token`: run it again next time."""
@@ -3461,7 +3692,8 @@ class ExecPlugin:
             raise ValueError("there is no such program here. " + _printable(self._hint))
 
         env = {**os.environ, **self._env, "KUBERNETES_EXEC_INFO": self._info(interactive)}
-        code, stdout, said = run_program([path, *self._args], env, interactive, scope)
+        command = [path, *self._args]
+        code, stdout, said = run_aside(command, env, interactive, scope)
         if code:
             raise ValueError("exit code %d. %s" % (code, said))
         return stdout
@@ -3695,7 +3927,7 @@ def _impersonation(user: Fields) -> List[Tuple[str, str]]:
     return [("Impersonate-" + name, value.encode().decode("latin-1")) for name, value in headers]
 
 
-def read_kubeconfig(path: Union[str, os.PathLike[str], None] = None) -> Kubeconfig:
+def read_kubeconfig(path: Optional[Path] = None) -> Kubeconfig:
     """The kubeconfig at `path`; else the files in KUBECONFIG, else ~/.kube/config.
 
     Files that are not there are passed over, as kubectl does. ValueError when there is none, or for
@@ -3801,14 +4033,14 @@ class Credential:
         self._claims = Claims.of(self._token) if isinstance(self._token, str) else Claims()
         self.destination = destination  # an Endpoint or Headlamp's address; nobody else gets it
         self._is_fixed = is_fixed  # it stands in a kubeconfig: a 401 does not make it forgotten
-        self._retry_at = 0.0  # monotonic: after a renewal failed
+        self._retry_at = 0.0  # monotonic: not to be renewed before
         self.forked()
-        Fresh.everything.add(self)
+        Fresh.add(self)
 
     def forked(self) -> None:
         """Locks begin anew."""
-        self._lock = threading.RLock()
-        self._renewing = threading.RLock()
+        self._lock = Lock()
+        self._renewing = Lock()
 
     def read(self, scope: Scope) -> str:
         """The token of this moment; ApiError when the file, function or plugin has none."""
@@ -3827,25 +4059,27 @@ class Credential:
             text = "the function that gives the token failed: %s" % type(error).__name__
             raise ApiError(0, text) from error
 
-    def begin_renewal(self, scope: Scope, window: float) -> bool:
-        """Whether the caller is to renew a token that ends soon; it then has to call `end_renewal`."""
-        if not self._ends_soon(window):
-            return False
-        scope.acquire(self._renewing)
-        if self._ends_soon(window):
-            return True
-        self._renewing.release()
-        return False
+    def begin_renewal(self, scope: Scope, window: float, held: List[Any]) -> bool:
+        """Whether the caller is to renew a token that ends soon, and to release what is in `held`.
+
+        Others wait for that; nobody tries again for as long as the window is.
+        """
+        turn: List[Any] = []
+        try:
+            if self._ends_soon(window):
+                scope.acquire(self._renewing, turn)
+                now = time.monotonic()
+                if self._ends_soon(window) and now >= self._retry_at:
+                    self._retry_at = now + window
+                    held.extend(turn)
+        finally:
+            if turn and not held:
+                turn[0].release()
+        return bool(held)
 
     def _ends_soon(self, window: float) -> bool:
         is_ours = self._claims.account[0] or isinstance(self.destination, str)
-        soon = is_ours and self._claims.expiry - time.time() <= window
-        return bool(soon) and time.monotonic() >= self._retry_at
-
-    def end_renewal(self, window: float) -> None:
-        """It is done, or has to wait."""
-        self._retry_at = time.monotonic() + window
-        self._renewing.release()
+        return bool(is_ours) and self._claims.expiry - time.time() <= window
 
     @property
     def account(self) -> Tuple[str, str]:
@@ -3897,7 +4131,7 @@ def token_cookies(cluster: str, token: str) -> str:
 
 
 def fresh_token(headers: Headers, cluster: str) -> str:
-    """The token that Headlamp sends for the one it got, as cookies or in X-Authorization; else ""."""
+    """The token that Headlamp sends for the one it got, as cookies or X-Authorization; or ""."""
     pieces: Dict[int, str] = {}
     name = cookie_name(cluster)
     for line in headers.get_all("Set-Cookie"):
@@ -3917,19 +4151,19 @@ def fresh_token(headers: Headers, cluster: str) -> str:
 
 
 class Credentials:
-    """Endpoints and credentials, by cluster. `_lock` promises: the two of a cluster change together."""
+    """Endpoints and credentials. `_lock` promises: the two of a cluster change together."""
 
     def __init__(self) -> None:
         self.endpoints: Dict[str, Endpoint] = {}  # clusters that are reached without Headlamp
         self.left_out: Dict[str, str] = {}  # contexts of a kubeconfig that can't be used, and why
         self._credentials: Dict[str, Credential] = {}
-        self._kubeconfigs: Dict[str, str] = {}  # base64, by cluster
+        self._kubeconfigs: Dict[Tuple[str, str], str] = {}  # base64, by base_url and cluster
         self.forked()
-        Fresh.everything.add(self)
+        Fresh.add(self)
 
     def forked(self) -> None:
         """A lock of its own."""
-        self._lock = threading.RLock()
+        self._lock = Lock()
 
     def add_endpoint(self, cluster: str, endpoint: Endpoint) -> Optional[Endpoint]:
         """Reach `cluster` there from now on; the endpoint that it replaces."""
@@ -3941,11 +4175,11 @@ class Credentials:
             self.left_out.pop(cluster, None)
             return old
 
-    def remove(self, cluster: str) -> Tuple[Optional[Endpoint], bool]:
+    def remove(self, cluster: str, base: str) -> Tuple[Optional[Endpoint], bool]:
         """Forget all of a cluster; (its endpoint, whether a kubeconfig was stored for it)."""
         with self._lock:
             self._credentials.pop(cluster, None)
-            stored = self._kubeconfigs.pop(cluster, None)
+            stored = self._kubeconfigs.pop((base, cluster), None)
             return self.endpoints.pop(cluster, None), stored is not None
 
     def set_token(self, cluster: str, token: Token, base: str) -> None:
@@ -3973,14 +4207,14 @@ class Credentials:
         """Whether it is still the one of its cluster."""
         return self._credentials.get(cluster) is credential
 
-    def store_kubeconfigs(self, kubeconfigs: Mapping[str, str]) -> None:
-        """Kubeconfigs (base64) that go along with each request, by cluster."""
+    def store_kubeconfigs(self, kubeconfigs: Mapping[str, str], base: str) -> None:
+        """Kubeconfigs (base64) that go along with each request to `base`, by cluster."""
         with self._lock:
-            self._kubeconfigs.update(kubeconfigs)
+            self._kubeconfigs.update(((base, name), text) for name, text in kubeconfigs.items())
 
-    def kubeconfig(self, cluster: str) -> str:
-        """The one of a cluster, or ""."""
-        return self._kubeconfigs.get(cluster, "")
+    def kubeconfig(self, cluster: str, base: str) -> str:
+        """The one of a cluster at `base`, or ""."""
+        return self._kubeconfigs.get((base, cluster), "")
 
     def of(self, cluster: str, base: str) -> Tuple[Optional[Endpoint], Optional[Credential]]:
         """A cluster's endpoint, and the credential that was given for just that, or for `base`."""
@@ -4010,14 +4244,16 @@ class Route:
         self.base = base
         self.endpoint = endpoint  # None: the Headlamp server, or kubectl proxy
         self.credential = credential
-        address = base_address(base)
-        self.address = address._replace(authority=authority or address.authority)
+        self.address = base_address(base)
+        if authority:
+            self.address = self.address._replace(authority=authority)
         self.context: Optional[ssl.SSLContext] = None
         self.proxy = endpoint.proxy if endpoint else None
         self.token = ""  # that is sent
+        self.kubeconfig = ""  # and what goes along with it, in base64
 
     def identify(self, scope: Scope) -> None:
-        """Learn the token; a plugin may give a certificate with it, so TLS settings come after it."""
+        """Learn the token, then TLS settings: a plugin may give a certificate with the token."""
         if self.credential is not None:
             self.token = self.credential.read(scope)
         if self.endpoint is not None:
@@ -4054,7 +4290,7 @@ class Transport:
         self._caching: Set[str] = set()  # servers that answer from a cache unless asked not to
         self._suspect_at: Dict[str, float] = {}  # monotonic: when to suspect that of one again
         self._warned: Set[str] = set()
-        Fresh.everything.add(self)
+        Fresh.add(self)
 
     def forked(self) -> None:
         """The streams are the parent's."""
@@ -4073,7 +4309,7 @@ class Transport:
 
     def remove(self, cluster: str) -> Tuple[bool, bool]:
         """Forget a cluster; whether it (had an endpoint, had a stored kubeconfig)."""
-        endpoint, stored = self.credentials.remove(cluster)
+        endpoint, stored = self.credentials.remove(cluster, self.settings.base_url)
         if endpoint is not None:
             self.handler.close(base_address(endpoint.server))
         return endpoint is not None, stored
@@ -4097,11 +4333,13 @@ class Transport:
         return self.settings.default_namespaces.get(cluster) or default or "default"
 
     def route(self, cluster: str, on_behalf: str = "") -> Route:
-        """The way to a cluster; to the server itself for "", with the credentials of `on_behalf`."""
+        """The way to a cluster; for "" to the server itself, with `on_behalf`'s credentials."""
         base = self.settings.base_url
         endpoint, credential = self.credentials.of(on_behalf or cluster, base)
         if endpoint is not None and cluster:
             return Route(cluster, endpoint.server, endpoint, credential, "")
+        if endpoint is not None:  # added meanwhile: what is its is not Headlamp's
+            credential = None
 
         if not base:
             why = self.credentials.left_out.get(cluster)
@@ -4113,7 +4351,11 @@ class Transport:
         address = base
         if cluster:
             address = combine_path(base, "/clusters/" + segment(cluster, "cluster"))
-        return Route(on_behalf or cluster, address, None, credential, self.settings.host)
+        host = self.settings.host
+        check_headers({"Host": host})
+        route = Route(on_behalf or cluster, address, None, credential, host)
+        route.kubeconfig = self.credentials.kubeconfig(route.cluster, base)
+        return route
 
     # -- requests --------------------------------------------------------------------
 
@@ -4143,7 +4385,7 @@ class Transport:
             response, is_fresh = self._once(
                 route, method, path, body, caller_headers, scope, cookie, idle, logout)
             if response.status != 401 or not is_fresh:
-                break  # else the token was refused for its age: nothing was done, and here is another
+                break  # else the token was refused for its age, and here is another
         if not response.ok:
             raise response.error()
         return response
@@ -4155,26 +4397,27 @@ class Transport:
     ) -> Tuple[Response, bool]:
         """One exchange; whether its answer brought a fresh token."""
         url = combine_path(route.base, path)
-        is_renewing = False
+        held: List[Any] = []
         try:
-            is_renewing = self._renew(route, scope)
+            self._renew(route, scope, held)
             route.identify(scope)
             lines = self._lines(route, body is not None, cookie)
 
-            names = {name.lower() for name in caller_headers}
-            lines = {name: value for name, value in lines.items() if name.lower() not in names}
-            lines.update(caller_headers)
+            if caller_headers:
+                names = {name.lower() for name in caller_headers}
+                lines = {name: value for name, value in lines.items() if name.lower() not in names}
+                lines.update(caller_headers)
             if method == "GET" and not route.endpoint and self.settings.base_url in self._caching:
                 lines["Connection"] = "keep-alive, Upgrade"
 
             response = self._exchange(self._request(
                 route, method, path, lines, body, scope, idle), route)
-            return response, self._notice(response, route, logout and _says_who(lines))
+            return response, self._notice(response, route, logout, lines)
         except (TimeoutError, ConnectionAbortedError) as error:
             raise unanswered(error, method, url)
         finally:
-            if is_renewing and route.credential:
-                route.credential.end_renewal(self.settings.token_window)
+            if held:
+                held[0].release()
 
     def _request(
         self, route: Route, method: str, path: str, lines: Dict[str, Any],
@@ -4200,15 +4443,14 @@ class Transport:
         """Its answer, which is its own: a Headlamp's cache may give another request's instead."""
         base = self.settings.base_url
         may_cache = request.method == "GET" and not route.endpoint and bool(route.cluster)
-        failure = ApiError(502, "the server answers from a cache of other requests' answers",
-                           method=request.method, url=request.full_url, phrase="Unreachable")
+        failure: Optional[ApiError] = None
         try:
             response = exchange(self._opener, request)
             if not may_cache or "X-HEADLAMP-CACHE" not in response.headers:
                 return response
         except ApiError as error:
             # An entry of a compressed answer has that one's length: the server hangs up on it.
-            cut = isinstance(error.__cause__, ConnectionResetError) and not isinstance(error, BodyError)
+            cut = isinstance(error.__cause__, NoAnswer) and not isinstance(error, BodyError)
             if not may_cache or not cut or time.monotonic() < self._suspect_at.get(base, 0.0):
                 raise
             self._suspect_at[base] = time.monotonic() + SUSPECT_AGAIN
@@ -4219,7 +4461,9 @@ class Transport:
         request.lines["Connection"] = "keep-alive, Upgrade"
         response = exchange(self._opener, request)
         if response.status >= 500 or "X-HEADLAMP-CACHE" in response.headers:
-            raise failure
+            raise failure or ApiError(
+                502, "the server answers from a cache of other requests' answers",
+                method=request.method, url=request.full_url, phrase="Unreachable")
         self._caching.add(base)
         return response
 
@@ -4256,9 +4500,8 @@ class Transport:
                 del lines["Authorization"]
         if settings.backend_token:
             lines["X-HEADLAMP_BACKEND-TOKEN"] = check_token(settings.backend_token)
-        kubeconfig = self.credentials.kubeconfig(route.cluster)
-        if kubeconfig:
-            lines.update({"KUBECONFIG": kubeconfig, "X-HEADLAMP-USER-ID": self._user()})
+        if route.kubeconfig:
+            lines.update({"KUBECONFIG": route.kubeconfig, "X-HEADLAMP-USER-ID": self._user()})
         return lines
 
     def _user(self) -> str:
@@ -4273,18 +4516,21 @@ class Transport:
         first = path.lstrip("/").partition("?")[0].partition("/")[0]
         return bool(cluster) and (cluster in self.endpoints or first not in HEADLAMP_ROUTES)
 
-    def _renew(self, route: Route, scope: Scope) -> bool:
-        """Renew a token that ends soon; True when the request at hand is what makes Headlamp do it."""
+    def _renew(self, route: Route, scope: Scope, held: List[Any]) -> None:
+        """Renew a token that ends soon; the request at hand does it where a lock is in `held`."""
         credential, window = route.credential, self.settings.token_window
-        if credential is None or not credential.begin_renewal(scope, window):
-            return False
+        if credential is None:
+            return
         if not credential.account[0]:
-            return True
+            credential.begin_renewal(scope, window, held)
+            return
+        turn: List[Any] = []
         try:
-            self._request_token(route, credential, scope)
+            if credential.begin_renewal(scope, window, turn):
+                self._request_token(route, credential, scope)
         finally:
-            credential.end_renewal(window)
-        return False
+            if turn:
+                turn[0].release()
 
     def _request_token(self, route: Route, credential: Credential, scope: Scope) -> None:
         """Ask for another token of a service account, along the route that the old one is for."""
@@ -4308,12 +4554,15 @@ class Transport:
         except (ApiError, ValueError) as error:
             log.warning("the token of cluster %s was not renewed: %s", route.cluster, error)
 
-    def _notice(self, response: Response, route: Route, logout: bool) -> bool:
-        """What an answer says beside its body; whether there is a fresh token."""
+    def _notice(
+        self, response: Response, route: Route, logout: bool, lines: HeaderLines,
+    ) -> bool:
+        """What an answer to `lines` says beside its body; whether there is a fresh token."""
         headers = cast(Headers, response.headers)
         self._warn(response, headers)
         is_fresh = self._take_fresh(headers, route)
         if response.status == 401 and not is_fresh:
+            logout = logout and _says_who(lines)
             credential = route.credential
             if credential is None:
                 current = True  # the caller's own header
@@ -4324,7 +4573,7 @@ class Transport:
                     self.credentials.forget(route.cluster, credential)
             if logout and current:
                 self.call_hook(self.settings.on_logout, route.cluster)
-        if "reload" in headers.get("X-Reload", ""):
+        if "X-Reload" in headers and "reload" in headers["X-Reload"]:
             self.call_hook(self.settings.on_reload)
         return is_fresh
 
@@ -4361,38 +4610,51 @@ class Transport:
 
         ping_timeout  where it is to be another than the setting
         """
+        limited = scope.within(self.settings.request_timeout)  # of a plugin: a login may take long
+        fresh: List[bool] = []  # whether each answer brought a fresh token
+        while True:
+            try:
+                return self._dial(
+                    cluster, path, params, scope, limited, protocols, ping_timeout, fresh)
+            except HandshakeError as error:
+                if error.status != 401 or fresh != [True]:
+                    raise  # else the token was refused for its age, as in `send`
+
+    def _dial(
+        self, cluster: str, path: str, params: Params, scope: Scope, limited: Scope,
+        protocols: Sequence[str], ping_timeout: Optional[float], fresh: List[bool],
+    ) -> WebSocket:
+        """One attempt."""
         url = path
         settings = self.settings
-        limited = scope.within(settings.connect_timeout)
-        is_renewing = False
-        route: Optional[Route] = None
+        held: List[Any] = []
         try:
             route = self.route(cluster)
             url = "ws" + with_query(combine_path(route.base, check_path(path)), params)[4:]
-            is_renewing = self._renew(route, limited)
+            self._renew(route, limited, held)
             route.identify(limited)
             lines = self._identity(route)
             offered = self._protocols(route, lines, protocols)
             lines["Accept"] = "application/json, */*"  # a kubelet answers 406 to anything narrower
             lines["User-Agent"] = "apiproxy/" + __version__
             return WebSocket.connect(
-                url, protocols=offered, headers=lines, timeout=limited.left(),
+                url, protocols=offered, headers=lines, timeout=settings.connect_timeout,
                 ssl_context=route.context or settings.ssl_context, proxy=route.proxy,
                 host=route.address.authority, max_message_size=settings.max_message,
                 ping_interval=settings.ping_interval,
                 ping_timeout=settings.ping_timeout if ping_timeout is None else ping_timeout,
                 close_timeout=settings.close_timeout, scope=scope,
-                notice=functools.partial(self._notice_handshake, route))
+                notice=functools.partial(self._notice_handshake, route, fresh))
         except (TimeoutError, ConnectionAbortedError) as error:
             raise unanswered(error, "GET", url)
-        except ValueError as error:  # the cluster was taken away meanwhile, or a setting can't be sent
+        except ValueError as error:  # the cluster was taken away, or a setting can't be sent
             raise ApiError(0, str(error), method="GET", url=url) from error
         finally:
-            if is_renewing and route and route.credential:
-                route.credential.end_renewal(settings.token_window)
+            if held:
+                held[0].release()
 
-    def _notice_handshake(self, route: Route, head: Head) -> None:
-        self._take_fresh(head.headers, route)
+    def _notice_handshake(self, route: Route, fresh: List[bool], head: Head) -> None:
+        fresh.append(self._take_fresh(head.headers, route))
 
     def _protocols(
         self, route: Route, lines: Dict[str, Any], protocols: Sequence[str],
@@ -4478,20 +4740,20 @@ class Task:
         self._transport = transport
         self._settings = transport.settings
         self._gate = threading.Lock()
-        self._process = os.getpid()
-        self._thread = threading.Thread(target=self._main, name="apiproxy-" + name, daemon=True)
+        self._thread = new_thread(name, self._main)
+        Fresh.add(self)
 
     def start(self: T) -> T:
         """Begin; not done by the constructor, so that the thread meets a finished object."""
-        self._transport.tasks[self] = None
         try:
+            self._transport.tasks[self] = None
             self._thread.start()
+            return self
         except BaseException:  # no more threads, or a signal's handler raised
             self.scope.cancel()
-            if not self._thread.is_alive():
+            if not self._thread.is_alive():  # if it begins yet, it ends at once
                 self._transport.tasks.pop(self, None)
             raise
-        return self
 
     def cancel(self) -> None:
         """Stop for good: from any thread, any number of times, also inside a callback.
@@ -4500,18 +4762,26 @@ class Task:
         unless this is called from inside it. In a forked child it does nothing: the stream is the
         parent's.
         """
-        if os.getpid() == self._process:
-            self.scope.cancel()
-            self.join(time.monotonic() + CANCEL_WAIT)
+        self.scope.cancel()
+        self.join(time.monotonic() + CANCEL_WAIT)
 
     def join(self, end: float) -> None:
-        """Once cancelled: wait for a running callback and for the thread, until `end` (monotonic)."""
+        """Once cancelled: wait for a callback and for the thread, until `end` (monotonic)."""
         if threading.current_thread() is self._thread:
             return
-        if self._gate.acquire(timeout=max(0.0, end - time.monotonic())):
-            self._gate.release()
-            if self._thread.is_alive():  # else it has ended, or will find itself cancelled
-                self._thread.join(max(0.0, end - time.monotonic()))
+        held: List[Any] = []
+        try:
+            take(self._gate, held, max(0.0, end - time.monotonic()))
+        finally:
+            if held:
+                held[0].release()
+        if held and self._thread.is_alive():  # else it has ended, or will find itself cancelled
+            self._thread.join(max(0.0, end - time.monotonic()))
+
+    def forked(self) -> None:
+        """Cancelled in a child, whose thread, if it is this one, is in a callback of it."""
+        self._gate = threading.Lock()
+        self.scope.forked()
 
     @property
     def is_alive(self) -> bool:
@@ -4596,7 +4866,7 @@ class Stream(Task):
     def _run(self) -> None:
         settings = self._settings
         backoff = Backoff(settings.retry_base, settings.retry_cap)
-        rate = Rate(settings.burst, settings.rate)  # a log's end sends a message, and resets backoff
+        rate = Rate(settings.burst, settings.rate)  # a log's last message resets the backoff
         while not self.scope.wait(rate.take()):
             error = self._once(backoff)
             if self.scope.cancelled:
@@ -4675,7 +4945,7 @@ EVENTS = frozenset(("ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"))
 
 
 def api_is_missing(error: ApiError) -> bool:
-    """Whether a 404 says that the API or resource is not there, rather than an object or a cluster."""
+    """Whether a 404 says that the API or resource is not there, rather than an object."""
     if error.status != 404 or error.details.get("name"):
         return False
     return error.body.strip() != b"key not found"  # so Headlamp says that it has no such cluster
@@ -4717,7 +4987,7 @@ def distinct_keys(items: Iterable[Json]) -> Dict[Any, Json]:
 
 
 def is_same(old: Json, listed: Json) -> bool:
-    """Whether a list shows the object that is known: after a restored backup a version comes again."""
+    """Whether a list shows the known object: after a restored backup a version comes again."""
     return bool({key: value for key, value in old.items() if key != "actionType"} == listed)
 
 
@@ -4736,7 +5006,7 @@ class Collection:
 
     def __init__(self, limit: Optional[int] = None) -> None:
         self._limit = limit
-        self._items: List[Json] = []  # ready to be copied: 8 us for 5,000, from a dict 23 (measured)
+        self._items: List[Json] = []  # to be copied: 8 us for 5,000, from a dict 23 (measured)
         self._places: List[Any] = []  # of each, ascending: bisection finds where an object stands
         self._known: Dict[Any, Tuple[Any, Any]] = {}  # (place, version) of each, by key
         self._arrivals = 0
@@ -4814,7 +5084,7 @@ class Collection:
         return self._items[:] if self._limit is None else self._items[:-self._limit - 1:-1]
 
     def _place(self, item: Json, old: Any) -> Any:
-        """By arrival; with a limit by time, and at the same time the first to arrive is the last."""
+        """By arrival; with a limit by time, where of two the first to arrive is the last."""
         if old is None:
             self._arrivals += 1
         if self._limit is None:
@@ -4836,8 +5106,11 @@ def parse_events(text: Union[str, bytes]) -> List[Json]:
         events = [parse_json(text)]
     except ValueError:
         events = _several(text)
-    for event in events:
-        _check_event(event)
+    try:
+        for event in events:
+            _check_event(event)
+    except (AttributeError, KeyError, TypeError):
+        raise ValueError("not a watch event") from None
     return events
 
 
@@ -4853,22 +5126,19 @@ def _several(text: str) -> List[Json]:
 
 
 def _check_event(event: Json) -> None:
-    action = dig(event, "type")
-    if action not in EVENTS or not isinstance(event.get("object"), dict):
+    item = event.get("object") if isinstance(event, dict) else None
+    if not isinstance(item, dict) or event.get("type") not in EVENTS:
         raise ValueError("not a watch event")
-    if action == "ERROR":
-        return
-    item = event["object"]
-    if not isinstance(item.get("metadata"), dict):
-        raise ValueError("an event without metadata")
-    check_version(version_of(item))
-    if action == "BOOKMARK" and version_of(item) is None:
-        raise ValueError("a bookmark without a resourceVersion")
+    if event["type"] != "ERROR":
+        version = item["metadata"].get("resourceVersion")
+        check_version(version)
+        if version is None and event["type"] == "BOOKMARK":
+            raise ValueError("a bookmark without a resourceVersion")
 
 
 def check_version(version: Any) -> None:
-    """ValueError unless it is a resourceVersion, or none; a lone surrogate could not be sent back."""
-    if version is not None and (not isinstance(version, str) or not version.encode()):
+    """ValueError unless it is a resourceVersion, or none; a lone surrogate can't be sent back."""
+    if version is not None and not (isinstance(version, str) and version.encode()):
         raise ValueError("a resourceVersion that is none")
 
 
@@ -4885,6 +5155,7 @@ class ListReader:
         self._fetch = fetch  # (path, params, pace=True), which waits first if `pace`
         self._params = params  # of the first page
         self._page = page
+        self._least = page // 10 or 1  # smaller pages would not help: an object has 1.5 MB at most
         self._in_pages = False
         self._items: List[Json] = []
 
@@ -4894,7 +5165,10 @@ class ListReader:
             return self._read(path)
         except ApiError as error:
             # not in one answer: 504 after its 60 s, cut, or larger than the limit of a body
-            self._in_pages = self._in_pages or error.status == 504 or isinstance(error, BodyError)
+            if error.status == 504 or isinstance(error, BodyError):
+                if self._in_pages:
+                    self._page = max(self._page // 2, self._least)
+                self._in_pages = True
             raise
 
     def forget_version(self) -> None:
@@ -4983,6 +5257,7 @@ class Watch(Task):
         self._found = found  # called with the path that answered
 
         params = {**split_query(paths[0]), **check_query(params)}
+        with_query("", params)  # what can't be sent is refused here, not in the thread
         if not float(params.get("timeoutSeconds", 0)) >= 0:
             raise ValueError("timeoutSeconds is a number of seconds")
         self._watch_params = {"allowWatchBookmarks": True, **without(params, NOT_FOR_WATCHES)}
@@ -4994,7 +5269,7 @@ class Watch(Task):
         self._listed = False  # a list has succeeded
         self._version: Optional[str] = None  # to go on from
         self._has_view = False  # of `_version`; else list first
-        self._polls = False  # it can't be watched
+        self._polls_until = 0.0  # monotonic: it can't be watched, and is listed instead
         self._resync_at = 0.0  # monotonic
         self._show_at: Optional[float] = None  # monotonic: when a view that was put off is due
         self._failures = 0  # watches refused or broken in a row, at one version
@@ -5009,7 +5284,7 @@ class Watch(Task):
             try:
                 if lists:
                     self._list()
-                if self._polls:
+                if time.monotonic() < self._polls_until:
                     self._has_view = False
                     self.scope.wait(self._settings.metrics_period)
                     continue
@@ -5092,7 +5367,10 @@ class Watch(Task):
             socket.abort()
             self.scope.hold(None)
             self._show_due()
-        self._judge(closed, heard, time.monotonic() - opened, lasts)
+            lasted = time.monotonic() - opened
+            if lasted >= min(self._settings.retry_reset, 0.8 * lasts):  # it was to end by now
+                self._is_well()
+        self._judge(closed, heard, lasted, lasts)
 
     def _connect(self, params: Dict[str, Any]) -> WebSocket:
         try:
@@ -5100,8 +5378,8 @@ class Watch(Task):
         except HandshakeError as error:
             if error.status == 410:
                 raise _Gone() from error
-            if error.status == 405:  # it can be listed only
-                self._polls = True
+            if error.status == 405:  # it can be listed only; try again as seldom as a resync
+                self._polls_until = time.monotonic() + self._settings.resync
             self._count_failure()
             raise
 
@@ -5120,6 +5398,8 @@ class Watch(Task):
                         return
                     self._show_due()
                     continue
+                if self._show_at is not None and time.monotonic() >= self._show_at:
+                    self._show()  # messages that change nothing must not put it off
                 for event in parse_events(message):
                     self._event(event)
                     yield
@@ -5140,9 +5420,7 @@ class Watch(Task):
         """Whether the end of a watch was routine; raises what it was if not."""
         is_routine = not closed or closed.code in ROUTINE and not closed.__cause__
         early = not heard and lasted < min(self._settings.short_watch, 0.8 * lasts)
-        if lasted >= min(self._settings.retry_reset, 0.8 * lasts):  # it was asked to end by now
-            self._is_well()
-        elif early:
+        if early:
             # some servers end a watch from a lost version silently (k8s#104171), others when a CRD
             # changed: list again, and say so when that did not help
             self._has_view = False
@@ -5202,7 +5480,7 @@ class Watch(Task):
         self._call(self._cb, self._view())
 
     def _show_soon(self) -> None:
-        """Show the view: at once, or what a burst has made of it `gather` seconds after it began."""
+        """Show the view: at once, or what a burst made of it `gather` seconds after it began."""
         if not self._settings.gather:
             self._show()
         elif self._show_at is None:
@@ -5297,7 +5575,7 @@ class ItemWatch(Watch):
 
 
 class Poller(Task):
-    """Asks for `url` every `metrics_period` seconds, after the last answer; slower while it fails."""
+    """Asks for `url` every `metrics_period` seconds; slower while it fails."""
 
     def __init__(
         self, transport: Transport, cluster: str, url: str, on_metrics: Callable[[Any], None],
@@ -5340,72 +5618,88 @@ class Poller(Task):
         self._call(self._on_error, unexpected(error))
 
 
-class Waiter:
-    """What `wait_for` waits with: a view of one object, and whether it is as wanted."""
+class Waiter(Watch):
+    """What `wait_for` waits with: a list of one object, until that is as wanted."""
 
-    def __init__(self, name: str, condition: Union[str, Callable[[Json], Any]]) -> None:
+    def __init__(
+        self, transport: Transport, cluster: str, url: str, name: str,
+        condition: Union[str, Callable[[Json], Any]],
+    ) -> None:
+        segment(name)
+        if not isinstance(condition, str):
+            expect_callable(condition, "condition")
+        params = {"fieldSelector": {"metadata.name": name}}
+        super().__init__(transport, cluster, [check_path(url)], self._look, self._hear, params)
         self._name = name
         self._condition = condition
         self._done = Cancel()
-        self._is_listed = False
         self._is_there = False
         self._item: Json = None  # as it was last
-        self._result: Json = None
-        self._error: Optional[BaseException] = None
+        self._result: Optional[Callable[[], Json]] = None  # gives the object, or raises
+        self._reported: Optional[ApiError] = None  # the last that was reported
 
-    def items(self, items: List[Json]) -> None:
-        """A view of the collection."""
-        self._is_listed = True
-        item = next((item for item in items if dig(item, "metadata", "name") == self._name), None)
-        if self._condition == "deleted":
-            if item is None:
-                self._result = self._item
-                self._done.set()
-        elif item is not None:
-            self._check(item)
-        self._is_there = item is not None
-        self._item = item or self._item
+    def result(self, timeout: Optional[float]) -> Json:
+        """The object; TimeoutError that says what it last was, ApiError when the server refuses."""
+        is_over = self._done.wait(FOREVER if timeout is None else timeout)
+        if self._result is not None:
+            return self._result()
+        if not is_over:
+            wanted = "as wanted" if callable(self._condition) else self._condition
+            text = "%s is not %s: %s" % (self._name, wanted, self._last())
+            raise TimeoutError(text) from self._reported
+        raise ApiError(0, "cancelled") if self.scope.cancelled else cast(ApiError, self._reported)
 
-    def _check(self, item: Json) -> None:
+    def _last(self) -> str:
+        if self._item is None:
+            return "it is not there" if self._listed or not self._reported else str(self._reported)
+        if not self._is_there:
+            return "it has gone"
+        status = dig(self._item, "status", kind=dict)
+        return "its status is %.300s" % json.dumps(status, default=str)
+
+    # -- the watch's thread
+
+    def _main(self) -> None:
         try:
-            is_met = self._condition(item) if callable(self._condition) else self._has(item)
-        except BaseException as error:  # the caller's own function: it is the caller's to know
-            self._error, is_met = error, True
-        if is_met:
-            self._result = item
-            self._done.set()
+            super()._main()
+        finally:
+            self._done.set()  # refused, cancelled with its client, or worse
 
-    def _has(self, item: Json) -> bool:
+    def _show_soon(self) -> None:
+        self._show()  # every state: the condition may hold for a moment only
+
+    def _hear(self, error: ApiError, _: Callable[[], None]) -> None:
+        self._reported = error
+
+    def _look(self, items: List[Json]) -> None:
+        item = next((item for item in items if dig(item, "metadata", "name") == self._name), None)
+        last, self._item = self._item, item or self._item
+        self._is_there = item is not None
+        try:
+            if self._condition == "deleted":
+                is_met, found = item is None, last
+            else:
+                is_met, found = item is not None and self._is_met(item), item
+        except BaseException as error:  # the caller's own function: it is the caller's to know
+            self._finish(functools.partial(_raise, error))
+        else:
+            if is_met:
+                self._finish(lambda: found)
+
+    def _finish(self, result: Callable[[], Json]) -> None:
+        self._result = self._result or result  # the first counts
+        self._done.set()
+
+    def _is_met(self, item: Json) -> bool:
+        if callable(self._condition):
+            return bool(self._condition(item))
         conditions = dig(item, "status", "conditions", kind=list)
         return any(dig(condition, "type") == self._condition and dig(condition, "status") == "True"
                    and is_up_to_date(item, condition) for condition in conditions)
 
-    def failed(self, error: ApiError, _: Callable[[], None]) -> None:
-        """What the watch reports; a refusal ends the wait, but for 405: lists go on."""
-        if error.status in REFUSALS and not (error.status == 405 and self._is_listed):
-            self._error = error
-            self._done.set()
 
-    def result(self, scope: Scope) -> Json:
-        """The object; TimeoutError that says what it last was."""
-        seconds = scope.left()
-        scope.hold(self._done)
-        try:
-            is_met = self._done.wait(FOREVER if seconds is None else seconds)
-        finally:
-            scope.hold(None)
-        if self._error is not None:
-            raise self._error
-        if not is_met:
-            wanted = "as wanted" if callable(self._condition) else self._condition
-            raise TimeoutError("%s is not %s: %s" % (self._name, wanted, self._last()))
-        return self._result
-
-    def _last(self) -> str:
-        if not self._is_there:
-            return "it is not there" if self._item is None else "it has gone"
-        status = dig(self._item, "status", kind=dict)
-        return "its status is %.300s" % json.dumps(status, default=str)
+def _raise(error: BaseException) -> NoReturn:
+    raise error
 
 
 def is_up_to_date(item: Json, condition: Json) -> bool:
@@ -5984,7 +6278,7 @@ class Apply:
 
 
 # ------------------------------------------------------------------------------
-# 13. Direct, Headlamp
+# 13. Direct and Headlamp
 #
 # What Headlamp does for its pages, by the same methods: done by this program, where
 # no Headlamp stands before a cluster, or by the server.
@@ -6179,7 +6473,7 @@ def listen(address: str, port: int) -> socket.socket:
 
     listener = None
     try:
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener = Socket(family, socket.SOCK_STREAM)
         # Windows gives the port to whoever asks for it next, too, unless it is ours alone.
         option = getattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_REUSEADDR)
         listener.setsockopt(socket.SOL_SOCKET, option, 1)
@@ -6213,6 +6507,11 @@ class PortForward(Task):
     def close(self) -> None:
         """What cancel does first: wake accept()."""
         shut(self._listener)
+
+    def forked(self) -> None:
+        """The port is the parent's alone."""
+        super().forked()
+        self._listener.close()
 
     def _run(self) -> None:
         try:
@@ -6287,13 +6586,18 @@ class ForwardedConnection(Task):
         self._remote: Optional[WebSocket] = None
         self._heard = 0.0  # monotonic: when the pod said something
         self._ended = threading.Event()  # it says no more
-        self._uploader = threading.Thread(target=self._upload, name="apiproxy-upload", daemon=True)
+        self._uploader = new_thread("upload", self._upload)
 
     def close(self) -> None:
         """What cancel does first: end both sides."""
         if self._remote:
             self._remote.abort()
         shut(self._local)
+
+    def forked(self) -> None:
+        """It is the parent's."""
+        super().forked()
+        self._local.close()
 
     def _run(self) -> None:
         try:
@@ -6473,15 +6777,21 @@ class Direct:
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
-        self._lock = threading.RLock()  # of two that want the same name one gets it
+        self.forked()
+        Fresh.add(self)
+
+    def forked(self) -> None:
+        """None of them is a child's."""
+        self._lock = Lock()  # of two that want the same name one gets it
         self._drains: Dict[Tuple[str, str], Drain] = {}  # by cluster and node
         self._forwards: Dict[Tuple[str, str], PortForward] = {}  # by cluster and id
 
     def forget(self, cluster: str) -> None:
         """End all that goes on in a cluster; only how its drains ended is remembered."""
         with self._lock:
-            tasks: List[Task] = [task for key, task in self._drains.items() if key[0] == cluster]
-            ids = [key for key in self._forwards if key[0] == cluster]
+            drains = list(self._drains.items())
+            tasks: List[Task] = [task for key, task in drains if key[0] == cluster]
+            ids = [key for key in list(self._forwards) if key[0] == cluster]
             tasks += [self._forwards.pop(key) for key in ids]
 
         for task in tasks:
@@ -6502,6 +6812,7 @@ class Direct:
         self._check_free(key)
         listener = listen(address, int(local_port))
 
+        forward: Optional[PortForward] = None
         try:
             if podname:
                 pod, target = pod_target(api, Pod(namespace, podname), target)
@@ -6523,9 +6834,13 @@ class Direct:
             with self._lock:
                 self._check_free(key)
                 forward = PortForward(self._transport, record, pod, listener)
-                self._forwards[key] = forward.start()
+                self._forwards[key] = forward
+                forward.start()
         except BaseException:
             listener.close()
+            if forward:
+                forward.scope.cancel()
+                self._forwards.pop(key, None)
             raise
         return dict(record)
 
@@ -6559,7 +6874,12 @@ class Direct:
 
         with self._lock:
             if key not in self._drains or self._drains[key].status:
-                self._drains[key] = Drain(self._transport, cluster, node_name).start()
+                self._drains[key] = Drain(self._transport, cluster, node_name)
+                try:
+                    self._drains[key].start()
+                except BaseException:
+                    del self._drains[key]
+                    raise
         return {"message": "Drain node request submitted successfully", "cluster": cluster}
 
     def drain_node_status(self, cluster: str, node_name: str) -> Dict[str, Any]:
@@ -6875,8 +7195,9 @@ LOOK_AGAIN = 60.0  # seconds that an address counts as one without Headlamp
 class Client(Settings):
     """Every call of this module, with settings, tokens and connections of its own.
 
-    The first argument, base_url, is a Headlamp server or `kubectl proxy`; "" for neither: then there
-    are the clusters that `add_endpoint`, `in_cluster`, `from_kubeconfig` and `set_cluster` name.
+    The first argument, base_url, is a Headlamp server or `kubectl proxy`; "" for neither: then
+    there are the clusters that `add_endpoint`, `in_cluster`, `from_kubeconfig` and `set_cluster`
+    name.
     All other arguments are settings (times in seconds), and attributes afterwards:
 
     cluster              the current cluster: where calls go that name none; "" is the server itself
@@ -6886,7 +7207,7 @@ class Client(Settings):
     on_logout            (cluster): its token was refused
     on_reload            the server's plugins, or stored clusters, changed
     user_id              X-HEADLAMP-USER-ID beside a stored kubeconfig; made at random when needed
-    token_as             how a token goes to Headlamp: "header", "subprotocol" (WebSockets), "cookie"
+    token_as             how a token goes out: "header", "subprotocol" (WebSockets), "cookie"
     token_protocol       the older name for token_as="subprotocol"
     host                 the Host header for base_url, where a tunnel needs another than its own
     gzip                 ask for compressed answers
@@ -6918,6 +7239,7 @@ class Client(Settings):
     drain_interval       between looks at it, and tries to evict what a budget keeps
     forward_check        between looks whether the pod of a port forward still runs
     forward_linger       a forwarded connection waits for answers after the local side's end
+
     It starts nothing before the first call. `close`, or leaving its `with` block, ends all that it
     started. Threads may share it; after os.fork() a child has its settings and credentials, and
     connections and streams of its own.
@@ -6956,7 +7278,7 @@ class Client(Settings):
 
     @classmethod
     def from_kubeconfig(
-        cls, path: Union[str, os.PathLike[str], None] = None, context: Optional[str] = None,
+        cls, path: Optional[Path] = None, context: Optional[str] = None,
         **settings: Any,
     ) -> Client:
         """A client for every context of a kubeconfig, by its name; the current one, or `context`,
@@ -7022,7 +7344,7 @@ class Client(Settings):
             self.user_id = self.user_id or old.user_id
 
     def set_token(self, cluster: str, token: Token) -> None:
-        """Use `token` for `cluster`: a str, a function that gives one (for each request), or None."""
+        """Use `token` for `cluster`: a str, a function that gives one each time, or None."""
         self._transport.set_token(cluster, token)
 
     def get_token(self, cluster: str) -> Optional[str]:
@@ -7042,18 +7364,16 @@ class Client(Settings):
 
         It need not be there yet. ApiError when the server refuses. Not documented elsewhere.
         """
-        segment(name)
-        if not isinstance(condition, str):
-            expect_callable(condition, "condition")
-        waiter = Waiter(name, condition)
-        params = {"fieldSelector": {"metadata.name": name}}
-        watch = Watch(self._transport, self._transport.cluster(cluster), [check_path(url)],
-                      waiter.items, waiter.failed, params)
+        chosen = self._transport.cluster(cluster)
+        waiter = Waiter(self._transport, chosen, url, name, condition)
         try:
-            watch.start()
-            return waiter.result(Scope(timeout))
+            return waiter.start().result(timeout)
         finally:
-            watch.cancel()
+            try:
+                waiter.cancel()
+            except BaseException:  # a signal's handler raised in the midst of it
+                waiter.cancel()
+                raise
 
     # -- the documented calls --------------------------------------------------------
 
@@ -7152,7 +7472,7 @@ class Client(Settings):
         is only forgotten, and comes back when it starts again, unless `remove_kubeconfig`.
         Documented as deleteCluster.
         """
-        stored = self._transport.credentials.kubeconfig(cluster)
+        stored = self._transport.credentials.kubeconfig(cluster, self.base_url)
         answer = None
         if cluster not in self.endpoints and not stored:
             self._transport.route("")  # there has to be a server
@@ -7176,8 +7496,8 @@ class Client(Settings):
 
     def _owner(self, cluster: str, act: Callable[[Union[Direct, Headlamp]], R]) -> R:
         """What the Headlamp server does for a cluster; this program where there is none."""
-        is_known = time.monotonic() < self._without_headlamp.get(self.base_url, 0.0)
-        if cluster and cluster not in self.endpoints and not is_known:
+        is_direct = cluster in self.endpoints or self.base_url in self._without_headlamp
+        if cluster and not is_direct:
             segment(cluster, "cluster")
             try:
                 return act(self._headlamp)
@@ -7191,9 +7511,9 @@ class Client(Settings):
         """Begin to cordon a node and remove its pods; {"message", "cluster"} at once.
 
         Without Headlamp pods are evicted as kubectl does it: budgets are respected, pods of
-        DaemonSets and mirror pods stay. A Headlamp server deletes them at once, budgets or not; that
-        of May 2024 those of DaemonSets too, and it can only drain with a client certificate of its
-        own. See `drain_node_status`. Documented as drainNode.
+        DaemonSets and mirror pods stay. A Headlamp server deletes them at once, budgets or not;
+        that of May 2024 those of DaemonSets too, and it can only drain with a client certificate of
+        its own. See `drain_node_status`. Documented as drainNode.
         """
         segment(node_name, "node name")
         return self._owner(cluster, lambda owner: owner.drain_node(cluster, node_name))
@@ -7234,7 +7554,7 @@ class Client(Settings):
         self, url: str, json: Any, auto_logout_on_auth_error: bool = True,
         options: Optional[ClusterRequestParams] = None,
     ) -> Json:
-        """PATCH `url`: a list is a JSON patch, a mapping a merge patch, unless a Content-Type says else.
+        """PATCH `url`: a list is a JSON patch, a mapping a merge patch, without a Content-Type.
 
         Documented as patch.
         """
@@ -7285,8 +7605,8 @@ class Client(Settings):
     ) -> Json:
         """Send a request to the current cluster, or with use_cluster=False to the server itself.
 
-        params: timeout (ms), isJSON, cluster, method, headers, body. Gives the parsed JSON, None for an
-        empty body, a Response when params["isJSON"] is False. Documented as request.
+        params: timeout (ms), isJSON, cluster, method, headers, body. Gives the parsed JSON, None
+        for an empty body, a Response when params["isJSON"] is False. Documented as request.
         """
         return self.cluster_request(path, cast(ClusterRequestParams, {
             "cluster": self.cluster if use_cluster else "",
@@ -7295,9 +7615,9 @@ class Client(Settings):
         }), query_params)
 
     def set_cluster(self, cluster_req: ClusterRequest) -> Json:
-        """Add a cluster: by `kubeconfig` (base64), kept here and sent with each request, or by `name`
-        and `server`.
+        """Add a cluster: by `kubeconfig` (base64), or by `name` and `server`.
 
+        A kubeconfig is kept here, reduced to each of its contexts, and sent with each request.
         Gives the server's answer, its `clusters` among it. Documented as setCluster.
         """
         request = check_options(ClusterRequest, cluster_req)
@@ -7310,9 +7630,10 @@ class Client(Settings):
         if not kubeconfig:
             segment(request["name"], "cluster")
             split_url(request["server"], ("http", "https"))
+        base = self.base_url
         kubeconfigs: Dict[str, str] = {}
         answer = self._headlamp.set_cluster(request, kubeconfigs)
-        self._transport.credentials.store_kubeconfigs(kubeconfigs)
+        self._transport.credentials.store_kubeconfigs(kubeconfigs, base)
         return answer
 
     def _set_endpoint(self, request: Mapping[str, Any], kubeconfig: bytes) -> Json:
@@ -7328,8 +7649,8 @@ class Client(Settings):
             context = tls_context(None, authority, insecure=insecure)
             self.add_endpoint(request["name"], Endpoint(request["server"], ssl_context=context))
         return {"clusters": [
-            {"name": name, "server": endpoint.server} for name, endpoint in self.endpoints.items()
-            if before.get(name) is not endpoint]}
+            {"name": name, "server": endpoint.server}
+            for name, endpoint in list(self.endpoints.items()) if before.get(name) is not endpoint]}
 
     def start_port_forward(
         self, cluster: str, namespace: str, podname: str, container_port: Union[str, int],
@@ -7343,6 +7664,11 @@ class Client(Settings):
         of May 2024 never answers when the pod can't be reached: ApiError 408 after
         `request_timeout`. Documented as startPortForward.
         """
+        segment(namespace or service_namespace, "namespace")
+        if podname or not service:
+            segment(podname, "podname")
+        check_port(port or 0, "port")
+        check_target(container_port)
         return self._owner(cluster, lambda owner: owner.start_port_forward(
             cluster, namespace, podname, container_port, service, service_namespace, port, address,
             id))
@@ -7408,8 +7734,8 @@ class Client(Settings):
 
         url           path on the API server: "/api/v1/pods"
         cb            cb(items), on the stream's thread
-        err_cb        err_cb(error, cancel), same thread. Before the first list a 400, 401, 403, 404,
-                      405, 406 or 422 ends the stream; all else is retried until cancelled
+        err_cb        err_cb(error, cancel), same thread. Before the first list a 400, 401, 403,
+                      404, 405, 406 or 422 ends the stream; all else is retried until cancelled
         query_params  selectors, for one; "limit" bounds what `cb` gets to the newest ones
 
         Gives the function that cancels. ValueError for a bad `url`. Documented as streamResults.
@@ -7439,7 +7765,10 @@ class Client(Settings):
                          {"timeout": 5000, "cluster": cluster or self.cluster})
 
     def test_cluster_health(self, cluster: Optional[str] = None) -> Response:
-        """GET /healthz of the cluster; ApiError unless it is well. Documented as testClusterHealth."""
+        """GET /healthz of the cluster; ApiError unless it is well.
+
+        Documented as testClusterHealth.
+        """
         return cast(Response, self.cluster_request(
             "/healthz", {"isJSON": False, "cluster": cluster or self.cluster}))
 
@@ -7479,10 +7808,10 @@ _default = Client()  # does nothing until asked
 
 
 def configure(base_url: Union[str, Client] = "http://localhost:4466", **settings: Any) -> None:
-    """Replace the default client by another with these settings; what ran with the old is cancelled.
+    """Replace the default client by another with these settings; what ran with the old is ended.
 
-    A Client may be given instead: configure(Client.in_cluster()), configure(Client.from_kubeconfig());
-    `settings` are then set on it. Tokens and stored kubeconfigs stay if the address does: another
+    A Client may be given instead: configure(Client.from_kubeconfig()); `settings` are then set on
+    it. Tokens and stored kubeconfigs stay if the address does: another
     server never gets them.
     """
     global _default
@@ -7500,7 +7829,11 @@ def configure(base_url: Union[str, Client] = "http://localhost:4466", **settings
 
     old, _default = _default, new
     if old is not new:
-        old.close()
+        try:
+            old.close()
+        except BaseException:  # a signal's handler raised in the midst of it
+            old.close()
+            raise
 
 
 def default_client() -> Client:

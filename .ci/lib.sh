@@ -2,6 +2,7 @@
 # What .ci/run is made of: how steps are told and tried again, and which Pythons there are.
 
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONDONTWRITEBYTECODE=1
+export PIP_DEFAULT_TIMEOUT=30 PIP_RETRIES=8  # a registry that hangs is asked again: 200 s were lost
 top=$PWD
 shared=$(dirname "$top")/shared
 work=$(mktemp -d)
@@ -88,7 +89,7 @@ make_venv() {
     local name=$1
     shift
     "${python_of[$name]}" -m venv "$work/$name"
-    "$work/$name/bin/pip" install -q "$@"
+    twice "$work/$name/bin/pip" install -q "$@"
 }
 
 # run_tests NAME FOLDER ARGUMENTS...: pytest of a venv, its cache in $work/FOLDER.

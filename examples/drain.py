@@ -1,34 +1,49 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Drain a node, with a line that tells how many of its pods are left.
+"""Drain a node: mark it unschedulable and evict its pods, with a bar of how far it is.
 
-    python3 examples/drain.py [node] [--seconds 60]
+    python3 examples/drain.py NODE [--seconds 300]
+
+Disruption budgets are respected, except by a Headlamp server, which deletes pods at once.
+`kubectl uncordon NODE` takes the node back into service.
 """
 
 import sys
-import time
+from typing import Any, List
 
-from common import bar, colour, connect, options, run
+from common import bar, cli, colour, connect, named, options, say, trouble, wait
 
 
-def main():
-    given = options("node")
-    with connect(drain_time=1.0) as client:
-        node = given.node or client.request("/api/v1/nodes")["items"][-1]["metadata"]["name"]
-        pods = []
-        client.stream_results("/api/v1/pods", lambda items: pods.__setitem__(slice(None), items),
-                              lambda error, cancel: print(colour("red", error)), {"fieldSelector": "spec.nodeName=" + node})
-        print(client.drain_node(client.cluster, node)["message"])
-        end = time.monotonic() + (given.seconds or 300)
-        total, status = 0, ""
-        while not status and time.monotonic() < end:
-            time.sleep(0.2)
+def main() -> None:
+    args = options("node")
+    pods: List[Any] = []
+    with connect(args, drain_time=1.0) as client:
+        client.drain_timeout = args.seconds or 300.0
+        node = named(args, "node", client, "/api/v1/nodes")
+
+        def keep(items: List[Any]) -> None:
+            pods[:] = [pod for pod in items if not any(
+                owner["kind"] in ("DaemonSet", "Node")
+                for owner in pod["metadata"].get("ownerReferences", []))]
+
+        on_node = {"fieldSelector": {"spec.nodeName": node}}
+        client.stream_results("/api/v1/pods", keep, trouble, on_node)
+        say(client.drain_node(client.cluster, node)["message"])
+
+        status, total, before = "", 0, -1
+        for _ in range(int(client.drain_timeout * 4) + 20):
+            wait(0.25)
             total = max(total, len(pods))
+            if len(pods) != before:
+                before = len(pods)
+                say("%s %s %d pods left" % (node, bar(total - before, total), before))
             status = client.drain_node_status(client.cluster, node)["id"]
-            print("%s %s %2d pods left" % (node, bar(total - len(pods), total), len(pods)), flush=True)
-        print(colour("green" if status == "success" else "red", status or "not done in time"))
-        sys.exit(0 if status == "success" else 1)
+            if status:
+                break
+        done = status == "success"
+        say(colour("green" if done else "red", status or "still not empty"))
+        sys.exit(not done)
 
 
 if __name__ == "__main__":
-    run(main)
+    cli(main)

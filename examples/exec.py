@@ -1,61 +1,70 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Run a command in a pod: stdin, stdout, stderr, exit code, and the window's size.
+"""Run a command in a pod: its output, its errors, its exit code.
 
-    python3 examples/exec.py [pod] [namespace] [--command "sh -c 'echo to stderr >&2; exit 3'"] [--input "a line"]
+    python3 examples/exec.py POD [-n NAMESPACE] [--container NAME] [--command "ls -l /"]
+
+Needs the rights to create, and since Kubernetes 1.35 also to get, pods/exec.
 """
 
 import json
 import shlex
-import shutil
 import sys
 import threading
 import urllib.parse
+from typing import Any, Dict, List, Tuple
 
-from common import colour, connect, options, run, wait
+from common import cli, connect, named, namespace_of, options, say
 
-STDIN, STDOUT, STDERR, STATUS, RESIZE = range(5)  # v4.channel.k8s.io: the first octet of each message
+import apiproxy
+
+STDOUT, STDERR, STATUS = 1, 2, 3  # v4.channel.k8s.io: the first byte of each message
 
 
-def main():
-    given = options("pod", "namespace", command="echo hello from the pod", input="")
-    with connect() as client:
-        namespace = given.namespace or "demo-shop"
-        pods = "/api/v1/namespaces/%s/pods" % namespace
-        pod = given.pod or client.request(pods)["items"][0]["metadata"]["name"]
-        query = urllib.parse.urlencode({"command": shlex.split(given.command), "stdin": bool(given.input) and "true" or "false",
-                                        "stdout": "true", "stderr": "true"}, doseq=True)
-        ended, result = threading.Event(), {}
+def run(
+    client: apiproxy.Client, pod: str, command: List[str], namespace: str = "default",
+    container: str = "", timeout: float = 60.0,
+) -> Tuple[str, str, int]:
+    """(stdout, stderr, exit code) of `command` in a pod; ApiError when it can't be run there."""
+    came: Dict[int, bytes] = {STDOUT: b"", STDERR: b"", STATUS: b""}
+    ended = threading.Event()
 
-        def on_message(message):
-            channel, data = message[0], message[1:]
-            if channel == STATUS and data:
-                result.update(json.loads(data))
-            elif data:
-                out = sys.stderr if channel == STDERR else sys.stdout
-                out.write(data.decode("utf-8", "replace"))
-                out.flush()
-            elif channel == STDOUT and not opened.is_set():  # the first message of a channel is empty: it is open
-                opened.set()
+    def on_message(message: Any) -> None:
+        came[message[0]] = came.get(message[0], b"") + message[1:]
 
-        opened = threading.Event()
-        stream = client.stream("%s/%s/exec?%s" % (pods, pod, query), on_message, {
-            "additionalProtocols": ["v4.channel.k8s.io"], "failCb": ended.set})
-        if wait(given.seconds or 10, opened) and not ended.is_set():
-            socket = stream.get_socket()
-            size = shutil.get_terminal_size()
-            if socket and given.input:
-                socket.send(bytes([RESIZE]) + json.dumps({"Width": size.columns, "Height": size.lines}).encode())
-                socket.send(bytes([STDIN]) + given.input.encode() + b"\n")
-        wait(given.seconds, ended)
+    query = [("command", word) for word in command] + [("stdout", "true"), ("stderr", "true")]
+    query += [("container", container)] * bool(container)
+    url = "/api/v1/namespaces/%s/pods/%s/exec?%s" % (namespace, pod, urllib.parse.urlencode(query))
+    stream = client.stream(url, on_message, {
+        "additionalProtocols": ["v4.channel.k8s.io"], "failCb": ended.set})
+    if not ended.wait(timeout):
         stream.cancel()
-        if not result:
-            sys.exit(str(stream.error or "it did not end in time"))
-        code = next((int(cause["message"]) for cause in (result.get("details") or {}).get("causes", [])
-                     if cause.get("reason") == "ExitCode"), 0)
-        print(colour("dim", "exit code %d" % code))
+        raise TimeoutError("%s still runs in %s" % (command[0], pod))
+    if not came[STATUS]:
+        raise stream.error or apiproxy.ApiError(502, "the connection ended before the command")
+
+    status: Any = json.loads(came[STATUS])
+    errors = came[STDERR].decode("utf-8", "replace")
+    if status.get("status") != "Success":
+        causes: List[Any] = status.get("details", {}).get("causes", [])
+        codes = [int(cause["message"]) for cause in causes if cause.get("reason") == "ExitCode"]
+        if not codes:  # it did not start, say
+            errors += status.get("message", "it failed") + "\n"
+        return came[STDOUT].decode("utf-8", "replace"), errors, (codes or [1])[0]
+    return came[STDOUT].decode("utf-8", "replace"), errors, 0
+
+
+def main() -> None:
+    args = options("pod", namespace="", container="", command="echo hello from the pod")
+    with connect(args) as client:
+        namespace = namespace_of(args, client)
+        pod = named(args, "pod", client, "/api/v1/namespaces/%s/pods" % namespace)
+        stdout, stderr, code = run(client, pod, shlex.split(args.command), namespace,
+                                   args.container, args.seconds or 60)
+        say(stdout, end="")
+        sys.stderr.write(stderr)
         sys.exit(code)
 
 
 if __name__ == "__main__":
-    run(main)
+    cli(main)

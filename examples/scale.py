@@ -2,37 +2,41 @@
 # SPDX-License-Identifier: Apache-2.0
 """Scale a deployment and watch it get there.
 
-    python3 examples/scale.py [name] [namespace] [--replicas 6]
+    python3 examples/scale.py DEPLOYMENT [-n NAMESPACE] [--replicas 3] [--seconds 60]
 """
 
-import threading
+from typing import Any
 
-from common import bar, colour, connect, options, run, wait
+from common import bar, cli, connect, named, namespace_of, options, say, trouble
 
 
-def main():
-    given = options("name", "namespace", replicas=6)
-    with connect() as client:
+def main() -> None:
+    args = options("deployment", namespace="", replicas=3)
+    with connect(args) as client:
+        namespace = namespace_of(args, client)
+        path = "/apis/apps/v1/namespaces/%s/deployments" % namespace
+        name = named(args, "deployment", client, path)
         deployments = client.api_factory_with_namespace("apps", "v1", "deployments", True)
-        namespace, name = given.namespace or "demo-shop", given.name
-        if not name:
-            found = client.request("/apis/apps/v1/namespaces/%s/deployments" % namespace)["items"]
-            name = found[0]["metadata"]["name"]
-        done = threading.Event()
 
-        def show(item):
+        def is_there(item: Any) -> bool:
+            status = item.get("status", {})
+            ready, wanted = status.get("readyReplicas", 0), item["spec"]["replicas"]
+            seen = status.get("observedGeneration", 0) >= item["metadata"]["generation"]
+            return bool(seen and ready == status.get("replicas", 0) == wanted == args.replicas)
+
+        def show(item: Any) -> None:
             ready, wanted = item.get("status", {}).get("readyReplicas", 0), item["spec"]["replicas"]
-            print("%s %s %d/%d" % (name, bar(ready, wanted), ready, wanted), flush=True)
-            if ready == wanted == given.replicas:
-                done.set()
+            say("%s %s %d/%d" % (name, bar(ready, wanted), ready, wanted))
 
-        deployments.get(namespace, name, show, lambda error, cancel: print(colour("red", error)))
-        before = deployments.scale.get(namespace, name)["spec"]["replicas"]
-        print("scaling %s from %d to %d" % (name, before, given.replicas), flush=True)
-        deployments.scale.put({"metadata": {"name": name, "namespace": namespace}, "spec": {"replicas": given.replicas}})
-        if not wait(given.seconds or 60, done):
-            print(colour("yellow", "not there yet"))
+        before = deployments.scale.get(namespace, name)["spec"].get("replicas", 0)
+        say("%s has %d, and will have %d" % (name, before, args.replicas))
+        deployments.get(namespace, name, show, trouble)
+        deployments.scale.put({
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": {"replicas": args.replicas},
+        })
+        client.wait_for(path, name, is_there, args.seconds or 60)
 
 
 if __name__ == "__main__":
-    run(main)
+    cli(main)

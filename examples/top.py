@@ -1,50 +1,74 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""CPU and memory of nodes and pods as bars, every ten seconds.
+"""CPU and memory of nodes as bars, and the busiest pods; every ten seconds, until Ctrl-C.
 
-    python3 examples/top.py [--seconds 30]
+    python3 examples/top.py [--pods 8]
+
+The cluster needs metrics-server: without it the answer is one line that says so.
 """
 
-from common import bar, colour, connect, draw, options, run, wait
+from typing import Any, Dict, List
 
-UNITS = {"n": 1e-9, "u": 1e-6, "m": 1e-3, "": 1, "k": 1e3, "M": 1e6, "G": 1e9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+from common import (
+    Cell, bar, cli, connect, draw, finish, options, table, trouble, until_ctrl_c, warn,
+)
+
+import apiproxy
+
+UNITS = {"": 1, "n": 1e-9, "u": 1e-6, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12,
+         "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 
-def quantity(text):
+def quantity(text: str) -> float:
     """A Kubernetes quantity ("250m", "64Mi") as a number."""
     digits = text.rstrip("numkKMGTi")
     return float(digits or 0) * UNITS[text[len(digits):]]
 
 
-def main():
-    given = options()
-    with connect(live=True) as client:
-        room = {node["metadata"]["name"]: node["status"].get("allocatable") or node["status"]["capacity"]
-                for node in client.request("/api/v1/nodes")["items"]}
-        shown = {"nodes": [], "pods": []}
+def gauge(usage: Any, room: Any, what: str) -> str:
+    """A bar, and the share in percent."""
+    used, whole = quantity(usage[what]), quantity(room[what])
+    return "%s %3.0f%%" % (bar(used, whole, 16), 100 * used / whole)
 
-        def show(what, lines):
+
+def main() -> None:
+    args = options(pods=8)
+    shown: Dict[str, List[str]] = {"nodes": [], "pods": []}
+    with connect(args, live=True) as client:
+        rooms = {node["metadata"]["name"]: node["status"]["allocatable"]
+                 for node in client.request("/api/v1/nodes")["items"]}
+
+        def show(what: str, lines: List[str]) -> None:
             shown[what] = lines
             draw(shown["nodes"] + [""] + shown["pods"])
 
-        def nodes(items):
-            lines = []
-            for item in items:
-                name, usage = item["metadata"]["name"], item["usage"]
-                parts = [(quantity(usage[what]), quantity(room[name][what])) for what in ("cpu", "memory")]
-                lines.append("%-16s cpu %s %5.2f of %g   memory %s %5.0f of %.0f Mi" % (
-                    name, bar(*parts[0]), *parts[0], bar(*parts[1]), parts[1][0] / 2**20, parts[1][1] / 2**20))
-            show("nodes", lines)
+        def nodes(items: List[Any]) -> None:
+            show("nodes", ["%-20s cpu %s  memory %s" % (
+                name, gauge(item["usage"], rooms[name], "cpu"),
+                gauge(item["usage"], rooms[name], "memory"))
+                for item in items for name in [item["metadata"]["name"]] if name in rooms])
 
-        def pods(items):
-            used = {item["metadata"]["name"]: sum(quantity(one["usage"]["cpu"]) for one in item["containers"]) for item in items}
-            most = sorted(used, key=used.get, reverse=True)[:8]
-            show("pods", ["%-40s cpu %s %6.3f" % (name, bar(used[name], used[most[0]] * 1.01), used[name]) for name in most])
+        def pods(items: List[Any]) -> None:
+            rows: List[List[Cell]] = []
+            for pod in items:
+                usages = [container["usage"] for container in pod["containers"]]
+                cpu = 1000 * sum(quantity(usage["cpu"]) for usage in usages)
+                memory = sum(quantity(usage["memory"]) for usage in usages) / 2**20
+                rows.append(["%7.0fm" % cpu, "%6.0fMi" % memory, pod["metadata"]["name"]])
+            busiest = sorted(rows, reverse=True)[:args.pods]
+            show("pods", table(busiest, ["     CPU", "  MEMORY", "POD"]))
+
+        def failed(error: apiproxy.ApiError) -> None:
+            if error.status == 404:
+                warn("top.py: this cluster has no metrics.k8s.io: is metrics-server there?")
+                finish(1)
+            else:
+                trouble(error, lambda: None)
 
         for what, callback in (("nodes", nodes), ("pods", pods)):
-            client.metrics("/apis/metrics.k8s.io/v1beta1/" + what, callback, lambda error: print(colour("red", error)))
-        wait(given.seconds)
+            client.metrics("/apis/metrics.k8s.io/v1beta1/" + what, callback, failed)
+        until_ctrl_c(args.seconds)
 
 
 if __name__ == "__main__":
-    run(main)
+    cli(main)
