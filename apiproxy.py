@@ -7496,8 +7496,8 @@ class Client(Settings):
 
     def _owner(self, cluster: str, act: Callable[[Union[Direct, Headlamp]], R]) -> R:
         """What the Headlamp server does for a cluster; this program where there is none."""
-        is_direct = cluster in self.endpoints or self.base_url in self._without_headlamp
-        if cluster and not is_direct:
+        is_known = time.monotonic() < self._without_headlamp.get(self.base_url, 0.0)
+        if cluster and cluster not in self.endpoints and not is_known:
             segment(cluster, "cluster")
             try:
                 return act(self._headlamp)
