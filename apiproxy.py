@@ -4588,6 +4588,7 @@ class Transport:
             for text in re.findall(r'299 \S+ "((?:[^"\\]|\\.)*)"', value):
                 if text not in self._warned and len(self._warned) < WARNINGS:
                     self._warned.add(text)
+                    text = text.encode("latin-1").decode("utf-8", "replace")
                     text = _printable(re.sub(r"\\(.)", r"\1", text))
                     log.warning("%s: %s", response.where, text)
 
@@ -7495,8 +7496,8 @@ class Client(Settings):
 
     def _owner(self, cluster: str, act: Callable[[Union[Direct, Headlamp]], R]) -> R:
         """What the Headlamp server does for a cluster; this program where there is none."""
-        is_direct = cluster in self.endpoints or self.base_url in self._without_headlamp
-        if cluster and not is_direct:
+        is_known = time.monotonic() < self._without_headlamp.get(self.base_url, 0.0)
+        if cluster and cluster not in self.endpoints and not is_known:
             segment(cluster, "cluster")
             try:
                 return act(self._headlamp)
