@@ -5915,7 +5915,7 @@ def test_a_deadline_and_cancel_end_an_exec_plugin(serve, tmp_path, how):
             cancel = client.stream_results("/api/v1/pods", print, print)
             eventually(lambda: (tmp_path / "begun").exists())
             cancel()
-            assert not threads()
+            eventually(lambda: not threads())  # what it ran in ends a moment after it
         assert time.monotonic() - begun < 5 and not server.requests
 
 
@@ -10909,7 +10909,8 @@ def drained(one, node="n"):
 NODES = int(os.environ.get("APIPROXY_TEST_NODES", "0"))
 # with controllers the garbage collector takes pods whose owners are made up
 needs_no_nodes = pytest.mark.skipif(NODES > 0, reason="needs a cluster without controllers")
-needs_nodes = [pytest.mark.cluster, pytest.mark.nodes, pytest.mark.skipif(NODES < 2, reason="needs two nodes")]
+needs_nodes = [pytest.mark.cluster, pytest.mark.nodes,
+               pytest.mark.skipif(NODES < 2, reason="needs two nodes")]
 
 
 @pytest.fixture(params=[
