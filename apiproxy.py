@@ -5,23 +5,40 @@
     client = apiproxy.Client.from_kubeconfig()
     cancel = client.stream_results("/api/v1/pods", print, print, {"limit": 50})
 
+What there is; help() of each says more:
+
+    Client              from_kubeconfig(), in_cluster(), or an address; its settings
+    one answer          request cluster_request post put patch remove apply wait_for
+    kept current        stream_results stream_results_for_cluster stream_result metrics
+    a raw stream        stream (logs, exec, attach), WebSocket
+    one resource        api_factory api_factory_with_namespace
+    pods and nodes      start_port_forward list_port_forward stop_or_delete_port_forward
+                        drain_node drain_node_status
+    clusters, plugins   set_cluster delete_cluster set_token get_token test_auth
+                        test_cluster_health delete_plugin
+    the rest            configure default_client close read_yaml tls_context Endpoint ApiError
+
+Each is a method of Client, most also a function here, on one default client. Names are those of
+Headlamp's lib/k8s/apiProxy in snake_case (streamResults is stream_results); types and the keys of
+options are spelled as there.
+
 Contents. Each part uses only the parts above it.
 
-    1. Types and errors    option dicts, settings, ApiError           pure
-    2. Addresses           paths, names and query strings             pure
-    3. YAML                the subset that manifests use              pure
-    4. Frames              RFC 6455 and HTTP heads, bytes to values   pure
-    5. Connections         scopes, TCP, TLS, proxies                  blocks
-    6. HTTP                urllib with kept connections               blocks
-    7. WebSocket           connect, recv, send, close, keepalive      blocks
-    8. Endpoints           TLS settings, exec plugins, kubeconfigs
-    9. Transport           credentials, routes, one way to send
-   10. Streams             a thread that calls back until cancelled   threads
-   11. Watches             a list kept current, one object, metrics   threads
-   12. Resources           discovery, API clients, apply
-   13. Direct and Headlamp  drain and port forward, here or there     threads
-   14. Client              settings and every documented call
-   15. Module functions    the same calls on one default client
+    1. Types and errors      option dicts, settings, ApiError           pure
+    2. Addresses             paths, names and query strings             pure
+    3. YAML                  the subset that manifests use              pure
+    4. Frames                RFC 6455 and HTTP heads, bytes to values   pure
+    5. Connections           scopes, TCP, TLS, proxies                  blocks
+    6. HTTP                  urllib with kept connections               blocks
+    7. WebSocket             connect, recv, send, close, keepalive      blocks
+    8. Endpoints             TLS settings, exec plugins, kubeconfigs
+    9. Transport             credentials, routes, one way to send
+   10. Streams               a thread that calls back until cancelled   threads
+   11. Watches               a list kept current, one object, metrics   threads
+   12. Resources             discovery, API clients, apply
+   13. Direct and Headlamp   drain and port forward, here or there      threads
+   14. Client                settings and every documented call
+   15. Module functions      the same calls on one default client
 
 Times are seconds; only RequestParams["timeout"] is milliseconds, as documented.
 Callbacks run on their stream's thread, one at a time, under no lock that other calls need.
@@ -7337,7 +7354,7 @@ class Client(Settings):
             task.join(end)
         self._handler.close()
 
-    def _keep_secrets(self, old: Client) -> None:
+    def keep_secrets(self, old: Client) -> None:
         """Take over what `old` knew for the same server."""
         if self.base_url == old.base_url:
             self._transport.credentials.adopt(old._transport.credentials)
@@ -7825,7 +7842,7 @@ def configure(base_url: Union[str, Client] = "http://localhost:4466", **settings
             setattr(new, name, value)
     else:
         new = Client(base_url, **settings)
-        new._keep_secrets(_default)
+        new.keep_secrets(_default)
 
     old, _default = _default, new
     if old is not new:
