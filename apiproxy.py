@@ -5396,7 +5396,10 @@ class Watch(Task):
             if error.status == 410:
                 raise _Gone() from error
             if error.status == 405:  # it can be listed only; try again as seldom as a resync
+                is_known = self._polls_until > 0
                 self._polls_until = time.monotonic() + self._settings.resync
+                if is_known:
+                    raise _Gone() from error  # that was told: list again
             self._count_failure()
             raise
 
@@ -5502,8 +5505,6 @@ class Watch(Task):
             self._show()
         elif self._show_at is None:
             self._show_at = time.monotonic() + self._settings.gather
-        elif time.monotonic() >= self._show_at:
-            self._show()
 
     def _show_due(self) -> None:
         """Show what was put off."""
