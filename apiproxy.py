@@ -1395,6 +1395,7 @@ RACE_DELAY = 0.25  # seconds before the next address is tried beside the last (R
 CHUNK = 64 * KiB  # bytes that are received at once
 SEAL = 256 * KiB  # bytes that are sealed at once: sealing all of a big message would double it
 FORK_WAIT = 1.0  # seconds that a fork waits for our threads to leave OpenSSL, which takes 1 ms
+NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)  # or a program that wants SIGPIPE would die of it
 _SLICE = None if sys.platform == "linux" else 0.5  # elsewhere shutdown() may not wake a wait
 # (cpython#91913, #154224)
 
@@ -2145,9 +2146,9 @@ class Wire:
         try:
             if self._out:
                 self._out += data
-                del self._out[:self._sock.send(self._out)]
+                del self._out[:self._sock.send(self._out, NO_SIGNAL)]
             elif data:
-                self._out += data[self._sock.send(data):]
+                self._out += data[self._sock.send(data, NO_SIGNAL):]
         except BlockingIOError:
             if not self._out:
                 self._out += data
@@ -3611,7 +3612,7 @@ class ExecPlugin:
             raise spec.error("interactiveMode", "is not known: %r" % self._mode)
 
         self._command = spec.need("command")
-        if os.sep in self._command:
+        if os.path.dirname(self._command):
             self._command = spec.path("command")
 
         pairs = [Fields(pair, spec.place + ": env") for pair in spec.get("env", list)]
@@ -5610,12 +5611,16 @@ class Poller(Task):
 
 
 class Waiter:
-    """What `wait_for` waits with: a view of one object, and whether it is as wanted."""
+    """What `wait_for` waits with: a view of one object, and whether it is as wanted.
+
+    scope  that of the watch, which ends with the wait, as the wait ends with the watch
+    """
 
     def __init__(self, name: str, condition: Union[str, Callable[[Json], Any]]) -> None:
+        self.scope = Scope()
         self._name = name
         self._condition = condition
-        self._done = Cancel()
+        self._is_met = False
         self._item: Json = None  # as it was last
         self._result: Json = None
         self._error: Optional[BaseException] = None
@@ -5625,8 +5630,7 @@ class Waiter:
         item = next((item for item in items if dig(item, "metadata", "name") == self._name), None)
         if self._condition == "deleted":
             if item is None:
-                self._result = self._item
-                self._done.set()
+                self._met(self._item)
         elif item is not None:
             self._check(item)
         self._item = item or self._item
@@ -5637,8 +5641,11 @@ class Waiter:
         except BaseException as error:  # the caller's own function: it is the caller's to know
             self._error, is_met = error, True
         if is_met:
-            self._result = item
-            self._done.set()
+            self._met(item)
+
+    def _met(self, item: Json) -> None:
+        self._result, self._is_met = item, True
+        self.scope.cancel()
 
     def _has(self, item: Json) -> bool:
         conditions = dig(item, "status", "conditions", kind=list)
@@ -5649,19 +5656,16 @@ class Waiter:
         """What the watch reports; a refusal ends the wait."""
         if error.status in REFUSALS:
             self._error = error
-            self._done.set()
+            self.scope.cancel()
 
-    def result(self, scope: Scope) -> Json:
+    def result(self, seconds: Optional[float]) -> Json:
         """The object; TimeoutError that says what it last was."""
-        seconds = scope.left()
-        scope.hold(self._done)
-        try:
-            is_met = self._done.wait(FOREVER if seconds is None else seconds)
-        finally:
-            scope.hold(None)
+        is_over = self.scope.wait(FOREVER if seconds is None else seconds)
         if self._error is not None:
             raise self._error
-        if not is_met:
+        if not self._is_met:
+            if is_over:
+                raise ApiError(0, "the client was closed", phrase="Cancelled")
             wanted = "as wanted" if callable(self._condition) else self._condition
             raise TimeoutError("%s is not %s: %s" % (self._name, wanted, self._last()))
         return self._result
@@ -6621,7 +6625,7 @@ class ForwardedConnection(Task):
             if channel not in channels:
                 channels.add(channel)
             elif channel == 0:
-                self._local.sendall(data)
+                self._local.sendall(data, NO_SIGNAL)
             elif data:
                 raise WebSocketError(0, data.decode("utf-8", "replace").strip())
 
@@ -7320,7 +7324,8 @@ class Client(Settings):
                     that is to be "True" ("Ready", "Available"), or "deleted"
         timeout     seconds until TimeoutError, which says what it last was; None for no limit
 
-        It need not be there yet. ApiError when the server refuses. Not documented elsewhere.
+        It need not be there yet. ApiError when the server refuses, or the client is closed. Not
+        documented elsewhere.
         """
         segment(name)
         if not isinstance(condition, str):
@@ -7329,9 +7334,10 @@ class Client(Settings):
         params = {"fieldSelector": {"metadata.name": name}}
         watch = Watch(self._transport, self._transport.cluster(cluster), [check_path(url)],
                       waiter.items, waiter.failed, params)
+        waiter.scope = watch.scope
         try:
             watch.start()
-            return waiter.result(Scope(timeout))
+            return waiter.result(timeout)
         finally:
             try:
                 watch.cancel()
