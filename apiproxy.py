@@ -5,23 +5,40 @@
     client = apiproxy.Client.from_kubeconfig()
     cancel = client.stream_results("/api/v1/pods", print, print, {"limit": 50})
 
+What there is; help() of each says more:
+
+    Client              from_kubeconfig(), in_cluster(), or an address; its settings
+    one answer          request cluster_request post put patch remove apply wait_for
+    kept current        stream_results stream_results_for_cluster stream_result metrics
+    a raw stream        stream (logs, exec, attach), WebSocket
+    one resource        api_factory api_factory_with_namespace
+    pods and nodes      start_port_forward list_port_forward stop_or_delete_port_forward
+                        drain_node drain_node_status
+    clusters, plugins   set_cluster delete_cluster set_token get_token test_auth
+                        test_cluster_health delete_plugin
+    the rest            configure default_client close read_yaml tls_context Endpoint ApiError
+
+Each is a method of Client, most also a function here, on one default client. Names are those of
+Headlamp's lib/k8s/apiProxy in snake_case (streamResults is stream_results); types and the keys of
+options are spelled as there.
+
 Contents. Each part uses only the parts above it.
 
-    1. Types and errors    option dicts, settings, ApiError           pure
-    2. Addresses           paths, names and query strings             pure
-    3. YAML                the subset that manifests use              pure
-    4. Frames              RFC 6455 and HTTP heads, bytes to values   pure
-    5. Connections         scopes, TCP, TLS, proxies                  blocks
-    6. HTTP                urllib with kept connections               blocks
-    7. WebSocket           connect, recv, send, close, keepalive      blocks
-    8. Endpoints           TLS settings, exec plugins, kubeconfigs
-    9. Transport           credentials, routes, one way to send
-   10. Streams             a thread that calls back until cancelled   threads
-   11. Watches             a list kept current, one object, metrics   threads
-   12. Resources           discovery, API clients, apply
-   13. Direct and Headlamp  drain and port forward, here or there     threads
-   14. Client              settings and every documented call
-   15. Module functions    the same calls on one default client
+    1. Types and errors      option dicts, settings, ApiError           pure
+    2. Addresses             paths, names and query strings             pure
+    3. YAML                  the subset that manifests use              pure
+    4. Frames                RFC 6455 and HTTP heads, bytes to values   pure
+    5. Connections           scopes, TCP, TLS, proxies                  blocks
+    6. HTTP                  urllib with kept connections               blocks
+    7. WebSocket             connect, recv, send, close, keepalive      blocks
+    8. Endpoints             TLS settings, exec plugins, kubeconfigs
+    9. Transport             credentials, routes, one way to send
+   10. Streams               a thread that calls back until cancelled   threads
+   11. Watches               a list kept current, one object, metrics   threads
+   12. Resources             discovery, API clients, apply
+   13. Direct and Headlamp   drain and port forward, here or there      threads
+   14. Client                settings and every documented call
+   15. Module functions      the same calls on one default client
 
 Times are seconds; only RequestParams["timeout"] is milliseconds, as documented.
 Callbacks run on their stream's thread, one at a time, under no lock that other calls need.
@@ -1802,9 +1819,9 @@ def to_ascii(name: str) -> str:
 
 
 def split_port(text: str) -> Tuple[str, str]:
-    """("host", "8080") of host:8080, ("::1", "80") of [::1]:80; without a port ("::1", "")."""
-    parts = re.fullmatch(r"(?:\[([^\]]*)\]|([^:\[\]]*))(?::([^:]*))?", text)
-    return (parts[1] or parts[2], parts[3] or "") if parts else (text, "")
+    """("host", "8080") of host:8080, ("::1", "80") of [::1]:80; without a port (text, "")."""
+    parts = re.fullmatch(r"(?:\[([^\]]*)\]|([^:\[\]]*)):([^:]*)", text)
+    return (parts[1] or parts[2], parts[3]) if parts else (text, "")
 
 
 # -- sockets ----------------------------------------------------------------------
@@ -3062,7 +3079,8 @@ class WebSocket:
                     cause = TimeoutError("silence")
                     raise self._end(ABNORMAL, "the peer did not answer a ping") from cause
                 if now >= limit:  # ping_timeout counts from now, though we were suspended
-                    self._pinged, heard = True, now - self._ping_interval
+                    self._pinged = self._ping_timeout < math.inf  # else nobody waits for the pong
+                    heard = now - self._ping_interval if self._pinged else now
                     self._control_frame(PING, b"")
                     continue
 
@@ -4588,6 +4606,8 @@ class Transport:
             for text in re.findall(r'299 \S+ "((?:[^"\\]|\\.)*)"', value):
                 if text not in self._warned and len(self._warned) < WARNINGS:
                     self._warned.add(text)
+                    text = text.encode("latin-1").decode("utf-8", "replace")
+                    text = _printable(re.sub(r"\\(.)", r"\1", text))
                     log.warning("%s: %s", response.where, text)
 
     def call_hook(self, hook: Optional[Callable[..., None]], *args: Any) -> None:
@@ -5153,6 +5173,7 @@ class ListReader:
         self._fetch = fetch  # (path, params, pace=True), which waits first if `pace`
         self._params = params  # of the first page
         self._page = page
+        self._least = page // 10 or 1  # smaller pages would not help: an object has 1.5 MB at most
         self._in_pages = False
         self._items: List[Json] = []
 
@@ -5162,7 +5183,10 @@ class ListReader:
             return self._read(path)
         except ApiError as error:
             # not in one answer: 504 after its 60 s, cut, or larger than the limit of a body
-            self._in_pages = self._in_pages or error.status == 504 or isinstance(error, BodyError)
+            if error.status == 504 or isinstance(error, BodyError):
+                if self._in_pages:
+                    self._page = max(self._page // 2, self._least)
+                self._in_pages = True
             raise
 
     def forget_version(self) -> None:
@@ -5392,6 +5416,8 @@ class Watch(Task):
                         return
                     self._show_due()
                     continue
+                if self._show_at is not None and time.monotonic() >= self._show_at:
+                    self._show()  # messages that change nothing must not put it off
                 for event in parse_events(message):
                     self._event(event)
                     yield
@@ -5610,71 +5636,95 @@ class Poller(Task):
         self._call(self._on_error, unexpected(error))
 
 
-class Waiter:
-    """What `wait_for` waits with: a view of one object, and whether it is as wanted.
+class Waiter(Watch):
+    """What `wait_for` waits with: a list of one object, until that is as wanted."""
 
-    scope  that of the watch, which ends with the wait, as the wait ends with the watch
-    """
-
-    def __init__(self, name: str, condition: Union[str, Callable[[Json], Any]]) -> None:
-        self.scope = Scope()
+    def __init__(
+        self, transport: Transport, cluster: str, url: str, name: str,
+        condition: Union[str, Callable[[Json], Any]],
+    ) -> None:
+        segment(name)
+        if not isinstance(condition, str):
+            expect_callable(condition, "condition")
+        params = {"fieldSelector": {"metadata.name": name}}
+        super().__init__(transport, cluster, [check_path(url)], self._look, self._hear, params)
         self._name = name
         self._condition = condition
-        self._is_met = False
+        self._done = Cancel()
+        self._is_there = False
         self._item: Json = None  # as it was last
-        self._result: Json = None
-        self._error: Optional[BaseException] = None
+        self._result: Optional[Callable[[], Json]] = None  # gives the object, or raises
+        self._reported: Optional[ApiError] = None  # the last that was reported
 
-    def items(self, items: List[Json]) -> None:
-        """A view of the collection."""
-        item = next((item for item in items if dig(item, "metadata", "name") == self._name), None)
-        if self._condition == "deleted":
-            if item is None:
-                self._met(self._item)
-        elif item is not None:
-            self._check(item)
-        self._item = item or self._item
-
-    def _check(self, item: Json) -> None:
-        try:
-            is_met = self._condition(item) if callable(self._condition) else self._has(item)
-        except BaseException as error:  # the caller's own function: it is the caller's to know
-            self._error, is_met = error, True
-        if is_met:
-            self._met(item)
-
-    def _met(self, item: Json) -> None:
-        self._result, self._is_met = item, True
-        self.scope.cancel()
-
-    def _has(self, item: Json) -> bool:
-        conditions = dig(item, "status", "conditions", kind=list)
-        return any(dig(condition, "type") == self._condition and dig(condition, "status") == "True"
-                   for condition in conditions)
-
-    def failed(self, error: ApiError, _: Callable[[], None]) -> None:
-        """What the watch reports; a refusal ends the wait."""
-        if error.status in REFUSALS:
-            self._error = error
-            self.scope.cancel()
-
-    def result(self, seconds: Optional[float]) -> Json:
-        """The object; TimeoutError that says what it last was."""
-        is_over = self.scope.wait(FOREVER if seconds is None else seconds)
-        if self._error is not None:
-            raise self._error
-        if not self._is_met:
-            if is_over:
-                raise ApiError(0, "the client was closed", phrase="Cancelled")
+    def result(self, timeout: Optional[float]) -> Json:
+        """The object; TimeoutError that says what it last was, ApiError when the server refuses."""
+        is_over = self._done.wait(FOREVER if timeout is None else timeout)
+        if self._result is not None:
+            return self._result()
+        if not is_over:
             wanted = "as wanted" if callable(self._condition) else self._condition
-            raise TimeoutError("%s is not %s: %s" % (self._name, wanted, self._last()))
-        return self._result
+            text = "%s is not %s: %s" % (self._name, wanted, self._last())
+            raise TimeoutError(text) from self._reported
+        raise ApiError(0, "cancelled") if self.scope.cancelled else cast(ApiError, self._reported)
 
     def _last(self) -> str:
         if self._item is None:
-            return "it is not there"
+            return "it is not there" if self._listed or not self._reported else str(self._reported)
+        if not self._is_there:
+            return "it has gone"
         status = dig(self._item, "status", kind=dict)
         return "its status is %.300s" % json.dumps(status, default=str)
+
+    # -- the watch's thread
+
+    def _main(self) -> None:
+        try:
+            super()._main()
+        finally:
+            self._done.set()  # refused, cancelled with its client, or worse
+
+    def _show_soon(self) -> None:
+        self._show()  # every state: the condition may hold for a moment only
+
+    def _hear(self, error: ApiError, _: Callable[[], None]) -> None:
+        self._reported = error
+
+    def _look(self, items: List[Json]) -> None:
+        item = next((item for item in items if dig(item, "metadata", "name") == self._name), None)
+        last, self._item = self._item, item or self._item
+        self._is_there = item is not None
+        try:
+            if self._condition == "deleted":
+                is_met, found = item is None, last
+            else:
+                is_met, found = item is not None and self._is_met(item), item
+        except BaseException as error:  # the caller's own function: it is the caller's to know
+            self._finish(functools.partial(_raise, error))
+        else:
+            if is_met:
+                self._finish(lambda: found)
+
+    def _finish(self, result: Callable[[], Json]) -> None:
+        self._result = self._result or result  # the first counts
+        self._done.set()
+
+    def _is_met(self, item: Json) -> bool:
+        if callable(self._condition):
+            return bool(self._condition(item))
+        conditions = dig(item, "status", "conditions", kind=list)
+        return any(dig(condition, "type") == self._condition and dig(condition, "status") == "True"
+                   and is_up_to_date(item, condition) for condition in conditions)
+
+
+def _raise(error: BaseException) -> NoReturn:
+    raise error
+
+
+def is_up_to_date(item: Json, condition: Json) -> bool:
+    """Whether a condition is of the object as it is now; `kubectl wait` asks that too."""
+    observed = dig(condition, "observedGeneration", kind=int)
+    observed = observed or dig(item, "status", "observedGeneration", kind=int)
+    return not observed or observed >= dig(item, "metadata", "generation", kind=int)
 
 
 # ------------------------------------------------------------------------------
@@ -7157,6 +7207,8 @@ def _context_names(entry: Any) -> List[str]:
 # and which part above does it.
 # ------------------------------------------------------------------------------
 
+LOOK_AGAIN = 60.0  # seconds that an address counts as one without Headlamp
+
 
 class Client(Settings):
     """Every call of this module, with settings, tokens and connections of its own.
@@ -7205,6 +7257,7 @@ class Client(Settings):
     drain_interval       between looks at it, and tries to evict what a budget keeps
     forward_check        between looks whether the pod of a port forward still runs
     forward_linger       a forwarded connection waits for answers after the local side's end
+
     It starts nothing before the first call. `close`, or leaving its `with` block, ends all that it
     started. Threads may share it; after os.fork() a child has its settings and credentials, and
     connections and streams of its own.
@@ -7225,7 +7278,9 @@ class Client(Settings):
         self._discovery = Discovery(self._transport)
         self._direct = Direct(self._transport)
         self._headlamp = Headlamp(self._transport)
-        self._without_headlamp: Set[str] = set()  # addresses at which there is none: kubectl proxy
+        # Addresses at which there is no Headlamp (kubectl proxy), until then (monotonic): a reverse
+        # proxy says the same while Headlamp starts again.
+        self._without_headlamp: Dict[str, float] = {}
 
     @classmethod
     def in_cluster(cls, folder: Optional[str] = None, **settings: Any) -> Client:
@@ -7300,7 +7355,7 @@ class Client(Settings):
             task.join(end)
         self._handler.close()
 
-    def _keep_secrets(self, old: Client) -> None:
+    def keep_secrets(self, old: Client) -> None:
         """Take over what `old` knew for the same server."""
         if self.base_url == old.base_url:
             self._transport.credentials.adopt(old._transport.credentials)
@@ -7321,28 +7376,22 @@ class Client(Settings):
         """Wait until an object of the collection at `url` is as wanted; the object.
 
         condition   a function of the object that says so, or the type of a condition in its status
-                    that is to be "True" ("Ready", "Available"), or "deleted"
+                    that is to be "True" ("Ready", "Available") and not of an older generation, or
+                    "deleted"
         timeout     seconds until TimeoutError, which says what it last was; None for no limit
 
         It need not be there yet. ApiError when the server refuses, or the client is closed. Not
         documented elsewhere.
         """
-        segment(name)
-        if not isinstance(condition, str):
-            expect_callable(condition, "condition")
-        waiter = Waiter(name, condition)
-        params = {"fieldSelector": {"metadata.name": name}}
-        watch = Watch(self._transport, self._transport.cluster(cluster), [check_path(url)],
-                      waiter.items, waiter.failed, params)
-        waiter.scope = watch.scope
+        chosen = self._transport.cluster(cluster)
+        waiter = Waiter(self._transport, chosen, url, name, condition)
         try:
-            watch.start()
-            return waiter.result(timeout)
+            return waiter.start().result(timeout)
         finally:
             try:
-                watch.cancel()
+                waiter.cancel()
             except BaseException:  # a signal's handler raised in the midst of it
-                watch.cancel()
+                waiter.cancel()
                 raise
 
     # -- the documented calls --------------------------------------------------------
@@ -7466,15 +7515,15 @@ class Client(Settings):
 
     def _owner(self, cluster: str, act: Callable[[Union[Direct, Headlamp]], R]) -> R:
         """What the Headlamp server does for a cluster; this program where there is none."""
-        is_direct = cluster in self.endpoints or self.base_url in self._without_headlamp
-        if cluster and not is_direct:
+        is_known = time.monotonic() < self._without_headlamp.get(self.base_url, 0.0)
+        if cluster and cluster not in self.endpoints and not is_known:
             segment(cluster, "cluster")
             try:
                 return act(self._headlamp)
             except ApiError as error:
                 if not is_no_headlamp(error):
                     raise
-            self._without_headlamp.add(self.base_url)
+            self._without_headlamp[self.base_url] = time.monotonic() + LOOK_AGAIN
         return act(self._direct)
 
     def drain_node(self, cluster: str, node_name: str) -> Json:
@@ -7795,7 +7844,7 @@ def configure(base_url: Union[str, Client] = "http://localhost:4466", **settings
             setattr(new, name, value)
     else:
         new = Client(base_url, **settings)
-        new._keep_secrets(_default)
+        new.keep_secrets(_default)
 
     old, _default = _default, new
     if old is not new:

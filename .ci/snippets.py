@@ -13,7 +13,10 @@ def main():
     """Print it."""
     with open(sys.argv[1], encoding="utf-8") as file:
         blocks = re.findall(r"^```python\n(.*?)^```", file.read(), re.M | re.S)
-    print("# pyright: strict\n\n" + "\n".join(blocks), end="")
+    lines = "\n".join(blocks).splitlines()
+    kept = [line for place, line in enumerate(lines)  # each import once
+            if not line.startswith("import ") or line not in lines[:place]]
+    print("# pyright: strict\n\n" + "\n".join(kept))
 
 
 if __name__ == "__main__":

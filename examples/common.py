@@ -18,7 +18,10 @@ import shutil
 import sys
 import threading
 import time
-from typing import Any, Callable, Dict, Iterator, List, NoReturn, Optional, Sequence, Tuple, Union
+from typing import (
+    Any, Callable, Dict, Generator, Iterator, List, NoReturn, Optional, Sequence, Tuple, Union,
+    cast,
+)
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir))
 
@@ -44,11 +47,12 @@ def options(*names: str, **defaults: Any) -> Args:
             parser.add_argument(*flags, action="store_true")
         else:
             shown = "default: %(default)s" if default else None
-            parser.add_argument(*flags, default=default, type=type(default), help=shown)
+            kind = cast(Any, type(default))
+            parser.add_argument(*flags, default=default, type=kind, help=shown)
 
     where = parser.add_argument_group("which cluster")
     where.add_argument("--kubeconfig", metavar="FILE", help="its current context, or --context")
-    where.add_argument("--context", metavar="NAME", help="of your kubeconfig; or a cluster at --url")
+    where.add_argument("--context", metavar="NAME", help="of a kubeconfig, or a cluster at --url")
     where.add_argument("--url", metavar="ADDRESS", help="of a Headlamp server, or `kubectl proxy`")
     where.add_argument("--demo", action="store_true", help="a demo cluster: the default")
     parser.add_argument("--seconds", type=float, help="end after so many")
@@ -60,7 +64,9 @@ def options(*names: str, **defaults: Any) -> Args:
 
 
 @contextlib.contextmanager
-def connect(args: Args, *clusters: str, **demo_settings: Any) -> Iterator[apiproxy.Client]:
+def connect(
+    args: Args, *clusters: str, **demo_settings: Any
+) -> Generator[apiproxy.Client, None, None]:
     """The Client that the command line asks for, closed afterwards.
 
     clusters, demo_settings   for the demo cluster; the first of its clusters is the current one
@@ -86,7 +92,7 @@ def connect(args: Args, *clusters: str, **demo_settings: Any) -> Iterator[apipro
 
 def chosen_clusters(args: Args, client: apiproxy.Client, *demo: str) -> List[str]:
     """--clusters, else every context of the kubeconfig, else those of the demo."""
-    names = args.clusters.split(",") if args.clusters else list(client.endpoints)
+    names: List[str] = args.clusters.split(",") if args.clusters else list(client.endpoints)
     return names or list(demo if args.demo else [client.cluster])
 
 
@@ -102,9 +108,9 @@ def named(args: Args, key: str, client: apiproxy.Client, path: str) -> str:
     name: Optional[str] = getattr(args, key)
     if name:
         return name
-    names = [item["metadata"]["name"] for item in client.request(path)["items"]]
+    names = [str(item["metadata"]["name"]) for item in listed(client, path)]
     if args.demo and names:
-        return str(names[-1])
+        return names[-1]
     fail("which %s? There are: %s" % (key, ", ".join(names[:20]) or "none"), 2)
 
 
@@ -160,7 +166,7 @@ def glyphs(fancy: str, plain: str) -> str:
 
 def bar(part: float, whole: float, width: int = 20) -> str:
     """How much of `whole` is there, as a bar."""
-    full, empty = glyphs("█░", "#.")
+    full, empty = glyphs("█", "#"), glyphs("░", ".")
     filled = round(width * min(1.0, part / whole)) if whole else 0
     shade = "green" if part >= whole else "yellow"
     return colour(shade, full * filled) + colour("dim", empty * (width - filled))
@@ -168,10 +174,11 @@ def bar(part: float, whole: float, width: int = 20) -> str:
 
 def table(rows: Sequence[Sequence[Cell]], heads: Sequence[str]) -> List[str]:
     """`rows` in columns under `heads`."""
+    everything: List[Sequence[Cell]] = [[(head, "dim") for head in heads]]
     cells = [[cell if isinstance(cell, tuple) else (str(cell), "") for cell in row]
-             for row in [[(head, "dim") for head in heads], *rows]]
+             for row in everything + list(rows)]
     widths = [max(len(row[column][0]) for row in cells) for column in range(len(heads))]
-    lines = []
+    lines: List[str] = []
     for row in cells:
         padded = [(text.ljust(width), shade) for (text, shade), width in zip(row, widths)]
         lines.append("  ".join(colour(shade, text) if shade else text for text, shade in padded))
@@ -213,7 +220,7 @@ def fail(text: str, status: int = 1) -> NoReturn:
 
 def trouble(error: apiproxy.ApiError, cancel: Callable[[], None]) -> None:
     """The error callback of all examples: one line; what asking again can't mend ends it."""
-    warn(colour("red", describe(error)))
+    warn("%s: %s" % (os.path.basename(sys.argv[0]), describe(error)))
     if error.status in (400, 401, 403, 404, 405, 406, 422):
         finish(1)
 
@@ -226,9 +233,9 @@ def describe(error: BaseException) -> str:
 
 
 def wait(seconds: Optional[float] = None, event: Optional[threading.Event] = None) -> bool:
-    """Until `event` is set, or for `seconds`, else for ever; callbacks run meanwhile. Whether it is.
+    """Until `event` is set, or for `seconds`, else for ever; whether it is set.
 
-    In slices: on some systems Ctrl-C does not end a long wait.
+    Callbacks run meanwhile. In slices: on some systems Ctrl-C does not end a long wait.
     """
     end = None if seconds is None else time.monotonic() + seconds
     while not (event and event.is_set()) and (end is None or time.monotonic() < end):
@@ -269,12 +276,39 @@ def resources(client: apiproxy.Client, api_version: str) -> List[Dict[str, Any]]
     return [resource for resource in found if "/" not in resource["name"]]
 
 
+def resource_of(client: apiproxy.Client, body: Any) -> Dict[str, Any]:
+    """What discovery says of the kind of an object; ValueError when the server has no such."""
+    for resource in resources(client, body["apiVersion"]):
+        if resource["kind"] == body["kind"]:
+            return resource
+    raise ValueError("the server has no %(kind)s in %(apiVersion)s" % body)
+
+
+def get(client: apiproxy.Client, path: str) -> Dict[str, Any]:
+    """An object; {} without one."""
+    try:
+        found: Dict[str, Any] = client.request(path)
+        return found
+    except apiproxy.ApiError as error:
+        if error.status == 404:
+            return {}
+        raise
+
+
 def all_resources(client: apiproxy.Client) -> Iterator[Tuple[str, Dict[str, Any]]]:
     """(apiVersion, what discovery says) of each kind that the server has."""
     groups = client.request("/apis")["groups"]
     for version in ["v1"] + [group["preferredVersion"]["groupVersion"] for group in groups]:
         for resource in resources(client, version):
-            yield version, resource
+            # out of use, so that servers warn; what they show is elsewhere too
+            if resource["name"] != "endpoints" and version != "extensions/v1beta1":
+                yield version, resource
+
+
+def listed(client: apiproxy.Client, path: str, query: Any = None) -> List[Any]:
+    """The objects of a collection, as they are now."""
+    items: List[Any] = client.request(path, query_params=query)["items"] or []
+    return items
 
 
 def collection(api_version: str, resource: Dict[str, Any], namespace: str = "") -> str:

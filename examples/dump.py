@@ -5,15 +5,17 @@
     python3 examples/dump.py FOLDER -n NAMESPACE
     python3 examples/dump.py FOLDER -n NAMESPACE --restore
 
-What controllers made is left out, they will make it again; so is what each namespace gets by itself.
-Secrets are among the files, as they are: nobody else can read the folder.
+What controllers made is left out, they will make it again; so is what any namespace gets.
+Secrets are among the files, as they are: the folder is made for you alone.
 """
 
 import json
 import os
 from typing import Any, Optional
 
-from common import all_resources, cli, collection, connect, fail, namespace_of, options, say
+from common import (
+    all_resources, cli, collection, connect, fail, listed, namespace_of, options, say,
+)
 
 KINDS_MADE = ("Event", "Endpoints", "EndpointSlice", "Lease", "ControllerRevision", "PodMetrics")
 NAMES_MADE = ("ServiceAccount default", "ConfigMap kube-root-ca.crt", "Service kubernetes")
@@ -31,14 +33,14 @@ def cleaned(item: Any, kind: str) -> Optional[Any]:
         return None
     item = {key: value for key, value in item.items() if key != "status"}
     item["metadata"] = {key: metadata[key] for key in metadata if key not in OF_THE_SERVER}
-    if isinstance(spec, dict) and spec.get("clusterIP") != "None":
-        item["spec"] = {key: spec[key] for key in spec if key not in CHOSEN}
+    if spec and spec.get("clusterIP") != "None":
+        item["spec"] = {key: item["spec"][key] for key in item["spec"] if key not in CHOSEN}
     return item
 
 
 def main() -> None:
     args = options("folder", namespace="", restore=False)
-    folder = args.folder or fail("which folder?", 2)
+    folder: str = args.folder or fail("which folder?", 2)
     with connect(args) as client:
         namespace = namespace_of(args, client)
         client.default_namespaces = {client.cluster: namespace}
@@ -55,7 +57,7 @@ def main() -> None:
             kind, can = resource["kind"], set(resource["verbs"])
             if not resource["namespaced"] or kind in KINDS_MADE or not {"list", "create"} <= can:
                 continue
-            for item in client.request(collection(version, resource, namespace))["items"] or []:
+            for item in listed(client, collection(version, resource, namespace)):
                 body = cleaned({"apiVersion": version, "kind": kind, **item}, kind)
                 if body:
                     name = "%s.%s.json" % (kind.lower(), item["metadata"]["name"])

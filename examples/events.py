@@ -14,15 +14,16 @@ SHADES = {"Warning": "red", "Normal": "green"}
 
 def when(event: Any) -> str:
     """The time of an event: where it stands depends on who wrote it."""
-    series = event.get("series") or {}
-    times = (event.get("lastTimestamp"), series.get("lastObservedTime"), event.get("eventTime"),
-             event["metadata"].get("creationTimestamp"))
-    return str(next(filter(None, times), ""))[:19]
+    series: Any = event.get("series") or {}
+    times: List[Any] = [
+        event.get("lastTimestamp"), series.get("lastObservedTime"), event.get("eventTime"),
+        event["metadata"].get("creationTimestamp")]
+    return next((str(time)[:19] for time in times if time), "")
 
 
 def line(event: Any) -> str:
     """One event as text."""
-    about = event.get("involvedObject") or {}
+    about: Any = event.get("involvedObject") or {}
     name = "%s/%s" % (about.get("kind", "?"), about.get("name", "?"))
     count = event.get("count") or 1
     return "%s  %s  %s %s%s" % (

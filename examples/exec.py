@@ -43,10 +43,10 @@ def run(
     if not came[STATUS]:
         raise stream.error or apiproxy.ApiError(502, "the connection ended before the command")
 
-    status = json.loads(came[STATUS])
+    status: Any = json.loads(came[STATUS])
     errors = came[STDERR].decode("utf-8", "replace")
     if status.get("status") != "Success":
-        causes = (status.get("details") or {}).get("causes") or []
+        causes: List[Any] = status.get("details", {}).get("causes", [])
         codes = [int(cause["message"]) for cause in causes if cause.get("reason") == "ExitCode"]
         if not codes:  # it did not start, say
             errors += status.get("message", "it failed") + "\n"

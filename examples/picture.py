@@ -22,7 +22,7 @@ import struct
 import sys
 import termios
 import time
-from typing import Iterator, List, Tuple
+from typing import Iterator, List
 
 COLUMNS, LINES = 86, 18
 CELL, LINE = 8.43, 19  # pixels, of a monospace font of 14
@@ -73,7 +73,8 @@ def screens(command: List[str], seconds: float) -> Iterator[str]:
 
 def line_of(text: str, row: int) -> str:
     """A line with its colours, as SVG."""
-    spans, column = [], 0
+    spans: List[str] = []
+    column = 0
     for shade, part in re.findall(r"\033\[(\d+)m([^\033]*)|$", "\033[0m" + text):
         part = part[:COLUMNS - column]
         if part.strip():
@@ -86,7 +87,7 @@ def line_of(text: str, row: int) -> str:
 
 def picture(title: str, frames: List[str]) -> str:
     """An SVG of these screens, one after the other, a second each."""
-    groups = []
+    groups: List[str] = []
     for number, screen in enumerate(frames):
         lines = screen.replace("\r", "").split("\n")[:LINES]
         text = "".join(line_of(line, row) for row, line in enumerate(lines) if line)

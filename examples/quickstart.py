@@ -65,8 +65,9 @@ class Seen:
             wanted = item["spec"]["replicas"]
             ready = item.get("status", {}).get("readyReplicas", 0)
             image = item["spec"]["template"]["spec"]["containers"][0]["image"]
-            labels = item["metadata"].get("labels") or {}
-            text = "%s %s %d/%d ready, %s" % (name, bar(ready, wanted, 15), ready, wanted, image)
+            labels: Dict[str, str] = item["metadata"].get("labels") or {}
+            state = bar(ready, wanted, 15), ready, wanted
+            text = "%s %s %d/%d ready, %s" % (name, *state, image)
             tell("deployments", text + "".join(", %s=%s" % pair for pair in labels.items()))
         if not items:
             tell("deployments", colour("dim", "none"))
@@ -106,8 +107,8 @@ def main() -> None:
 
 def where_again(args: Args) -> str:
     """The options that lead to the same cluster."""
-    names = ("kubeconfig", "context", "url")
-    return "".join(" --%s %s" % (name, getattr(args, name)) for name in names if getattr(args, name))
+    chosen = {name: getattr(args, name) for name in ("kubeconfig", "context", "url")}
+    return "".join(" --%s %s" % (name, value) for name, value in chosen.items() if value)
 
 
 def tour(client: apiproxy.Client, namespace: str) -> None:

@@ -16,9 +16,9 @@ from common import bar, cli, colour, connect, named, namespace_of, options, say,
 def is_rolled_out(item: Any) -> bool:
     """What `kubectl rollout status` waits for."""
     status, wanted = item.get("status", {}), item["spec"].get("replicas", 1)
-    return (status.get("observedGeneration", 0) >= item["metadata"]["generation"]
-            and status.get("updatedReplicas", 0) == status.get("replicas", 0) == wanted
-            and status.get("availableReplicas", 0) == wanted)
+    counts = [status.get(key, 0) for key in ("replicas", "updatedReplicas", "availableReplicas")]
+    is_seen = status.get("observedGeneration", 0) >= item["metadata"]["generation"]
+    return bool(is_seen and counts == [wanted] * 3)
 
 
 def show(item: Any) -> None:
@@ -26,9 +26,8 @@ def show(item: Any) -> None:
     status, wanted = item.get("status", {}), item["spec"].get("replicas", 1)
     new, ready = status.get("updatedReplicas", 0), status.get("availableReplicas", 0)
     text = "%s %d of %d new, %d available" % (bar(new, wanted), new, wanted, ready)
-    if not is_rolled_out(item):
-        text += colour("dim", ", %d old to go" % max(0, status.get("replicas", 0) - new))
-    say(text)
+    old = status.get("replicas", 0) - new
+    say(text + (colour("dim", ", %d old to go" % old) if old > 0 else ""))
 
 
 def main() -> None:

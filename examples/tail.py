@@ -7,7 +7,7 @@
 
 import base64
 import codecs
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Set, Tuple
 
 from common import (
     cli, colour, connect, named, namespace_of, options, over, say, trouble, until_ctrl_c,
@@ -54,9 +54,10 @@ def main() -> None:
         name = named(args, "deployment", client, deployments)
 
         def on_pods(pods: List[Any]) -> None:
-            runs = {(pod["metadata"]["name"], status["name"], status["restartCount"])
-                    for pod in pods for status in pod["status"].get("containerStatuses") or []
-                    if "waiting" not in status["state"]}
+            runs: Set[Run] = {
+                (pod["metadata"]["name"], status["name"], status["restartCount"])
+                for pod in pods for status in pod["status"].get("containerStatuses", [])
+                if "waiting" not in status["state"]}
             for run in set(tails) - runs:
                 tails.pop(run).is_over = True
             more = "" if tails else "&tailLines=%d" % args.lines

@@ -9,7 +9,11 @@ The cluster needs metrics-server: without it the answer is one line that says so
 
 from typing import Any, Dict, List
 
-from common import Cell, bar, cli, connect, draw, options, table, trouble, until_ctrl_c
+from common import (
+    Cell, bar, cli, connect, draw, finish, options, table, trouble, until_ctrl_c, warn,
+)
+
+import apiproxy
 
 UNITS = {"": 1, "n": 1e-9, "u": 1e-6, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12,
          "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
@@ -54,9 +58,15 @@ def main() -> None:
             busiest = sorted(rows, reverse=True)[:args.pods]
             show("pods", table(busiest, ["     CPU", "  MEMORY", "POD"]))
 
+        def failed(error: apiproxy.ApiError) -> None:
+            if error.status == 404:
+                warn("top.py: this cluster has no metrics.k8s.io: is metrics-server there?")
+                finish(1)
+            else:
+                trouble(error, lambda: None)
+
         for what, callback in (("nodes", nodes), ("pods", pods)):
-            client.metrics("/apis/metrics.k8s.io/v1beta1/" + what, callback,
-                           lambda error: trouble(error, lambda: None))
+            client.metrics("/apis/metrics.k8s.io/v1beta1/" + what, callback, failed)
         until_ctrl_c(args.seconds)
 
 
