@@ -1412,6 +1412,7 @@ RACE_DELAY = 0.25  # seconds before the next address is tried beside the last (R
 CHUNK = 64 * KiB  # bytes that are received at once
 SEAL = 256 * KiB  # bytes that are sealed at once: sealing all of a big message would double it
 FORK_WAIT = 1.0  # seconds that a fork waits for our threads to leave OpenSSL, which takes 1 ms
+NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)  # or a program that wants SIGPIPE would die of it
 _SLICE = None if sys.platform == "linux" else 0.5  # elsewhere shutdown() may not wake a wait
 # (cpython#91913, #154224)
 
@@ -2162,9 +2163,9 @@ class Wire:
         try:
             if self._out:
                 self._out += data
-                del self._out[:self._sock.send(self._out)]
+                del self._out[:self._sock.send(self._out, NO_SIGNAL)]
             elif data:
-                self._out += data[self._sock.send(data):]
+                self._out += data[self._sock.send(data, NO_SIGNAL):]
         except BlockingIOError:
             if not self._out:
                 self._out += data
@@ -3629,7 +3630,7 @@ class ExecPlugin:
             raise spec.error("interactiveMode", "is not known: %r" % self._mode)
 
         self._command = spec.need("command")
-        if os.sep in self._command:
+        if os.path.dirname(self._command):
             self._command = spec.path("command")
 
         pairs = [Fields(pair, spec.place + ": env") for pair in spec.get("env", list)]
@@ -6675,7 +6676,7 @@ class ForwardedConnection(Task):
             if channel not in channels:
                 channels.add(channel)
             elif channel == 0:
-                self._local.sendall(data)
+                self._local.sendall(data, NO_SIGNAL)
             elif data:
                 raise WebSocketError(0, data.decode("utf-8", "replace").strip())
 
@@ -7380,7 +7381,8 @@ class Client(Settings):
                     "deleted"
         timeout     seconds until TimeoutError, which says what it last was; None for no limit
 
-        It need not be there yet. ApiError when the server refuses. Not documented elsewhere.
+        It need not be there yet. ApiError when the server refuses, or the client is closed. Not
+        documented elsewhere.
         """
         chosen = self._transport.cluster(cluster)
         waiter = Waiter(self._transport, chosen, url, name, condition)

@@ -56,6 +56,7 @@ sys.path[:0] = [HERE, os.path.join(HERE, "examples"), os.path.join(HERE, ".ci")]
 
 import apiproxy  # noqa: E402
 import fuzz  # noqa: E402
+import interrupts  # noqa: E402
 import simulate  # noqa: E402
 from apiproxy import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, ConnectionClosed  # noqa: E402
 from demo_cluster import DemoCluster  # noqa: E402
@@ -168,6 +169,10 @@ def is_stuck(cancel):
 
 def tasks_with_a_connection(client):
     return [task for task in client.tasks if task.scope._cancel._held]
+
+
+def sockets_of_tasks(client):
+    return [task.scope._cancel._held._sock for task in tasks_with_a_connection(client)]
 
 
 def task_that_was_not_started(client):
@@ -13340,6 +13345,263 @@ def test_children_of_multiprocessing(far_server, tls, method):
     assert status == 0, said
 
 
+# -- signals: what handlers end, and what they raise, in the midst of any call
+
+HANDLERS = [
+    pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no such timer"),
+    pytest.mark.skipif(sys.implementation.name != "cpython", reason="no promise but CPython's"),
+    pytest.mark.skipif(
+        sys.version_info < (3, 10), reason="one bytecode of a `with` is left: see apiproxy.Lock")]
+
+
+def with_handlers(test):
+    for mark in HANDLERS:
+        test = mark(test)
+    return test
+
+
+def interrupted(*args, seconds=100):
+    """Run .ci/interrupts.py with these; nothing is wrong."""
+    script = os.path.join(HERE, ".ci", "interrupts.py")
+    process = subprocess.Popen([sys.executable, script, *map(str, args)], stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT, universal_newlines=True)
+    status, said = finish(process, seconds)
+    assert status == 0, said
+
+
+@with_handlers
+@pytest.mark.parametrize("how, count", [("raise", 40), ("act", 20)])
+def test_a_handler_of_signals_may_end_things_and_raise(how, count):
+    interrupted("all", count, how, seconds=200)
+
+
+@with_handlers
+@pytest.mark.slow
+@pytest.mark.parametrize("call", sorted(interrupts.SOUND))
+def test_ten_thousand_interrupts_leave_every_call_as_it_was(call):
+    interrupted(call, 500 if call == "LargeMessages" else 10000, seconds=1800)
+
+
+@with_handlers
+@pytest.mark.slow
+@pytest.mark.parametrize("call", sorted(interrupts.CALLS))
+def test_a_handler_may_end_things_a_hundred_times(call):
+    interrupted(call, 100, "act", seconds=600)
+
+
+def test_a_wait_ends_when_the_client_is_closed(serve, new_client):
+    client = Api(serve).start(new_client).client
+    waiting = background(client.wait_for, "/api/v1/pods", "x", "Ready", None)
+    eventually(lambda: len(client.tasks) == 2)
+    client.close()
+    assert isinstance(waiting.result(), apiproxy.ApiError)
+    assert "cancelled" in str(waiting.result())
+
+
+def test_a_cancel_that_was_interrupted_is_done_by_the_next(serve, new_client, monkeypatch):
+    api = Api(serve, watches=[[]]).start(new_client)
+    api.asked(True, 1)
+    eventually(lambda: tasks_with_a_connection(api.client))
+
+    def interrupted_once(real, *args):
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    for place in ((apiproxy, "shut"), (apiproxy.Wire, "close"), (apiproxy.Cancel, "_open")):
+        wrap(monkeypatch, place, interrupted_once)
+        with pytest.raises(KeyboardInterrupt):
+            api.cancel()
+    api.cancel()
+    assert not threads()
+
+
+# -- the interpreter: without the GIL, within another one, with what a system has not got
+
+
+SUBINTERPRETER = """\
+import sys, threading
+sys.path.insert(0, %r)
+import apiproxy
+
+client = apiproxy.Client("http://localhost:%d", cluster="dev")
+client.set_token("dev", lambda: "SECRET")
+assert client.request("/x") == {}
+seen = threading.Event()
+cancel = client.stream("/x", lambda message: seen.set())
+assert seen.wait(10)
+cancel.cancel()
+client.close()
+assert threading.active_count() == 1
+"""
+
+
+def test_a_subinterpreter_looks_up_names_and_has_streams(serve):
+    interpreters = pytest.importorskip(
+        "_interpreters", reason="there are none that tests can use, before 3.13")
+    server = serve(hello_or_json)
+    interpreter = interpreters.create()
+    try:
+        failure = interpreters.exec(interpreter, SUBINTERPRETER % (HERE, server.port))
+        assert not failure, failure
+    finally:
+        interpreters.destroy(interpreter)
+    assert server.requests[0].headers["authorization"] == "Bearer SECRET"
+
+
+@both
+def test_descriptors_above_1023_are_like_any_other(serve, new_client, trusting, tmp_path, tls):
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 1300:
+        pytest.skip("this system allows no more than %d" % hard)
+    api = Api(serve, watches=[[B2]], tls=tls)
+    server = serve(lambda request, conn: conn.reply(200, pod("a", status={"phase": "Running"})))
+    opened = []
+
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1300), hard))
+        while not opened or opened[-1] < 1024:
+            opened.append(os.open(os.devnull, os.O_RDONLY))
+
+        api.start(new_client, ssl_context=trusting if tls else None)
+        eventually(lambda: api.views == STATES[:2])
+        assert [sock.fileno() > 1023 for sock in sockets_of_tasks(api.client)] == [True]
+        client = new_client("")
+        client.add_endpoint("dev", apiproxy.Endpoint(server.url.replace("127.0.0.1", "localhost")))
+        record = client.start_port_forward("dev", "ns", "a", 80, "", "")
+        with socket.create_connection(("127.0.0.1", int(record["port"])), 5) as local:
+            assert local.fileno() > 1023 and local.recv(1) == b""  # the server makes no WebSocket
+        assert client.stop_or_delete_port_forward("dev", record["id"]) == "stopped"
+        code, out, _ = apiproxy.run_program(["echo", "x"], os.environ, False, new_cancel())
+        assert (code, out) == (0, b"x\n")
+        api.cancel()
+    finally:
+        for fd in opened:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def start_threads(count, call):
+    """Make call(number) in so many threads at the same time; what they raised."""
+    failures = []
+
+    def run(number):
+        try:
+            call(number)
+        except BaseException as error:
+            failures.append(error)
+
+    together(*(functools.partial(run, number) for number in range(count)))
+    return failures
+
+
+@pytest.mark.parametrize("rounds", [3, pytest.param(60, marks=pytest.mark.slow)])
+def test_sixteen_threads_share_a_client_and_change_it(serve, new_client, monkeypatch, rounds):
+    """With and without the GIL: PYTHON_GIL=0 is what .ci/run sets where there is none."""
+    def script(request, conn):
+        if request.is_watch:
+            return play([B2], request, conn)
+        path = request.path.partition("?")[0]
+        conn.reply(200, pods(pod("a")) if path.endswith("/pods") else {"path": path})
+
+    servers = [serve(script), serve(script)]
+    client = new_client(servers[0], discovery_ttl=0.0, keep_alive=0.01)
+    interval = sys.getswitchinterval()
+
+    def work(number):
+        for step in range(rounds):
+            name = "c%d" % (number % 4)
+            client.add_endpoint(name, apiproxy.Endpoint(servers[step % 2].url))
+            client.set_token("dev", "SECRET-%d" % number)
+            path = "/x-%d-%d" % (number, step)
+            assert client.request(path)["path"].endswith(path)
+            assert client.post(path, {}, True, {"cluster": name})["path"] == path
+            seen = threading.Event()
+            cancel = client.stream_results(
+                "/api/v1/pods", lambda items: seen.set(), lambda error, cancel: None)
+            assert seen.wait(20)
+            apiproxy.parse_json("[%s]" % ("1," * 60000 + "1"))
+            client.list_port_forward(name)
+            cancel()
+
+    sys.setswitchinterval(1e-5)
+    try:
+        failures = start_threads(16, work)
+    finally:
+        sys.setswitchinterval(interval)
+    assert not failures and gc.isenabled()
+    client.close()
+    assert not client.tasks
+
+
+WITH_LESS = """\
+import os, select, signal, socket, sys, threading
+for module, name in (place.split(".") for place in %r.split()):
+    if hasattr(sys.modules[module], name):
+        delattr(sys.modules[module], name)
+sys.path.insert(0, %r)
+import apiproxy
+
+client = apiproxy.Client(%r, cluster="dev")
+assert client.request("/x") == {}
+seen = threading.Event()
+stream = client.stream("/x", lambda message: seen.set())
+assert seen.wait(10)
+stream.cancel()
+client.close()
+assert threading.active_count() == 1
+"""
+
+
+@pytest.mark.parametrize("lacks", [
+    "select.poll", "os.fork os.register_at_fork", "os.killpg", "signal.setitimer",
+    "signal.SIGPIPE", "socket.MSG_NOSIGNAL", "socket.SO_REUSEPORT", "socket.AF_UNIX"])
+def test_what_windows_or_macos_has_not_got_is_not_needed(serve, lacks):
+    code = WITH_LESS % (lacks, HERE, serve(hello_or_json).url)
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=60)
+
+
+def test_windows_keeps_the_port_of_a_forward_for_itself(monkeypatch):
+    monkeypatch.setattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_KEEPALIVE, raising=False)
+    with apiproxy.listen("", 0) as listener:
+        options = [listener.getsockopt(socket.SOL_SOCKET, option)
+                   for option in (socket.SO_KEEPALIVE, socket.SO_REUSEADDR)]
+    assert [bool(option) for option in options] == [True, False]
+
+
+def test_windows_words_for_an_error_of_a_socket(new_client, monkeypatch):
+    words = {errno.ECONNREFUSED: "No connection could be made"}
+    monkeypatch.setattr(socket, "errorTab", words, raising=False)
+    assert words[errno.ECONNREFUSED] in str(failed(new_client("http://127.0.0.1:1").request, "/"))
+
+
+def test_a_wait_that_shutdown_does_not_wake_ends_all_the_same(serve, new_client, monkeypatch):
+    monkeypatch.setattr(apiproxy, "shut", lambda *args: None)
+    monkeypatch.setattr(apiproxy, "_SLICE", 0.05)
+    api = Api(serve, watches=[[]]).start(new_client)
+    eventually(lambda: tasks_with_a_connection(api.client) and api.asked(True))
+    api.cancel()
+    assert not threads()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGPIPE"), reason="this system has no SIGPIPE")
+@pytest.mark.skipif(not hasattr(socket, "MSG_NOSIGNAL"), reason="nothing can be done about it")
+def test_a_program_that_wants_sigpipe_does_not_die_of_a_server_that_is_gone(serve):
+    code = """\
+import signal, sys
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+sys.path.insert(0, %r)
+import apiproxy
+ws = apiproxy.WebSocket.connect(%r)
+try:
+    while True:
+        ws.send("x" * 100000)
+except apiproxy.ConnectionClosed:
+    sys.exit(5)
+""" % (HERE, serve(lambda request, conn: conn.upgrade(request) or conn.reset() or False).ws)
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 5
+
+
 # ------------------------------------------------------------------------------
 # 15. Module functions
 # ------------------------------------------------------------------------------
@@ -13583,7 +13845,10 @@ def test_an_example_changes_nothing_that_is_not_named(demo, name):
 
 @pytest.mark.parametrize("name", ["watch_pods", "top", "rollout"])
 def test_ctrl_c_ends_an_example_cleanly(name):
+    # a program started in the background ignores SIGINT, and so do those that it starts
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     running = run_example(name)
+    signal.signal(signal.SIGINT, before)
     running.stdout.readline()
     running.send_signal(signal.SIGINT)
 
