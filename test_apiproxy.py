@@ -13360,6 +13360,9 @@ def with_handlers(test):
     return test
 
 
+STORM = int(os.environ.get("APIPROXY_STORM", "10000"))  # .ci/run has less time
+
+
 def interrupted(*args, seconds=100):
     """Run .ci/interrupts.py with these; nothing is wrong."""
     script = os.path.join(HERE, ".ci", "interrupts.py")
@@ -13370,7 +13373,7 @@ def interrupted(*args, seconds=100):
 
 
 @with_handlers
-@pytest.mark.parametrize("how, count", [("raise", 40), ("act", 20)])
+@pytest.mark.parametrize("how, count", [("raise", 20), ("act", 3)])
 def test_a_handler_of_signals_may_end_things_and_raise(how, count):
     interrupted("all", count, how, seconds=200)
 
@@ -13378,15 +13381,15 @@ def test_a_handler_of_signals_may_end_things_and_raise(how, count):
 @with_handlers
 @pytest.mark.slow
 @pytest.mark.parametrize("call", sorted(interrupts.SOUND))
-def test_ten_thousand_interrupts_leave_every_call_as_it_was(call):
-    interrupted(call, 500 if call == "LargeMessages" else 10000, seconds=1800)
+def test_thousands_of_interrupts_leave_every_call_as_it_was(call):
+    interrupted(call, STORM // 20 if call == "LargeMessages" else STORM, seconds=1800)
 
 
 @with_handlers
 @pytest.mark.slow
 @pytest.mark.parametrize("call", sorted(interrupts.CALLS))
-def test_a_handler_may_end_things_a_hundred_times(call):
-    interrupted(call, 100, "act", seconds=600)
+def test_a_handler_may_end_things_many_times(call):
+    interrupted(call, STORM // 100, "act", seconds=600)
 
 
 def test_a_wait_ends_when_the_client_is_closed(serve, new_client):
@@ -14008,6 +14011,7 @@ def texts_in_a_browser(address, folder, is_enough):
         browser.communicate()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium")
 def test_the_live_page_moves_in_a_real_browser(tmp_path):
     running = run_example("live_page", "--port", "0")
