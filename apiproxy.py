@@ -7358,7 +7358,7 @@ class Client(Settings):
             task.join(end)
         self._handler.close()
 
-    def keep_secrets(self, old: Client) -> None:
+    def _keep_secrets(self, old: Client) -> None:
         """Take over what `old` knew for the same server."""
         if self.base_url == old.base_url:
             self._transport.credentials.adopt(old._transport.credentials)
@@ -7847,7 +7847,7 @@ def configure(base_url: Union[str, Client] = "http://localhost:4466", **settings
             setattr(new, name, value)
     else:
         new = Client(base_url, **settings)
-        new.keep_secrets(_default)
+        new._keep_secrets(_default)
 
     old, _default = _default, new
     if old is not new:
