@@ -646,6 +646,12 @@ def base_address(url: str) -> Address:
     return split_url(url, ("http", "https"))
 
 
+@functools.lru_cache(maxsize=64)
+def cluster_address(base: str, cluster: str) -> str:
+    """Where a Headlamp server has the API server of a cluster."""
+    return combine_path(base, "/clusters/" + segment(cluster, "cluster"))
+
+
 def check_headers(headers: Optional[HeaderLines]) -> Dict[str, Union[str, Sequence[str]]]:
     """A copy; ValueError, which repeats no value, for what could end a header line."""
     if headers is None:
@@ -4368,11 +4374,10 @@ class Transport:
             if cluster:
                 raise ValueError("no cluster %r here, and no Headlamp server to ask" % cluster)
             raise ValueError("this needs a Headlamp server, or the name of a cluster")
-        address = base
-        if cluster:
-            address = combine_path(base, "/clusters/" + segment(cluster, "cluster"))
         host = self.settings.host
-        check_headers({"Host": host})
+        if host:
+            check_headers({"Host": host})
+        address = cluster_address(base, cluster) if cluster else base
         route = Route(on_behalf or cluster, address, None, credential, host)
         route.kubeconfig = self.credentials.kubeconfig(route.cluster, base)
         return route
