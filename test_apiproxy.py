@@ -14587,7 +14587,7 @@ def test_every_way_to_log_in_to_the_real_api_server(tmp_path):
     for cluster in ({}, {**ca, "tls-server-name": "elsewhere.example"}):
         with apiproxy.Client.from_kubeconfig(write(tmp_path / "config",
                 config(server, {"token": token}, cluster=cluster))) as client:
-            with pytest.raises(apiproxy.ApiError, match="not trusted"):
+            with pytest.raises(apiproxy.ApiError, match="not trusted|another name"):
                 client.request("/version")
 
     with apiproxy.Client.from_kubeconfig(write(tmp_path / "config",
