@@ -14478,6 +14478,8 @@ def test_the_dead_watch_of_1_20_is_hung_up_and_taken_up_again(api):
     assert not seen.errors
 
 
+@pytest.mark.skipif(os.environ.get("APIPROXY_TEST_VERSION", "1.20") != "1.20",
+                    reason="today's API server lists from snapshots, which outlast it")
 @pytest.mark.parametrize("api", PROXY_AND_DIRECT[:1], indirect=True)
 def test_a_continue_token_from_before_a_compaction_is_not_used(api):
     for name in "abcde":
