@@ -55,7 +55,7 @@ def main() -> None:
         client.stream_results(everywhere, keep("namespaces"), trouble)
         client.stream_results("/api/v1/secrets", keep("copies"), trouble, {"labelSelector": label})
 
-        retry = 0.0
+        retry, refused = 0.0, set()
         while wait(retry or args.seconds, changed) or retry:
             wait(0.3)  # changes come in bursts
             changed.clear()
@@ -71,7 +71,9 @@ def main() -> None:
                         client.post("%s/%s/secrets" % (everywhere, space), copy)
                     say("copied %s to %s%s" % (name, space, " (dry run)" * args.dry_run))
                 except apiproxy.ApiError as error:
-                    warn("%s: %s" % (space, error))
+                    if error.reason != "AlreadyExists" or space in refused:
+                        warn("%s: %s" % (space, error))
+                    refused.add(space)  # at first it may be ours, which the watch has not shown yet
                     retry = RETRY
 
 
