@@ -92,10 +92,10 @@ make_venv() {
     twice "$work/$name/bin/pip" install -q "$@"
 }
 
-# run_tests NAME FOLDER ARGUMENTS...: pytest of a venv, its cache in $work/FOLDER.
+# run_tests NAME FOLDER ARGUMENTS...: pytest of a venv, its cache in $work/FOLDER, 15 minutes at most.
 run_tests() {
     local name=$1 folder=$2
     shift 2
     PYTHON_GIL=$([[ $name != *t ]] || echo 0) \
-        tests "$work/$name/bin/python" -m pytest -o "cache_dir=$work/$folder" "$@"
+        tests timeout 900 "$work/$name/bin/python" -m pytest -o "cache_dir=$work/$folder" "$@"
 }
