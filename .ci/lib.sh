@@ -92,7 +92,7 @@ make_venv() {
     twice "$work/$name/bin/pip" install -q "$@"
 }
 
-# run_tests NAME FOLDER ARGUMENTS...: pytest of a venv, its cache in $work/FOLDER, 15 minutes at most.
+# run_tests NAME FOLDER ARGUMENTS...: pytest of a venv, its cache in $work/FOLDER; 15 minutes.
 run_tests() {
     local name=$1 folder=$2
     shift 2
