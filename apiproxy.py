@@ -2107,6 +2107,8 @@ class Wire:
         while count < len(space):
             try:
                 count += self._read_record(tls, space[count:])
+                if not self._incoming.pending:
+                    break
                 continue
             except ssl.SSLError as error:
                 if isinstance(error, ssl.SSLWantReadError):
