@@ -7444,6 +7444,7 @@ def test_retry_after_is_honoured_up_to_a_minute(
     assert api.errors == [429] and least <= max(waits) <= most
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [[B2, eof], [eof], [error(410)], [bookmark(), error(500)]])
 def test_requests_are_bounded_whatever_the_server_does(serve, new_client, steps):
     api = Api(serve, watches=[steps])
@@ -13206,6 +13207,7 @@ def test_what_a_child_ends_goes_on_in_its_parent(serve, new_client, trusting, tl
     stream.cancel()
 
 
+@pytest.mark.slow
 @needs_fork
 def test_a_child_finds_no_lock_held(serve, new_client):
     inside, free = threading.Event(), threading.Event()
@@ -13829,6 +13831,7 @@ def test_exec_of_a_command_that_can_not_start_is_a_failure():
     assert (status, out) == (1, "") and "executable file not found" in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, args, expected", [
     ("exec", ["no-such-pod"], (1, 'pods "no-such-pod" not found')),
     ("tail", ["nope"], (1, 'deployments.apps "nope" not found')),
@@ -13849,6 +13852,7 @@ def test_what_goes_wrong_in_an_example_is_one_line(name, args, expected):
     assert not usage or status == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["drain", "scale", "rollout", "sync", "exec", "tail",
                                   "port_forward", "dump", "apply"])
 def test_an_example_changes_nothing_that_is_not_named(demo, name):
@@ -13908,6 +13912,7 @@ def test_colours_are_for_terminals_that_have_them(term, expected):
     assert (b"\033[" in came) is expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted({*EXAMPLES, *NO_EXAMPLES} - {"common"}))
 def test_help_of_an_example_begins_with_what_it_does(name):
     status, out, err = ended(name, "--help")
