@@ -6227,10 +6227,7 @@ class Apply:
         if not resource.namespaced:
             namespace = ""
         elif not namespace:
-            endpoint = self._transport.endpoints.get(self._cluster)
-            own = endpoint.namespace if endpoint else ""
-            defaults = self._transport.settings.default_namespaces
-            namespace = defaults.get(self._cluster) or own or "default"
+            namespace = self._transport.namespace(self._cluster)
 
         info: ApiInfo = {"group": group, "version": version, "resource": resource.name}
         self._collection = collection_path(info, namespace)
