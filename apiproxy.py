@@ -4832,6 +4832,18 @@ class Task:
     def _failed(self, error: Exception) -> None:
         """What to do when `_run` raised what nobody expected: tell whoever waits."""
 
+    def _get(
+        self, cluster: str, path: str, params: Params = None, auto_logout: bool = True,
+    ) -> Response:
+        """GET, no longer than any other request, ended by cancel and by silence in the answer."""
+        settings = self._settings
+        try:
+            return self._transport.send(
+                "GET", path, cluster, params=params, auto_logout=auto_logout,
+                scope=self.scope.within(settings.request_timeout), idle=settings.list_idle)
+        except ValueError as error:  # the cluster was taken away meanwhile
+            raise ApiError(0, str(error), method="GET", url=path) from error
+
     def _call(self, callback: Optional[Callable[..., Any]], *args: Any) -> None:
         """The one door into the user's code."""
         if callback is None:
@@ -5184,7 +5196,6 @@ class ListReader:
         self._page = page
         self._least = page // 10 or 1  # smaller pages would not help: an object has 1.5 MB at most
         self._in_pages = False
-        self._items: List[Json] = []
 
     def read(self, path: str) -> Tuple[List[Json], Optional[str]]:
         """(every item, the version of the first page: later ones are of the same)."""
@@ -5216,8 +5227,7 @@ class ListReader:
                 raise response.error("the list goes on with the same continue token")
             tokens.add(token)
             # the rest in one go, if it can be: the view would lack what the watch then reports on
-            params = {key: value for key, value in params.items() if key not in NOT_FOR_WATCHES}
-            params["continue"] = token
+            params = {**without(params, NOT_FOR_WATCHES), "continue": token}
             if self._in_pages:
                 params["limit"] = self._page
             try:  # at once: a token ends after minutes; but a page may be empty (a hot loop)
@@ -5345,13 +5355,7 @@ class Watch(Task):
     def _fetch(self, path: str, params: Params, pace: bool = True) -> Response:
         if pace:
             self._pace()
-        settings = self._settings
-        try:
-            return self._transport.send(
-                "GET", path, self._cluster, params=params, auto_logout=not self._listed,
-                scope=self.scope.within(settings.request_timeout), idle=settings.list_idle)
-        except ValueError as error:  # the cluster was taken away meanwhile
-            raise ApiError(0, str(error), method="GET", url=path) from error
+        return self._get(self._cluster, path, params, auto_logout=not self._listed)
 
     def _list(self) -> None:
         items, version = self._fetch_all()
@@ -5631,13 +5635,7 @@ class Poller(Task):
             self.scope.wait(self._settings.metrics_period * slower)
 
     def _ask(self) -> Json:
-        settings = self._settings
-        try:
-            answer = self._transport.send(
-                "GET", self._url, self._cluster, idle=settings.list_idle,
-                scope=self.scope.within(settings.request_timeout)).json()
-        except ValueError as error:  # the cluster was taken away meanwhile
-            raise ApiError(0, str(error), method="GET", url=self._url) from error
+        answer = self._get(self._cluster, self._url).json()
         if isinstance(answer, dict) and "items" in answer:
             return answer["items"] or []
         return answer
