@@ -2656,12 +2656,13 @@ def test_what_is_not_json_is_an_error_that_says_so(serve, new_client, body, said
     ids=short)
 def test_the_cyclic_collector_rests_while_something_large_is_parsed(
         monkeypatch, data, rests, was_on):
-    seen, inside, free = [], threading.Barrier(2), threading.Event()
+    seen, inside, free = [], threading.Event(), threading.Event()
 
     def slow(real, data):
-        inside.wait(10)  # both threads are at it
         seen.append(gc.isenabled())
-        free.wait(10) if threading.current_thread() is other else None
+        if threading.current_thread() is other:
+            inside.set()
+            free.wait(10)
         return real(data)
 
     def parse():
@@ -2676,12 +2677,14 @@ def test_the_cyclic_collector_rests_while_something_large_is_parsed(
 
     try:
         other.start()
+        assert inside.wait(10)
         parse()
         assert gc.isenabled() == (was_on and not rests)  # the other is still at it
         free.set()
         other.join()
         assert gc.isenabled() == was_on and seen == [was_on and not rests] * 2
     finally:
+        free.set()
         gc.enable()
 
 
