@@ -1986,6 +1986,7 @@ class Wire:
         self._waiting: Set[object] = set()  # who is in poll(): the last out frees the descriptor
         self._out = bytearray()  # sealed bytes that the kernel would not take yet
         self._tls: Optional[ssl.SSLObject] = None
+        self._keep_session: Optional[Callable[[Any], None]] = None  # once there is one
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._cut = False  # the TCP connection has ended
@@ -2040,9 +2041,16 @@ class Wire:
             raise ConnectionError("proxy %s made no tunnel: %s" % (place, error)) from error
 
     def _start_tls(self, context: ssl.SSLContext, name: str, scope: Scope) -> None:
+        # By name: a resumed session's certificate is not looked at again. It costs half the CPU
+        # time of a whole handshake, here and at the API server (measured).
+        sessions = vars(context).setdefault("_sessions", {})
         try:
             with Fresh.openssl:
-                self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name)
+                self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name,
+                                             session=sessions.get(name))
+            # A class of somebody else's may want the chain of certificates: sessions have none.
+            if type(self._tls) is ssl.SSLObject:
+                self._keep_session = functools.partial(sessions.__setitem__, name)
         except ValueError as error:
             raise OSError("not a host name for TLS") from error
 
@@ -2123,6 +2131,10 @@ class Wire:
             if isinstance(self._tls_end, ssl.SSLEOFError):
                 raise ConnectionResetError("TLS ended without close_notify")
             raise self._tls_end
+        if count and self._keep_session:  # in TLS 1.3 it comes with the first answer
+            if not tls.session_reused:  # to read it takes as long as it saves
+                self._keep_session(tls.session)
+            self._keep_session = None
         self._seal(b"")  # TLS 1.3 answers key updates inside a read
         return count or None
 

@@ -1883,6 +1883,31 @@ def test_tls_over_ipv6_and_through_a_proxy_to_it(serve, new_client, trusting, pr
     assert set(names_sent) == {None}  # an address is no name: it is in the certificate, not in SNI
 
 
+def test_a_tls_session_is_resumed_under_its_own_name_and_settings_alone(
+        serve, new_client, names, trusting, certificate):
+    server = serve(hello_or_json, tls=True)
+    names["other.test"] = [at("127.0.0.1:%d" % server.port)]
+
+    def resumed(host, context):
+        before = server.context.session_stats()["hits"]
+        connect("wss://%s:%d/" % (host, server.port), ssl_context=context).abort()
+        return server.context.session_stats()["hits"] - before
+
+    assert [resumed("127.0.0.1", trusting) for _ in range(3)] == [0, 1, 1]
+    assert [resumed("localhost", trusting) for _ in range(2)] == [0, 1]
+    new_client(server, ssl_context=trusting).request("/x")
+    assert server.context.session_stats()["hits"] == 4
+    with pytest.raises(apiproxy.ApiError, match="for another name"):
+        resumed("other.test", trusting)
+
+    class Looking(ssl.SSLObject):
+        """Of a program that looks at the chain of certificates itself: a session has none."""
+
+    another = ssl.create_default_context(cafile=certificate)
+    another.sslobject_class = Looking
+    assert [resumed("127.0.0.1", another) for _ in range(2)] == [0, 0]
+
+
 @pytest.mark.parametrize("cut", ["", "."])
 def test_the_roots_dot_is_neither_in_sni_nor_in_the_certificates_name(
         serve, new_client, names, trusting, cut):
