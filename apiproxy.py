@@ -190,13 +190,14 @@ class ApiError(Exception):
     details      of a Kubernetes Status, else {}
     body         what came, as bytes (the first MiB)
     method, url  what was asked; headers, tokens and request bodies never appear in an error
+    cluster      that was asked, by name, else ""
     retry_after  seconds that the server asked us to wait, else None
     """
 
     def __init__(
         self, status: int, message: str = "", *, phrase: str = "", reason: str = "",
         details: Json = None, body: bytes = b"", method: str = "", url: str = "",
-        retry_after: Optional[float] = None,
+        cluster: str = "", retry_after: Optional[float] = None,
     ) -> None:
         super().__init__(status, message)  # what pickle calls us with; the rest is in __dict__
         self.status = status
@@ -207,11 +208,18 @@ class ApiError(Exception):
         self.body = body
         self.method = method
         self.url = url
+        self.cluster = cluster
         self.retry_after = retry_after
 
     def __str__(self) -> str:
         parts = dict.fromkeys(filter(None, (self.phrase, self.message)))
-        return " - ".join(parts) or str(self.status)
+        text = " - ".join(parts) or str(self.status)
+        if not self.url:
+            return text
+        path = re.sub(r"^\w+://[^/?]*|\?.*", "", self.url)  # the query may be long, or secret
+        names_cluster = not self.cluster or "/clusters/%s/" % self.cluster in path
+        where = "" if names_cluster else ", cluster " + self.cluster
+        return "%s (%s %s%s)" % (text, self.method, path, where)
 
 
 class WebSocketError(ApiError):
@@ -2413,6 +2421,7 @@ class Response:
         self.reason = reason
         self.headers = headers
         self.body = body
+        self.cluster = ""  # that was asked
         self._method = method
         self._url = url
 
@@ -2448,11 +2457,9 @@ class Response:
             pass
         except MemoryError:
             raise self.error("no memory to parse %d bytes" % len(self.body)) from None
-        if self.is_page:
-            raise self.error("the server sent a web page instead of JSON: "
-                             "this route is not enabled on it")
         kind = self.headers.get("Content-Type", "something")
-        raise self.error("the server sent %s instead of JSON: %.80r" % (kind, self.text()))
+        raise self.error("" if self.is_page else "the server sent %s instead of JSON: %.80r"
+                         % (kind, self.text()))
 
     def object(self) -> Dict[str, Any]:
         """The body, which is a JSON object; ApiError that says what came instead."""
@@ -2469,6 +2476,7 @@ class Response:
     def error(self, message: str = "", kind: Callable[..., ApiError] = ApiError) -> ApiError:
         """The ApiError, or other `kind`, that this is: in the server's words or in `message`."""
         status: Json = None
+        message = message or self._instead()
         if not message:
             try:
                 status = json.loads(self.body)
@@ -2480,10 +2488,25 @@ class Response:
         details = dig(status, "details", kind=dict)
         after = self.headers.get("Retry-After") or details.get("retryAfterSeconds")
         return kind(
-            self.status, message or str((status or {}).get("message") or ""), phrase=self.reason,
+            self.status, message or str((status or {}).get("message") or ""),
+            phrase="Unexpected answer" if self.ok else self.reason,
             reason=str((status or {}).get("reason") or ""), details=details,
-            body=self.body[:MiB], method=self._method, url=self._url,
+            body=self.body[:MiB], method=self._method, url=self._url, cluster=self.cluster,
             retry_after=parse_retry_after(after))
+
+    def _instead(self) -> str:
+        """What came instead of an answer of the API, and why; "" if it may be one."""
+        if 300 <= self.status < 400:
+            target = self.headers.get("Location", "").partition("?")[0]
+            text = "a redirect to %.200r, which is not followed: a wrong address, or a login"
+            return place_of(self._url) + text % target
+        if not self.is_page:
+            return ""
+        page = self.text()[:MAX_HEAD]
+        title = re.search("(?is)<title>(.*?)</title>", page)
+        text = ("a web page came, %.100r: of a proxy, of a login, or of a server where this "
+                "address is not enabled")
+        return place_of(self._url) + text % (title.group(1) if title else page).strip()
 
 
 def items_of(response: Response, page: Dict[str, Any]) -> List[Dict[str, Any]]:
@@ -2740,8 +2763,8 @@ class HttpHandler(urllib.request.BaseHandler):
         return self._settings.max_body if head.status < 400 else MiB  # of an error that will do
 
     def _too_large(self, head: Head) -> ApiError:
-        text = "the body is larger than the limit of %d bytes" % self._settings.max_body
-        return BodyError(head.status, text, phrase=head.reason)
+        text = "the body is larger than max_body, %d bytes" % self._settings.max_body
+        return BodyError(head.status, text)
 
     def _body(self, conn: HttpConnection, head: Head, request: HttpRequest) -> bytes:
         limit = self._limit(head)
@@ -2831,10 +2854,12 @@ def place_of(url: str) -> str:
     return join_port(parts.hostname or "", parts.port or usual) + ": " if usual else ""
 
 
-def unanswered(error: BaseException, method: str, url: str) -> ApiError:
-    """The ApiError for a request without an answer: 408 when time ran out, else 502."""
+def unanswered(error: BaseException, method: str, url: str, cluster: str = "") -> ApiError:
+    """The ApiError for a request that failed: 408 when time ran out, 502 without an answer."""
     if isinstance(error, ApiError):
-        error.method, error.url = method, url
+        if not error.url:
+            error.method, error.url = method, url
+        error.cluster = error.cluster or cluster
         return error
 
     late = isinstance(error, TimeoutError)
@@ -2842,7 +2867,7 @@ def unanswered(error: BaseException, method: str, url: str) -> ApiError:
     if isinstance(error, ConnectionResetError) and url.startswith(("http:", "ws:")):
         text += ": is the address https://?"  # OpenSSL's servers hang up on plain HTTP (measured)
     failure = ApiError(
-        408 if late else 502, text, method=method, url=url,
+        408 if late else 502, text, method=method, url=url, cluster=cluster,
         phrase="Request timed-out" if late else "Unreachable")
     failure.__cause__ = error
     return failure
@@ -2964,7 +2989,7 @@ class WebSocket:
             if notice:
                 notice(head)
             if head.status != 101:
-                raise _refusal(conn, head, scope)
+                raise _refusal(conn, head, url, scope)
             protocol = check_handshake(head, key, protocols)
             rest = b"" if conn.receiver.is_empty else conn.receiver.some(scope)
         except BaseException as error:
@@ -3232,7 +3257,7 @@ class WebSocket:
                 held[0].release()
 
 
-def _refusal(conn: HttpConnection, head: Head, scope: Scope) -> ApiError:
+def _refusal(conn: HttpConnection, head: Head, url: str, scope: Scope) -> ApiError:
     """The HandshakeError for an answer that is not 101, whatever its body is like."""
     body = bytearray()
     try:
@@ -3241,15 +3266,15 @@ def _refusal(conn: HttpConnection, head: Head, scope: Scope) -> ApiError:
     except OSError:
         pass  # what came in time has to do
 
-    answer = Response(head.status, head.reason, head.headers, bytes(body[:MAX_HEAD]))
+    answer = Response(
+        head.status, head.reason, head.headers, bytes(body[:MAX_HEAD]), "GET", url)
     message = ""
     if not body and head.status in (400, 403):  # so the API server refuses these (measured)
-        message = ("without a word: perhaps the Origin or the subprotocols, or for exec and "
-                   "port forward the --reject-paths of kubectl proxy")
-    elif answer.ok or answer.is_page:
-        kind = "a web page" if answer.is_page else "a plain answer"
-        message = "HTTP %d, %s instead of an upgrade to a WebSocket: %r" % (
-            head.status, kind, answer.text()[:200])
+        message = ("the server gives no reason: perhaps the Origin or the subprotocols, or for "
+                   "exec and port forward the --reject-paths of kubectl proxy")
+    elif answer.ok and not answer.is_page:
+        message = "HTTP %d instead of an upgrade to a WebSocket: %.200r" % (
+            head.status, answer.text())
     return answer.error(message, HandshakeError)
 
 
@@ -4451,9 +4476,10 @@ class Transport:
 
             response = self._exchange(self._request(
                 route, method, path, lines, body, scope, idle), route)
+            response.cluster = route.cluster
             return response, self._notice(response, route, logout, lines)
-        except (TimeoutError, ConnectionAbortedError) as error:
-            raise unanswered(error, method, url)
+        except (ApiError, TimeoutError, ConnectionAbortedError) as error:
+            raise unanswered(error, method, url, route.cluster)
         finally:
             if held:
                 held[0].release()
@@ -4684,8 +4710,8 @@ class Transport:
                 ping_timeout=settings.ping_timeout if ping_timeout is None else ping_timeout,
                 close_timeout=settings.close_timeout, scope=scope,
                 notice=functools.partial(self._notice_handshake, route, fresh))
-        except (TimeoutError, ConnectionAbortedError) as error:
-            raise unanswered(error, "GET", url)
+        except (ApiError, TimeoutError, ConnectionAbortedError) as error:
+            raise unanswered(error, "GET", url, cluster)
         except ValueError as error:  # the cluster was taken away, or a setting can't be sent
             raise ApiError(0, str(error), method="GET", url=url) from error
         finally:
@@ -4919,18 +4945,17 @@ class Stream(Task):
         backoff = Backoff(settings.retry_base, settings.retry_cap)
         rate = Rate(settings.burst, settings.rate)  # a log's last message resets the backoff
         while not self.scope.wait(rate.take()):
-            error = self._once(backoff)
+            error = unanswered(self._once(backoff), "GET", self._url, self._cluster)
             if self.scope.cancelled:
                 return
 
             self.error = error
-            log.info("stream %s ended: %s", self._url.partition("?")[0], error)
+            log.info("stream ended: %s", error)
             self._tell(error)
             if not self._reconnects:
                 return
             if not self._insists and isinstance(error, HandshakeError) and error.status in REFUSALS:
-                log.warning("stream %s was refused and ends: %s",
-                            self._url.partition("?")[0], error)
+                log.warning("a stream was refused and ends: %s", error)
                 return
             after = min(error.retry_after or 0, settings.max_retry_after)
             self.scope.wait(max(backoff.next(), after))
@@ -5348,6 +5373,7 @@ class Watch(Task):
                 if not self._listed and api_is_missing(error) and len(self._paths) > 1:
                     del self._paths[0]
                     continue
+                error = unanswered(error, "GET", self._paths[0], self._cluster)
                 self._call(self._err_cb, error, self.cancel)
                 if not self._listed and error.status in REFUSALS:
                     return
@@ -5693,7 +5719,8 @@ class Waiter(Watch):
         if not self._is_there:
             return "it has gone"
         status = dig(self._item, "status", kind=dict)
-        return "its status is %.300s" % json.dumps(status, default=str)
+        return "its status is %.300s" % json.dumps(status, default=str) if status else (
+            "it has no status")
 
     # -- the watch's thread
 

@@ -939,7 +939,7 @@ def test_an_unknown_option_is_refused_and_the_nearest_named(new_client, call, ne
 
 @pytest.mark.parametrize("error", [
     apiproxy.ApiError(409, "m", phrase="p", reason="r", details={"a": [1]}, body=b"b",
-        method="GET", url="u", retry_after=2.0),
+        method="GET", url="u", cluster="dev", retry_after=2.0),
     apiproxy.WebSocketError(0, "m"), apiproxy.HandshakeError(403, "m", phrase="p", body=b"b"),
     apiproxy.ProtocolError(1002, "m"), apiproxy.ConnectionClosed(1006, "gone"),
     apiproxy.ConnectionClosed(1005),
@@ -970,8 +970,71 @@ def test_errors_pickle_and_copy_with_all_they_know(error):
 ], ids=short)
 def test_an_error_says_the_phrase_and_the_detail(phrase, body, text, reason, details):
     error = apiproxy.Response(404, phrase, {}, body, "GET", "http://h/x").error()
-    assert (str(error), error.status, error.reason, error.details) == (text, 404, reason, details)
+    assert (error.status, error.reason, error.details) == (404, reason, details)
+    assert str(error) == text + " (GET /x)"
+    assert error.message in text or not text.startswith(phrase)
     assert (error.method, error.url, error.body) == ("GET", "http://h/x", body)
+
+
+@pytest.mark.parametrize("url, cluster, where", [
+    ("/api/v1/pods", "dev", "GET /api/v1/pods, cluster dev"),
+    ("/api/v1/pods", "", "GET /api/v1/pods"),
+    ("https://user:SECRET@h:6443/api/v1/pods?token=SECRET", "a/b", "GET /api/v1/pods, cluster a/b"),
+    # the path says it
+    ("wss://h/base/clusters/dev/api/v1/pods?watch=true", "dev",
+     "GET /base/clusters/dev/api/v1/pods"),
+    ("http://h/clusters/device/x", "dev", "GET /clusters/device/x, cluster dev"),
+    ("http://h?SECRET", "", "GET "), ("", "dev", ""),
+])
+def test_an_error_says_where_without_a_query_or_a_user(url, cluster, where):
+    error = apiproxy.ApiError(
+        404, "lost", phrase="Not Found", method="GET", url=url, cluster=cluster)
+    assert str(error) == "Not Found - lost" + (" (%s)" % where if where else "")
+    assert error.message == "lost"
+
+
+def test_every_call_says_which_cluster_did_not_answer_or_refused(serve, new_client):
+    server = serve(lambda request, conn: conn.reply(403, {"message": "no"}, reason="Forbidden"))
+    client = new_client(server, cluster="dev", retry_base=0.01, rate=1000)
+    client.add_endpoint("direct", apiproxy.Endpoint(server.url))
+    client.add_endpoint("nobody", apiproxy.Endpoint("http://127.0.0.1:1"))
+    for cluster, where in (
+            ("dev", "(GET /clusters/dev/api/v1/pods)"),
+            ("direct", "(GET /api/v1/pods, cluster direct)"),
+            ("nobody", "(GET /api/v1/pods, cluster nobody)")):
+        seen = Views()
+        errors = [failed(client.request, "/api/v1/pods?x=private", {"cluster": cluster})]
+        stops = [
+            client.stream_results_for_cluster("/api/v1/pods", {
+                "cb": seen.cb, "errCb": seen.err_cb, "cluster": cluster}, {"x": "private"}),
+            client.stream("/api/v1/pods?x=private", seen.cb, {
+                "cluster": cluster, "failCb": lambda error: seen.err_cb(error, None)}).cancel,
+            client.metrics("/api/v1/pods?x=private", seen.cb,
+                           lambda error: seen.err_cb(error, None), cluster)]
+        eventually(lambda: len(seen.errors) >= 3)
+        for stop in stops:
+            stop()
+        for error in errors + seen.errors:
+            assert str(error).endswith(where), str(error)
+            assert error.cluster == cluster
+
+
+def test_what_breaks_within_a_stream_says_where_too(serve, new_client):
+    api = Api(serve, [pods(pod("a"))], [[error(500)], [frame(TEXT, "{")], []])
+    client = new_client(api.server)
+    seen = Views()
+    client.stream_results(PODS, seen.cb, seen.err_cb)
+    eventually(lambda: len(seen.errors) == 2)
+    assert str(seen.errors[0]) == "Watch failed (GET /api/v1/pods, cluster dev)"
+    assert str(seen.errors[1]).startswith("an event that can't be read: ")
+    assert str(seen.errors[1]).endswith(" (GET /api/v1/pods, cluster dev)")
+
+    ended = []
+    server = serve(lambda request, conn: conn.upgrade(request) or False)
+    new_client(server).stream("/x?y", print, {"failCb": ended.append})
+    eventually(lambda: ended)
+    assert str(ended[0]).startswith("WebSocket closed - 1006 ")
+    assert str(ended[0]).endswith(" (GET /x, cluster dev)")
 
 
 @pytest.mark.parametrize("value, seconds", [
@@ -2658,8 +2721,10 @@ def test_odd_but_whole_answers_are_read(serve, new_client, answer, result):
 
 
 @pytest.mark.parametrize("body, said", [
-    (b"<!doctype html><p>Headlamp", "this route is not enabled"),
-    (b"\n <html>", "this route is not enabled"), (b"hello", "text/plain instead of JSON: 'hello'"),
+    (b"<!doctype html><title>\nHead\nlamp </title><p>Hi",
+     ": a web page came, 'Head\\nlamp': of a "),
+    (b"\n <html>", ": a web page came, '<html>': "),
+    (b"hello", "text/plain instead of JSON: 'hello'"),
     (b"{" * 100000, "instead of JSON"), (b'{"a": ', "instead of JSON"),
     (b"\xff\xfe", "instead of JSON"), (b"{} {}", "instead of JSON")], ids=short)
 def test_what_is_not_json_is_an_error_that_says_so(serve, new_client, body, said):
@@ -2667,6 +2732,8 @@ def test_what_is_not_json_is_an_error_that_says_so(serve, new_client, body, said
     error = failed(client.request, "/x")
     assert error.status == 200
     assert said in str(error)
+    assert str(error).startswith("Unexpected answer - ")
+    assert str(error).endswith(" (GET /clusters/dev/x)") and "\n" not in str(error)
     assert len(str(error)) < 300
     assert error.body == body
 
@@ -2750,7 +2817,7 @@ def test_the_limit_is_for_all_members_together(serve, new_client):
     body = gzip.compress(bytes(600)) * 2
     server = serve(lambda request, conn: conn.send(zipped(body)))
     error = failed(new_client(server, max_body=1000).request, "/x")
-    assert "limit of 1000 bytes" in str(error)
+    assert "larger than max_body, 1000 bytes" in str(error)
 
 
 @pytest.mark.parametrize("fold", ["\r\n ", "\r\n\t", "  \r\n \t ", "\r\n \r\n "])
@@ -2801,7 +2868,7 @@ def test_a_body_over_the_limit_is_an_error(serve, new_client, head, body):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
 
-    assert error.status == 200 and "larger than the limit" in str(error) and peak < 4 * apiproxy.MiB
+    assert error.status == 200 and "larger than max_body" in str(error) and peak < 4 * apiproxy.MiB
 
 
 def test_many_small_chunks_cost_no_more_than_their_bytes(serve, new_client):
@@ -2841,7 +2908,7 @@ def test_of_a_large_error_the_first_mib_is_kept(serve, new_client, head):
     server = serve(lambda request, conn: conn.send(answer) or False)
     error = failed(new_client(server).request, "/x")
     assert (error.status, len(error.body), str(error)) == (500, apiproxy.MiB,
-        "Oops - " + "x" * 1000)
+        "Oops - " + "x" * 1000 + " (GET /clusters/dev/x)")
 
 
 @pytest.mark.parametrize("answer", [
@@ -3000,14 +3067,15 @@ PLAIN = "Content-Type: text/plain\r\n"
 
 
 @pytest.mark.parametrize("status, body, words", [
-    ("200 OK", "<!doctype html><title>Headlamp</title>", ["HTTP 200, a web page", "Headlamp"]),
+    ("200 OK", "<!doctype html><title>Headlamp</title>",
+     ["a web page came", "'Headlamp'", "not enabled"]),
     ("200 OK", '{"kind": "PodList", "items": []}', ["HTTP 200", "PodList"]),
     ("204 No Content", "", ["HTTP 204"]),
-    ("200 OK", "x" * 500, ["HTTP 200", "x" * 200]),
+    ("200 OK", "x" * 500, ["HTTP 200", "x" * 190]),
     ("426 Upgrade Required", "", ["Upgrade Required"]),
     ("426 Upgrade Required", "this needs an upgrade", ["Upgrade Required", "this needs an"]),
     ("400 Bad Request", "no upgrade here", ["Bad Request", "no upgrade here"]),
-    ("404 Not Found", "<html>lost</html>", ["HTTP 404, a web page", "lost"]),
+    ("404 Not Found", "<html>lost</html>", ["Not Found", "a web page came", "lost"]),
     ("404 Not Found", '{"message": "no such pod"}', ["no such pod"]),
 ])
 def test_another_answer_than_101_is_told_with_what_came(serve, status, body, words):
@@ -3027,7 +3095,7 @@ def test_an_answer_that_never_ends_is_told_within_the_time_limit(serve, body):
     begun = time.monotonic()
     error = failed(lambda: connect(server.ws, timeout=0.3))
     assert time.monotonic() - begun < 2
-    assert error.status == 200 and "HTTP 200" in str(error) and body in str(error)
+    assert error.status == 200 and "Unexpected answer" in str(error) and body in str(error)
 
 
 @row("H01", "H02", "H03", "H04", "H05", "H07", "H08", "H09", "H10", "H11", "H12", "H13", "H14",
@@ -3110,7 +3178,11 @@ def test_a_refusal_has_status_and_body_and_is_not_followed(serve, status, form, 
     error = caught.value
     assert (error.status, error.body) == (status, b"why?")
     assert (error.retry_after, error.method) == (7.0, "GET")
-    assert str(error) == "Why - why?" and "secret" not in repr(error)
+    if status == 302:
+        assert "a redirect to '/else', which is not followed" in str(error)
+    else:
+        assert str(error) == "Why - why? (GET /x)"
+    assert "secret" not in repr(error)
     assert server.paths() == ["/x"]
 
 
@@ -5362,11 +5434,14 @@ def test_what_turns_the_check_off_elsewhere_does_not_here(serve, new_client, mon
 @pytest.mark.parametrize("status", [300, 301, 302, 303, 304, 307, 308])
 def test_redirects_are_errors_and_nobody_else_is_asked(serve, new_client, status):
     other = serve(lambda request, conn: conn.reply(200, {}))
-    server = serve(lambda request, conn: conn.reply(status, b"", {"Location": other.url + "/x"}))
+    server = serve(lambda request, conn: conn.reply(
+        status, b"", {"Location": other.url + "/x?state=SECRET"}))
     client = new_client(server)
     client.set_token("dev", "SECRET")
     for method in ("GET", "POST"):
-        assert failed(client.request, "/x", {"method": method}).status == status
+        error = failed(client.request, "/x", {"method": method})
+        assert error.status == status
+        assert " to '%s/x', " % other.url in str(error)
 
     assert len(server.requests) == 2 and not other.count
 
@@ -7727,7 +7802,7 @@ def test_wait_for_an_object_that_is_not_there_yet(serve, new_client):
     ([pod("a", status={"phase": "Pending"})], "Ready",
         'a is not Ready: its status is {"phase": "Pending"}'),
     ([pod("a", status={"x": "y" * 9000})], lambda item: False, "a is not as wanted: its status is"),
-    ([pod("a")], "deleted", "a is not deleted: its status is {}")])
+    ([pod("a")], "deleted", "a is not deleted: it has no status")])
 @pytest.mark.parametrize("timeout", [0, 0.2])
 def test_wait_for_says_at_the_end_what_it_last_was(
         serve, new_client, items, condition, text, timeout):

@@ -220,16 +220,9 @@ def fail(text: str, status: int = 1) -> NoReturn:
 
 def trouble(error: apiproxy.ApiError, cancel: Callable[[], None]) -> None:
     """The error callback of all examples: one line; what asking again can't mend ends it."""
-    warn("%s: %s" % (os.path.basename(sys.argv[0]), describe(error)))
+    warn("%s: %s" % (os.path.basename(sys.argv[0]), error))
     if error.status in (400, 401, 403, 404, 405, 406, 422):
         finish(1)
-
-
-def describe(error: BaseException) -> str:
-    """What went wrong, and where."""
-    if isinstance(error, apiproxy.ApiError) and error.url:
-        return "%s (%s %s)" % (error, error.method, error.url.partition("?")[0])
-    return str(error)
 
 
 def wait(seconds: Optional[float] = None, event: Optional[threading.Event] = None) -> bool:
@@ -259,7 +252,7 @@ def cli(main: Callable[[], Any]) -> None:
     except BrokenPipeError:
         sys.exit(BROKEN_PIPE)
     except (apiproxy.ApiError, ValueError, OSError) as error:
-        fail(describe(error))
+        fail(str(error))
 
 
 # -- what kinds of objects there are
