@@ -288,6 +288,35 @@ def get(client: apiproxy.Client, path: str) -> Dict[str, Any]:
         raise
 
 
+def without(mapping: Dict[str, Any], *keys: str) -> Dict[str, Any]:
+    """A copy of `mapping` that lacks these keys."""
+    return {key: value for key, value in mapping.items() if key not in keys}
+
+
+def owners_part(item: Dict[str, Any]) -> Dict[str, Any]:
+    """An object without what the server writes into it."""
+    metadata = without(item["metadata"], "managedFields", "resourceVersion", "generation", "uid",
+                       "creationTimestamp", "selfLink")
+    return {**without(item, "status"), "metadata": metadata}
+
+
+def manifests(args: Args) -> List[Any]:
+    """The objects in the file or folder that is named, those in Lists one by one; namespaces first.
+
+    In the demo the folder beside this file has some.
+    """
+    path: str = args.path or args.demo and os.path.join(
+        os.path.dirname(os.path.abspath(__file__)), "manifests") or fail("which path?", 2)
+    files = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names
+             if name.endswith((".yaml", ".yml", ".json"))]
+    objects: List[Any] = []
+    for name in sorted(files) if os.path.isdir(path) else [path]:
+        with open(name, "rb") as file:
+            for body in filter(None, apiproxy.read_yaml(file.read())):
+                objects += body["items"] if body.get("kind") == "List" else [body]
+    return sorted(objects, key=lambda body: bool(body.get("kind") != "Namespace"))
+
+
 def all_resources(client: apiproxy.Client) -> Iterator[Tuple[str, Dict[str, Any]]]:
     """(apiVersion, what discovery says) of each kind that the server has."""
     groups = client.request("/apis")["groups"]

@@ -84,7 +84,7 @@ class Seen:
 
     def on_error(self, error: apiproxy.ApiError, cancel: Callable[[], None]) -> None:
         self.errors += 1
-        tell("error", error)
+        tell("error", str(error))
 
 
 def main() -> None:
