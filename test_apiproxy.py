@@ -1883,29 +1883,43 @@ def test_tls_over_ipv6_and_through_a_proxy_to_it(serve, new_client, trusting, pr
     assert set(names_sent) == {None}  # an address is no name: it is in the certificate, not in SNI
 
 
-def test_a_tls_session_is_resumed_under_its_own_name_and_settings_alone(
+def test_a_tls_session_is_resumed_under_its_own_name_with_settings_of_ours_alone(
         serve, new_client, names, trusting, certificate):
     server = serve(hello_or_json, tls=True)
     names["other.test"] = [at("127.0.0.1:%d" % server.port)]
+    ours = apiproxy.tls_context(certificate)
 
     def resumed(host, context):
         before = server.context.session_stats()["hits"]
         connect("wss://%s:%d/" % (host, server.port), ssl_context=context).abort()
         return server.context.session_stats()["hits"] - before
 
-    assert [resumed("127.0.0.1", trusting) for _ in range(3)] == [0, 1, 1]
-    assert [resumed("localhost", trusting) for _ in range(2)] == [0, 1]
-    new_client(server, ssl_context=trusting).request("/x")
+    assert [resumed("127.0.0.1", ours) for _ in range(3)] == [0, 1, 1]
+    assert [resumed("localhost", ours) for _ in range(2)] == [0, 1]
+    new_client(server, ssl_context=ours).request("/x")
     assert server.context.session_stats()["hits"] == 4
     with pytest.raises(apiproxy.ApiError, match="for another name"):
-        resumed("other.test", trusting)
+        resumed("other.test", ours)
+    assert resumed("127.0.0.1", apiproxy.tls_context(certificate)) == 0
+    # the caller may change these so that a session would go against them
+    assert [resumed("127.0.0.1", trusting) for _ in range(2)] == [0, 0]
 
-    class Looking(ssl.SSLObject):
-        """Of a program that looks at the chain of certificates itself: a session has none."""
 
-    another = ssl.create_default_context(cafile=certificate)
-    another.sslobject_class = Looking
-    assert [resumed("127.0.0.1", another) for _ in range(2)] == [0, 0]
+def test_a_session_made_without_checks_or_as_somebody_else_is_not_resumed(
+        serve, new_client, certificate):
+    server, context = mutual(serve, certificate), apiproxy.tls_context(insecure=True)
+    client = new_client(server, ssl_context=context, cluster="")
+
+    def subject():
+        client.close()
+        return client.request("/x")["subject"]
+
+    assert [subject(), subject()] == [None, None] and server.context.session_stats()["hits"] == 1
+    context.load_cert_chain(certificate)
+    assert [subject(), subject()] == ["apiproxy tests"] * 2
+    assert server.context.session_stats()["hits"] == 2
+    context.verify_mode = ssl.CERT_REQUIRED
+    assert failed(client.close() or client.request, "/x").status == 502
 
 
 @pytest.mark.parametrize("cut", ["", "."])
