@@ -5502,7 +5502,7 @@ def test_cancel_does_not_wait_for_a_token_that_another_stream_renews(serve, new_
         eventually(lambda: server.requests)
 
     cancels[1]()
-    eventually(lambda: len(threads()) == 1, 2)
+    eventually(lambda: len(threads()) == 1)
 
 
 def test_401_forgets_only_the_token_that_was_sent(serve, new_client):
@@ -5774,9 +5774,6 @@ def test_nothing_of_a_cluster_goes_to_another_server_of_the_same_client(serve, n
     assert not {"authorization", "kubeconfig"} & set(second.requests[0].headers)
 
 
-STRESS_SECONDS = 1.5
-
-
 def test_no_token_reaches_another_server_than_its_own_under_stress(serve):
     """Two servers, tokens that name theirs and end soon, and threads that change all of it."""
     wrong = []
@@ -5829,16 +5826,19 @@ def test_no_token_reaches_another_server_than_its_own_under_stress(serve):
             except apiproxy.ApiError:
                 pass  # neither server is a Headlamp
 
-    calls = [replace, ask, ask, ask, drain]
-    timer = threading.Timer(STRESS_SECONDS, stop.set)
-    timer.start()
-    together(*calls)
-    timer.join()
+    def finish():
+        def enough():
+            methods = [[r.method for r in server.requests] for server in servers.values()]
+            return all(len(m) > 60 and "POST" in m for m in methods)  # POST: a renewal
+
+        try:
+            eventually(enough, 60)
+        finally:
+            stop.set()
+
+    together(replace, ask, ask, ask, drain, finish)
     client.close()
     assert not wrong and not trouble
-    assert all(len(server.requests) > 20 for server in servers.values())
-    renewals = [r for server in servers.values() for r in server.requests if r.method == "POST"]
-    assert renewals
 
 
 def test_an_endpoint_is_added_whole_or_not_at_all(serve, new_client):
@@ -8065,11 +8065,11 @@ def test_cancel_ends_every_stage_within_a_second(
     api.cancel()
 
     assert time.monotonic() - start < 1
-    eventually(lambda: not [name for name in threads() if name != "apiproxy-lookup"], 2)
+    eventually(lambda: not [name for name in threads() if name != "apiproxy-lookup"])
 
     # the connection of an answer that was read whole
     kept = 1 if api.views or stage == "retry" else 0
-    eventually(lambda: len(api.server.open) <= kept or stage == "closing", 2)
+    eventually(lambda: len(api.server.open) <= kept or stage == "closing")
 
     count = len(api.server.requests)
     thaw.set()
@@ -8260,7 +8260,7 @@ def test_cancels_at_random_moments_leave_nothing(
             dead.append(1)
 
     together(*[worker] * 8)
-    eventually(lambda: not threads(), 2)
+    eventually(lambda: not threads())
 
     for client in clients:
         client.close()
