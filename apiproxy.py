@@ -1723,6 +1723,7 @@ def default_context() -> ssl.SSLContext:
     with Fresh.openssl:
         context = ssl.create_default_context()
         context.set_alpn_protocols(["http/1.1"])  # over h2 there would be no upgrade
+        vars(context)["sessions"] = {}  # see Wire
         return context
 
 
@@ -2049,18 +2050,19 @@ class Wire:
             raise ConnectionError("proxy %s made no tunnel: %s" % (place, error)) from error
 
     def _start_tls(self, context: ssl.SSLContext, name: str, scope: Scope) -> None:
-        # By name: a resumed session's certificate is not looked at again. It costs half the CPU
-        # time of a whole handshake, here and at the API server (measured).
-        sessions = vars(context).setdefault("_sessions", {})
+        # A resumed session costs half the CPU time of a whole handshake, here and at the API server
+        # (measured). Certificates are not looked at again: so only by what was checked, and only
+        # with settings of ours, which forget it when another client certificate is shown.
+        sessions = getattr(context, "sessions", None)
+        key = name, context.verify_mode
         try:
             with Fresh.openssl:
                 self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name,
-                                             session=sessions.get(name))
-            # A class of somebody else's may want the chain of certificates: sessions have none.
-            if type(self._tls) is ssl.SSLObject:
-                self._keep_session = functools.partial(sessions.__setitem__, name)
+                                             session=(sessions or {}).get(key))
         except ValueError as error:
             raise OSError("not a host name for TLS") from error
+        if sessions is not None:
+            self._keep_session = functools.partial(sessions.__setitem__, key)
 
         while True:
             try:
@@ -3358,15 +3360,23 @@ _PARTIAL_CHAIN = 0x80000  # ssl.VERIFY_X509_PARTIAL_CHAIN, which has a name sinc
 
 
 class _NamedContext(ssl.SSLContext):
-    """TLS settings that may expect another name than the address has (tls-server-name)."""
+    """TLS settings of ours, which may expect another name than the address has."""
 
-    server_name = ""
+    server_name = ""  # a kubeconfig's tls-server-name
+
+    def __init__(self, _protocol: int) -> None:
+        self.sessions: Dict[Any, Any] = {}  # to resume, see Wire
 
     def wrap_bio(self, *args: Any, **options: Any) -> ssl.SSLObject:
         """As SSLContext.wrap_bio, with the name to expect."""
         if self.server_name:
             options["server_hostname"] = self.server_name
         return super().wrap_bio(*args, **options)
+
+    def load_cert_chain(self, *args: Any, **options: Any) -> None:
+        """As SSLContext.load_cert_chain; a session from before would go on as who we were then."""
+        super().load_cert_chain(*args, **options)
+        self.sessions = {}
 
 
 def tls_context(
