@@ -12012,7 +12012,7 @@ def kubelet(serve, new_client):
             return conn.reply(406, "406: Not Acceptable")
         if "/portForward/" in request.path:
             channel_open(request, conn)
-            return echoes(conn)
+            return echoes(conn) if "=8080" in request.path else serves_a_page(conn)
         if "/containerLogs/" in request.path:
             conn.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n8\r\none\ntwo\n\r\n")
             log_seen.wait(10)  # 1.20 loses what it reads together with the end
@@ -12020,6 +12020,9 @@ def kubelet(serve, new_client):
         assert "/exec/" in request.path and request.is_watch
         conn.upgrade(request, "v4.channel.k8s.io")
         conn.send(frame(2, b"\1") + frame(2, b"\2") + frame(2, b"\3"))
+        if "input=1" not in request.path:
+            conn.send(frame(2, b"\1hello\n") + frame(2, b'\3{"status": "Success"}'))
+            return end(conn)
         opcode, data = conn.read_frame()
         causes = [{"reason": "ExitCode", "message": "3"}]
         result = {"status": "Failure", "reason": "NonZeroExitCode", "details": {"causes": causes}}
@@ -12038,11 +12041,21 @@ def kubelet(serve, new_client):
     }})
     add_pod(one, "p")
     insist(one.patch, one.pods + "/p/status", {"status": {"phase": "Running"}})
-    yield one, one.pods + "/p"
+    pod = one.pods + "/p"
+    yield one, pod
     one.close()
-    one.remove(one.pods + "/p")
+    one.remove(pod)
     one.remove("/api/v1/nodes/" + one.node)
     one.end()
+
+
+HTTP_OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
+
+
+def serves_a_page(conn):
+    """To whoever asks through a forwarded port."""
+    for _ in said(conn):
+        say(conn, HTTP_OK)
 
 
 @needs_no_nodes  # kwok makes every Node's kubelet its own
@@ -14341,16 +14354,53 @@ def test_what_the_readme_shows_runs_and_prints_what_it_says(demo, capsys, at_hom
     run_readme(capsys, server.url, True)
 
 
-@pytest.mark.parametrize("page", [pytest.param(
-    b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok", marks=needs_nodes)])
-def test_what_the_readme_shows_runs_on_a_real_cluster(capsys, at_home, target, page):
+def readme_on_a_real_cluster(capsys, at_home):
     ca = {"certificate-authority": os.environ["APIPROXY_TEST_CA"]}
     user = {"token": os.environ["APIPROXY_TEST_TOKEN"]}
     at_home(config(os.environ["APIPROXY_TEST_DIRECT"], user, "dev", ca))
+    run_readme(capsys, REAL, False)
+
+
+@pytest.mark.parametrize("page", [pytest.param(HTTP_OK, marks=needs_nodes)])
+def test_what_the_readme_shows_runs_on_a_real_cluster(capsys, at_home, target, page):
     with open(os.environ["APIPROXY_TEST_POD_LOG"], "a") as log:
         log.write("2026-01-01T00:00:00.000000000Z stdout F hello\n")
     target(lambda conn: (conn.recv(65536), conn.sendall(page)))
-    run_readme(capsys, REAL, False)
+    readme_on_a_real_cluster(capsys, at_home)
+
+
+@needs_no_nodes
+@on_the_real_server
+def test_what_the_readme_shows_runs_where_we_play_the_controllers(capsys, at_home, kubelet):
+    one, pod = kubelet
+    one.remove(pod)
+    one.log_seen.set()
+    one.pods = "/api/v1/namespaces/default/pods"
+    deployments = "/apis/apps/v1/namespaces/default/deployments"
+    pods_made = []
+
+    def run(items):  # a pod for each replica, all of them ready
+        for item in items:
+            wanted, name = item["spec"]["replicas"], item["metadata"]["name"]
+            while len(pods_made) < wanted:
+                pods_made.append("%s-%d" % (name, len(pods_made)))
+                add_pod(one, pods_made[-1], labels={"app": name},
+                        ownerReferences=owned_by("ReplicaSet"))
+                ready = {"type": "Ready", "status": "True"}
+                one.patch("%s/%s/status" % (one.pods, pods_made[-1]), {
+                    "status": {"phase": "Running", "conditions": [ready]}})
+            if item.get("status", {}).get("readyReplicas") != wanted:
+                available = {"type": "Available", "status": "True"}
+                one.patch("%s/%s/status" % (deployments, name), {"status": {
+                    "observedGeneration": item["metadata"]["generation"], "replicas": wanted,
+                    "readyReplicas": wanted, "conditions": [available]}})
+
+    errors = []
+    one.stream_results(deployments, run, lambda error, cancel: errors.append(error))
+    readme_on_a_real_cluster(capsys, at_home)
+    assert len(pods_made) == 3 and not errors
+    one.pods = pod.rpartition("/")[0]
+    add_pod(one, "p")
 
 
 def test_the_readmes_shell_commands_copy_and_pin_the_file(tmp_path):
