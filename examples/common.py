@@ -40,7 +40,8 @@ def options(*names: str, **defaults: Any) -> Args:
         description=sys.modules["__main__"].__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in names:
-        parser.add_argument(name, nargs="?", help="only the demo cluster has one by default")
+        needed = None if name == "folder" else "only the demo cluster has one by default"
+        parser.add_argument(name, nargs="?", help=needed)
     for name, default in defaults.items():
         flags = ["--" + name.replace("_", "-")] + ["-n"] * (name == "namespace")
         if default is False:
