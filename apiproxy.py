@@ -306,7 +306,7 @@ class Settings:
     list_idle: float  # silence within a list once its answer has begun
     list_page: int  # objects in a page where a server can't send a list in one answer
     watch_timeout: Tuple[float, float]  # timeoutSeconds of a watch is between these
-    watch_grace: float  # a watch still open this long after it is hung up: it may be dead
+    watch_grace: float  # a watch still open this long after that is hung up: it may be dead
     short_watch: float  # one that ended sooner without an event: list again
     resync: float  # list again this often, give or take a fifth, in case an event was lost
     gather: float  # at most one view in this time, the latest; 0: one for each change
@@ -7284,7 +7284,7 @@ class Client(Settings):
     host                 the Host header for base_url, where a tunnel needs another than its own
     gzip                 ask for compressed answers
     request_timeout      of a call that says no other; None for no limit
-    connect_timeout      of a WebSocket, from look-up to 101
+    connect_timeout      to connect; of a stream, until it is open
     keep_alive           an idle connection is not used after this: a NAT may have forgotten it
     max_body             bytes of an answer, also after decoding
     max_message          bytes of a WebSocket message
@@ -7294,7 +7294,7 @@ class Client(Settings):
     list_idle            silence within a list once its answer has begun
     list_page            objects in a page where a server can't send a list in one answer
     watch_timeout        timeoutSeconds of a watch is between these
-    watch_grace          a watch still open this long after it is hung up: it may be dead
+    watch_grace          a watch still open this long after that is hung up: it may be dead
     short_watch          one that ended sooner without an event: list again
     resync               list again this often, give or take a fifth, in case an event was lost
     gather               at most one view in this time, the latest; 0: one for each change
@@ -7416,7 +7416,7 @@ class Client(Settings):
             self.user_id = self.user_id or old.user_id
 
     def set_token(self, cluster: str, token: Token) -> None:
-        """Use `token` for `cluster`: a str, a function that gives one each time, or None."""
+        """Use `token` for `cluster`: a str, or a function that gives one each time; None forgets."""
         self._transport.set_token(cluster, token)
 
     def get_token(self, cluster: str) -> Optional[str]:
@@ -7427,15 +7427,14 @@ class Client(Settings):
         self, url: str, name: str, condition: Union[str, Callable[[Json], Any]],
         timeout: Optional[float] = 60.0, *, cluster: Optional[str] = None,
     ) -> Json:
-        """Wait until an object of the collection at `url` is as wanted; the object.
+        """Wait until an object of the collection at `url` is as wanted; gives the object.
 
         condition   a function of the object that says so, or the type of a condition in its status
                     that is to be "True" ("Ready", "Available") and not of an older generation, or
                     "deleted"
         timeout     seconds until TimeoutError, which says what it last was; None for no limit
 
-        It need not be there yet. ApiError when the server refuses, or the client is closed. Not
-        documented elsewhere.
+        It need not be there yet. ApiError when the server refuses, or the client is closed.
         """
         chosen = self._transport.cluster(cluster)
         waiter = Waiter(self._transport, chosen, url, name, condition)
@@ -7561,7 +7560,7 @@ class Client(Settings):
         self._transport.remove(cluster)
 
     def delete_plugin(self, name: str, *, type: str = "") -> Json:
-        """Remove a plugin from the server, of a `type` that today's knows; mostly None.
+        """Remove a plugin from the Headlamp server, of a `type` where that knows types.
 
         Documented as deletePlugin.
         """
@@ -7627,7 +7626,7 @@ class Client(Settings):
         self, url: str, json: Any, auto_logout_on_auth_error: bool = True,
         options: Optional[ClusterRequestParams] = None,
     ) -> Json:
-        """PATCH `url`: a list is a JSON patch, a mapping a merge patch, without a Content-Type.
+        """PATCH `url`: a list is a JSON patch, a mapping a merge patch, unless `options` says.
 
         Documented as patch.
         """
@@ -7749,7 +7748,7 @@ class Client(Settings):
     def stop_or_delete_port_forward(
         self, cluster: str, id: str, stop_or_delete: bool = True,
     ) -> str:
-        """Stop a port forward (True) or delete its record (False); what was said.
+        """Stop a port forward (True) or delete its record (False); "stopped", as a rule.
 
         At a Headlamp server of May 2024 a forward goes on without its record. Documented as
         stopOrDeletePortForward.
