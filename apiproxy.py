@@ -7416,7 +7416,7 @@ class Client(Settings):
             self.user_id = self.user_id or old.user_id
 
     def set_token(self, cluster: str, token: Token) -> None:
-        """Use `token` for `cluster`: a str, or a function that gives one each time; None forgets."""
+        """Use `token` for `cluster`: a str or a function that gives one each time; None forgets."""
         self._transport.set_token(cluster, token)
 
     def get_token(self, cluster: str) -> Optional[str]:
