@@ -4979,6 +4979,7 @@ NOT_FOR_WATCHES = frozenset((
 NOT_FOR_LISTS = frozenset(("watch", "allowWatchBookmarks", "timeoutSeconds", "sendInitialEvents"))
 ROUTINE = frozenset((NORMAL, GOING_AWAY, NO_CODE, ABNORMAL, RESTART))  # ABNORMAL: the bare end
 MAX_TOMBSTONES = 10000  # deletions remembered against replays, which are of the last moments
+MAX_HELD = 100  # messages of a burst until they are parsed: an object has 1.5 MB at most
 MAX_FAILURES = 3  # watches in a row that fail at one version: it is not worth a fourth
 EVENTS = frozenset(("ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"))
 
@@ -5308,7 +5309,8 @@ class Watch(Task):
         self._has_view = False  # of `_version`; else list first
         self._polls_until = 0.0  # monotonic: it can't be watched, and is listed instead
         self._resync_at = 0.0  # monotonic
-        self._show_at: Optional[float] = None  # monotonic: when a view that was put off is due
+        self._heard = False  # an event of the watch that is open
+        self._changed = False  # what the last view does not show
         self._failures = 0  # watches refused or broken in a row, at one version
         self._early = 0  # watches in a row that ended at once
         self._backoff = Backoff(self._settings.retry_base, self._settings.retry_cap)
@@ -5386,22 +5388,19 @@ class Watch(Task):
         opened = time.monotonic()
         end = min(opened + lasts + self._settings.watch_grace, self._resync_at)
         closed: Optional[ConnectionClosed] = None
-        heard = False
+        self._heard = False
         try:
-            for _ in self._events(socket, end):
-                if not heard:  # not before the first event: a broken server answers 101 too
-                    heard = True
-                    self._is_well()
+            self._read(socket, end)
         except ConnectionClosed as error:
             closed = error
         finally:
             socket.abort()
             self.scope.hold(None)
-            self._show_due()
+            self._show_changes()
             lasted = time.monotonic() - opened
             if lasted >= min(self._settings.retry_reset, 0.8 * lasts):  # it was to end by now
                 self._is_well()
-        self._judge(closed, heard, lasted, lasts)
+        self._judge(closed, lasted, lasts)
 
     def _connect(self, params: Dict[str, Any]) -> WebSocket:
         try:
@@ -5417,26 +5416,15 @@ class Watch(Task):
             self._count_failure()
             raise
 
-    def _events(self, socket: WebSocket, end: float) -> Iterator[None]:
-        """Take events, one at a time, until the watch ends, or at `end` is hung up.
+    def _read(self, socket: WebSocket, end: float) -> None:
+        """Take messages until the watch ends, or at `end` is hung up.
 
         A watch that outlives its timeout may be dead though it answers pings (k8s#102464).
         """
         try:
-            while True:
-                due = end if self._show_at is None else min(end, self._show_at)
-                try:
-                    message = socket.recv(due - time.monotonic())
-                except TimeoutError:
-                    if time.monotonic() >= end:
-                        return
-                    self._show_due()
-                    continue
-                if self._show_at is not None and time.monotonic() >= self._show_at:
-                    self._show()  # messages that change nothing must not put it off
-                for event in parse_events(message):
-                    self._event(event)
-                    yield
+            while time.monotonic() < end:
+                self._gather(socket, end)
+                self._show_changes()
         except (ValueError, KeyError, TypeError, RecursionError, MemoryError) as error:
             self._has_view = False  # never skip what can't be read: it may have been any change
             raise ApiError(0, "an event that can't be read: %s" % error) from error
@@ -5444,16 +5432,47 @@ class Watch(Task):
             self._has_view = False
             raise
 
+    def _gather(self, socket: WebSocket, end: float) -> None:
+        """Take the next message, and all that come within the setting `gather` after it.
+
+        A burst is parsed together, with the collector at rest: event by event 3,000 changes of
+        1,000 Pods took 2.1 times as long, most of it the collector's.
+        """
+        held: List[Union[str, bytes]] = []
+        now = time.monotonic()
+        try:
+            while now < end:
+                held.append(socket.recv(end - now))
+                now = time.monotonic()
+                end = min(end, now + self._patience())
+                if len(held) == MAX_HELD:
+                    _collector.at_rest(lambda: self._take(held))
+        except TimeoutError:
+            pass
+        finally:
+            if len(held) > 1:
+                _collector.at_rest(lambda: self._take(held))
+            else:
+                self._take(held)
+
+    def _take(self, held: List[Union[str, bytes]]) -> None:
+        messages = held[:]
+        held.clear()  # what follows one that can't be read is not taken either
+        for message in messages:
+            for event in parse_events(message):
+                self._event(event)
+                if not self._heard:  # not before: a broken server answers 101 too
+                    self._heard = True
+                    self._is_well()
+
     def _is_well(self) -> None:
         self._failures = self._early = 0
         self._backoff.reset()
 
-    def _judge(
-        self, closed: Optional[ConnectionClosed], heard: bool, lasted: float, lasts: float,
-    ) -> None:
+    def _judge(self, closed: Optional[ConnectionClosed], lasted: float, lasts: float) -> None:
         """Whether the end of a watch was routine; raises what it was if not."""
         is_routine = not closed or closed.code in ROUTINE and not closed.__cause__
-        early = not heard and lasted < min(self._settings.short_watch, 0.8 * lasts)
+        early = not self._heard and lasted < min(self._settings.short_watch, 0.8 * lasts)
         if early:
             # some servers end a watch from a lost version silently (k8s#104171), others when a CRD
             # changed: list again, and say so when that did not help
@@ -5464,7 +5483,7 @@ class Watch(Task):
                 raise ApiError(0, text, phrase="Watch failed")
 
         if closed and not is_routine:
-            if not heard and not early:
+            if not self._heard and not early:
                 self._count_failure()
             raise closed
 
@@ -5483,7 +5502,9 @@ class Watch(Task):
         if action != "BOOKMARK":
             item["actionType"] = action
             if self._apply(action, item):
-                self._show_soon()
+                self._changed = True
+                if not self._patience():
+                    self._show()
         if version and not is_older(version, self._version):
             self._version = version
 
@@ -5509,20 +5530,16 @@ class Watch(Task):
     def _view(self) -> Any:
         return self._collection.items()
 
+    def _patience(self) -> float:
+        """Seconds that a change may wait for others."""
+        return self._settings.gather
+
     def _show(self) -> None:
-        self._show_at = None
+        self._changed = False
         self._call(self._cb, self._view())
 
-    def _show_soon(self) -> None:
-        """Show the view: at once, or what a burst made of it `gather` seconds after it began."""
-        if not self._settings.gather:
-            self._show()
-        elif self._show_at is None:
-            self._show_at = time.monotonic() + self._settings.gather
-
-    def _show_due(self) -> None:
-        """Show what was put off."""
-        if self._show_at is not None:
+    def _show_changes(self) -> None:
+        if self._changed:
             self._show()
 
 
@@ -5602,8 +5619,8 @@ class ItemWatch(Watch):
     def _view(self) -> Any:
         return self._item
 
-    def _show_soon(self) -> None:
-        self._show()  # every state, as documented
+    def _patience(self) -> float:
+        return 0.0  # every state, as documented
 
 
 class Poller(Task):
@@ -5691,8 +5708,8 @@ class Waiter(Watch):
         finally:
             self._done.set()  # refused, cancelled with its client, or worse
 
-    def _show_soon(self) -> None:
-        self._show()  # every state: the condition may hold for a moment only
+    def _patience(self) -> float:
+        return 0.0  # every state: the condition may hold for a moment only
 
     def _hear(self, error: ApiError, _: Callable[[], None]) -> None:
         self._reported = error
@@ -7754,7 +7771,9 @@ class Client(Settings):
         """Keep `cb` supplied with the whole collection at `url` of the current cluster.
 
         Lists once, then watches: cb(items) gets a new list, yours to keep, at first and after each
-        change; with the setting `gather`, after the changes of so many seconds.
+        change, in order of arrival; what came through the watch has "actionType": ADDED or
+        MODIFIED. With the setting `gather` one list shows all changes of so many seconds: none is
+        later than that, and the last list is as right as without it.
 
         url           path on the API server: "/api/v1/pods"
         cb            cb(items), on the stream's thread
