@@ -190,13 +190,14 @@ class ApiError(Exception):
     details      of a Kubernetes Status, else {}
     body         what came, as bytes (the first MiB)
     method, url  what was asked; headers, tokens and request bodies never appear in an error
+    cluster      that was asked, by name, else ""
     retry_after  seconds that the server asked us to wait, else None
     """
 
     def __init__(
         self, status: int, message: str = "", *, phrase: str = "", reason: str = "",
         details: Json = None, body: bytes = b"", method: str = "", url: str = "",
-        retry_after: Optional[float] = None,
+        cluster: str = "", retry_after: Optional[float] = None,
     ) -> None:
         super().__init__(status, message)  # what pickle calls us with; the rest is in __dict__
         self.status = status
@@ -207,11 +208,18 @@ class ApiError(Exception):
         self.body = body
         self.method = method
         self.url = url
+        self.cluster = cluster
         self.retry_after = retry_after
 
     def __str__(self) -> str:
         parts = dict.fromkeys(filter(None, (self.phrase, self.message)))
-        return " - ".join(parts) or str(self.status)
+        text = " - ".join(parts) or str(self.status)
+        if not self.url:
+            return text
+        path = re.sub(r"^\w+://[^/?]*|\?.*", "", self.url)  # the query may be long, or secret
+        names_cluster = not self.cluster or "/clusters/%s/" % self.cluster in path
+        where = "" if names_cluster else ", cluster " + self.cluster
+        return "%s (%s %s%s)" % (text, self.method, path, where)
 
 
 class WebSocketError(ApiError):
@@ -1715,6 +1723,7 @@ def default_context() -> ssl.SSLContext:
     with Fresh.openssl:
         context = ssl.create_default_context()
         context.set_alpn_protocols(["http/1.1"])  # over h2 there would be no upgrade
+        vars(context)["sessions"] = {}  # see Wire
         return context
 
 
@@ -1986,6 +1995,7 @@ class Wire:
         self._waiting: Set[object] = set()  # who is in poll(): the last out frees the descriptor
         self._out = bytearray()  # sealed bytes that the kernel would not take yet
         self._tls: Optional[ssl.SSLObject] = None
+        self._keep_session: Optional[Callable[[Any], None]] = None  # once there is one
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._cut = False  # the TCP connection has ended
@@ -2040,11 +2050,19 @@ class Wire:
             raise ConnectionError("proxy %s made no tunnel: %s" % (place, error)) from error
 
     def _start_tls(self, context: ssl.SSLContext, name: str, scope: Scope) -> None:
+        # A resumed session costs half the CPU time of a whole handshake, here and at the API server
+        # (measured). Certificates are not looked at again: so only by what was checked, and only
+        # with settings of ours, which forget it when another client certificate is shown.
+        sessions = getattr(context, "sessions", None)
+        key = name, context.verify_mode
         try:
             with Fresh.openssl:
-                self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name)
+                self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name,
+                                             session=(sessions or {}).get(key))
         except ValueError as error:
             raise OSError("not a host name for TLS") from error
+        if sessions is not None:
+            self._keep_session = functools.partial(sessions.__setitem__, key)
 
         while True:
             try:
@@ -2123,6 +2141,10 @@ class Wire:
             if isinstance(self._tls_end, ssl.SSLEOFError):
                 raise ConnectionResetError("TLS ended without close_notify")
             raise self._tls_end
+        if count and self._keep_session:  # in TLS 1.3 it comes with the first answer
+            if not tls.session_reused:  # to read it takes as long as it saves
+                self._keep_session(tls.session)
+            self._keep_session = None
         self._seal(b"")  # TLS 1.3 answers key updates inside a read
         return count or None
 
@@ -2401,6 +2423,7 @@ class Response:
         self.reason = reason
         self.headers = headers
         self.body = body
+        self.cluster = ""  # that was asked
         self._method = method
         self._url = url
 
@@ -2436,11 +2459,9 @@ class Response:
             pass
         except MemoryError:
             raise self.error("no memory to parse %d bytes" % len(self.body)) from None
-        if self.is_page:
-            raise self.error("the server sent a web page instead of JSON: "
-                             "this route is not enabled on it")
         kind = self.headers.get("Content-Type", "something")
-        raise self.error("the server sent %s instead of JSON: %.80r" % (kind, self.text()))
+        raise self.error("" if self.is_page else "the server sent %s instead of JSON: %.80r"
+                         % (kind, self.text()))
 
     def object(self) -> Dict[str, Any]:
         """The body, which is a JSON object; ApiError that says what came instead."""
@@ -2457,6 +2478,7 @@ class Response:
     def error(self, message: str = "", kind: Callable[..., ApiError] = ApiError) -> ApiError:
         """The ApiError, or other `kind`, that this is: in the server's words or in `message`."""
         status: Json = None
+        message = message or self._instead()
         if not message:
             try:
                 status = json.loads(self.body)
@@ -2468,10 +2490,25 @@ class Response:
         details = dig(status, "details", kind=dict)
         after = self.headers.get("Retry-After") or details.get("retryAfterSeconds")
         return kind(
-            self.status, message or str((status or {}).get("message") or ""), phrase=self.reason,
+            self.status, message or str((status or {}).get("message") or ""),
+            phrase="Unexpected answer" if self.ok else self.reason,
             reason=str((status or {}).get("reason") or ""), details=details,
-            body=self.body[:MiB], method=self._method, url=self._url,
+            body=self.body[:MiB], method=self._method, url=self._url, cluster=self.cluster,
             retry_after=parse_retry_after(after))
+
+    def _instead(self) -> str:
+        """What came instead of an answer of the API, and why; "" if it may be one."""
+        if 300 <= self.status < 400:
+            target = self.headers.get("Location", "").partition("?")[0]
+            text = "a redirect to %.200r, which is not followed: a wrong address, or a login"
+            return place_of(self._url) + text % target
+        if not self.is_page:
+            return ""
+        page = self.text()[:MAX_HEAD]
+        title = re.search("(?is)<title>(.*?)</title>", page)
+        text = ("a web page came, %.100r: of a proxy, of a login, or of a server where this "
+                "address is not enabled")
+        return place_of(self._url) + text % (title.group(1) if title else page).strip()
 
 
 def items_of(response: Response, page: Dict[str, Any]) -> List[Dict[str, Any]]:
@@ -2728,8 +2765,8 @@ class HttpHandler(urllib.request.BaseHandler):
         return self._settings.max_body if head.status < 400 else MiB  # of an error that will do
 
     def _too_large(self, head: Head) -> ApiError:
-        text = "the body is larger than the limit of %d bytes" % self._settings.max_body
-        return BodyError(head.status, text, phrase=head.reason)
+        text = "the body is larger than max_body, %d bytes" % self._settings.max_body
+        return BodyError(head.status, text)
 
     def _body(self, conn: HttpConnection, head: Head, request: HttpRequest) -> bytes:
         limit = self._limit(head)
@@ -2819,10 +2856,12 @@ def place_of(url: str) -> str:
     return join_port(parts.hostname or "", parts.port or usual) + ": " if usual else ""
 
 
-def unanswered(error: BaseException, method: str, url: str) -> ApiError:
-    """The ApiError for a request without an answer: 408 when time ran out, else 502."""
+def unanswered(error: BaseException, method: str, url: str, cluster: str = "") -> ApiError:
+    """The ApiError for a request that failed: 408 when time ran out, 502 without an answer."""
     if isinstance(error, ApiError):
-        error.method, error.url = method, url
+        if not error.url:
+            error.method, error.url = method, url
+        error.cluster = error.cluster or cluster
         return error
 
     late = isinstance(error, TimeoutError)
@@ -2830,7 +2869,7 @@ def unanswered(error: BaseException, method: str, url: str) -> ApiError:
     if isinstance(error, ConnectionResetError) and url.startswith(("http:", "ws:")):
         text += ": is the address https://?"  # OpenSSL's servers hang up on plain HTTP (measured)
     failure = ApiError(
-        408 if late else 502, text, method=method, url=url,
+        408 if late else 502, text, method=method, url=url, cluster=cluster,
         phrase="Request timed-out" if late else "Unreachable")
     failure.__cause__ = error
     return failure
@@ -2952,7 +2991,7 @@ class WebSocket:
             if notice:
                 notice(head)
             if head.status != 101:
-                raise _refusal(conn, head, scope)
+                raise _refusal(conn, head, url, scope)
             protocol = check_handshake(head, key, protocols)
             rest = b"" if conn.receiver.is_empty else conn.receiver.some(scope)
         except BaseException as error:
@@ -3220,7 +3259,7 @@ class WebSocket:
                 held[0].release()
 
 
-def _refusal(conn: HttpConnection, head: Head, scope: Scope) -> ApiError:
+def _refusal(conn: HttpConnection, head: Head, url: str, scope: Scope) -> ApiError:
     """The HandshakeError for an answer that is not 101, whatever its body is like."""
     body = bytearray()
     try:
@@ -3229,15 +3268,15 @@ def _refusal(conn: HttpConnection, head: Head, scope: Scope) -> ApiError:
     except OSError:
         pass  # what came in time has to do
 
-    answer = Response(head.status, head.reason, head.headers, bytes(body[:MAX_HEAD]))
+    answer = Response(
+        head.status, head.reason, head.headers, bytes(body[:MAX_HEAD]), "GET", url)
     message = ""
     if not body and head.status in (400, 403):  # so the API server refuses these (measured)
-        message = ("without a word: perhaps the Origin or the subprotocols, or for exec and "
-                   "port forward the --reject-paths of kubectl proxy")
-    elif answer.ok or answer.is_page:
-        kind = "a web page" if answer.is_page else "a plain answer"
-        message = "HTTP %d, %s instead of an upgrade to a WebSocket: %r" % (
-            head.status, kind, answer.text()[:200])
+        message = ("the server gives no reason: perhaps the Origin or the subprotocols, or for "
+                   "exec and port forward the --reject-paths of kubectl proxy")
+    elif answer.ok and not answer.is_page:
+        message = "HTTP %d instead of an upgrade to a WebSocket: %.200r" % (
+            head.status, answer.text())
     return answer.error(message, HandshakeError)
 
 
@@ -3321,15 +3360,23 @@ _PARTIAL_CHAIN = 0x80000  # ssl.VERIFY_X509_PARTIAL_CHAIN, which has a name sinc
 
 
 class _NamedContext(ssl.SSLContext):
-    """TLS settings that may expect another name than the address has (tls-server-name)."""
+    """TLS settings of ours, which may expect another name than the address has."""
 
-    server_name = ""
+    server_name = ""  # a kubeconfig's tls-server-name
+
+    def __init__(self, _protocol: int) -> None:
+        self.sessions: Dict[Any, Any] = {}  # to resume, see Wire
 
     def wrap_bio(self, *args: Any, **options: Any) -> ssl.SSLObject:
         """As SSLContext.wrap_bio, with the name to expect."""
         if self.server_name:
             options["server_hostname"] = self.server_name
         return super().wrap_bio(*args, **options)
+
+    def load_cert_chain(self, *args: Any, **options: Any) -> None:
+        """As SSLContext.load_cert_chain; a session from before would go on as who we were then."""
+        super().load_cert_chain(*args, **options)
+        self.sessions = {}
 
 
 def tls_context(
@@ -4439,9 +4486,10 @@ class Transport:
 
             response = self._exchange(self._request(
                 route, method, path, lines, body, scope, idle), route)
+            response.cluster = route.cluster
             return response, self._notice(response, route, logout, lines)
-        except (TimeoutError, ConnectionAbortedError) as error:
-            raise unanswered(error, method, url)
+        except (ApiError, TimeoutError, ConnectionAbortedError) as error:
+            raise unanswered(error, method, url, route.cluster)
         finally:
             if held:
                 held[0].release()
@@ -4672,8 +4720,8 @@ class Transport:
                 ping_timeout=settings.ping_timeout if ping_timeout is None else ping_timeout,
                 close_timeout=settings.close_timeout, scope=scope,
                 notice=functools.partial(self._notice_handshake, route, fresh))
-        except (TimeoutError, ConnectionAbortedError) as error:
-            raise unanswered(error, "GET", url)
+        except (ApiError, TimeoutError, ConnectionAbortedError) as error:
+            raise unanswered(error, "GET", url, cluster)
         except ValueError as error:  # the cluster was taken away, or a setting can't be sent
             raise ApiError(0, str(error), method="GET", url=url) from error
         finally:
@@ -4907,18 +4955,17 @@ class Stream(Task):
         backoff = Backoff(settings.retry_base, settings.retry_cap)
         rate = Rate(settings.burst, settings.rate)  # a log's last message resets the backoff
         while not self.scope.wait(rate.take()):
-            error = self._once(backoff)
+            error = unanswered(self._once(backoff), "GET", self._url, self._cluster)
             if self.scope.cancelled:
                 return
 
             self.error = error
-            log.info("stream %s ended: %s", self._url.partition("?")[0], error)
+            log.info("stream ended: %s", error)
             self._tell(error)
             if not self._reconnects:
                 return
             if not self._insists and isinstance(error, HandshakeError) and error.status in REFUSALS:
-                log.warning("stream %s was refused and ends: %s",
-                            self._url.partition("?")[0], error)
+                log.warning("a stream was refused and ends: %s", error)
                 return
             after = min(error.retry_after or 0, settings.max_retry_after)
             self.scope.wait(max(backoff.next(), after))
@@ -5338,6 +5385,7 @@ class Watch(Task):
                 if not self._listed and api_is_missing(error) and len(self._paths) > 1:
                     del self._paths[0]
                     continue
+                error = unanswered(error, "GET", self._paths[0], self._cluster)
                 self._call(self._err_cb, error, self.cancel)
                 if not self._listed and error.status in REFUSALS:
                     return
@@ -5698,7 +5746,8 @@ class Waiter(Watch):
         if not self._is_there:
             return "it has gone"
         status = dig(self._item, "status", kind=dict)
-        return "its status is %.300s" % json.dumps(status, default=str)
+        return "its status is %.300s" % json.dumps(status, default=str) if status else (
+            "it has no status")
 
     # -- the watch's thread
 

@@ -35,7 +35,7 @@ def main() -> None:
             "metadata": {"name": name, "namespace": namespace},
             "spec": {"replicas": args.replicas},
         })
-        client.wait_for(path, name, is_there, args.seconds or 60)
+        show(client.wait_for(path, name, is_there, args.seconds or 60))
 
 
 if __name__ == "__main__":
