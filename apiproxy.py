@@ -2422,13 +2422,18 @@ class Response:
         self.status = status
         self.reason = reason
         self.headers = headers
-        self.body = body
+        self._body: Union[bytes, str] = body
         self.cluster = ""  # that was asked
         self._method = method
         self._url = url
 
     def __repr__(self) -> str:
         return "<Response %d %s, %d bytes>" % (self.status, self.reason, len(self.body))
+
+    @property
+    def body(self) -> bytes:
+        """The body, without gzip."""
+        return self._body if isinstance(self._body, bytes) else self._body.encode()
 
     @property
     def ok(self) -> bool:
@@ -2451,14 +2456,16 @@ class Response:
 
     def json(self) -> Json:
         """The parsed body; None when there is none; ApiError when it is not JSON."""
-        if not self.body.strip():
+        if not self._body or self._body.isspace():
             return None
         try:
-            return parse_json(self.body)
+            if isinstance(self._body, bytes) and len(self._body) >= LARGE:
+                self._body = self._body.decode()  # not both: a list may have 100 MB
+            return parse_json(self._body)
         except (ValueError, RecursionError):
             pass
         except MemoryError:
-            raise self.error("no memory to parse %d bytes" % len(self.body)) from None
+            raise self.error("no memory to parse %d bytes" % len(self._body)) from None
         kind = self.headers.get("Content-Type", "something")
         raise self.error("" if self.is_page else "the server sent %s instead of JSON: %.80r"
                          % (kind, self.text()))
@@ -2642,6 +2649,25 @@ class HttpRequest:
         return self.method
 
 
+def decoded(head: Head, pieces: Iterator[bytes], most: int) -> Iterator[bytes]:
+    """The pieces of a body without gzip, `most` bytes at once; BadAnswer unless that is whole."""
+    if head.headers.get("Content-Encoding", "").lower() not in ("gzip", "x-gzip"):
+        yield from pieces
+        return
+    unzip: Any = None
+    try:
+        for piece in pieces:
+            while piece:  # a body may have several members (RFC 1952 2.2)
+                if unzip is None or unzip.eof:
+                    unzip = zlib.decompressobj(31)
+                yield unzip.decompress(piece, most)
+                piece = unzip.unused_data
+    except zlib.error:
+        raise BadAnswer("it is not gzip") from None
+    if unzip and not unzip.eof:
+        raise BadAnswer("its gzip has no end")
+
+
 class HttpHandler(urllib.request.BaseHandler):
     """The urllib handler that keeps connections. `_lock` guards `_idle`, which holds none in use.
 
@@ -2735,7 +2761,7 @@ class HttpHandler(urllib.request.BaseHandler):
         request.scope.hold(conn.wire)
         try:
             head = self._ask(conn, request)
-            body = self._decoded(head, self._body(conn, head, request))
+            body = self._body(conn, head, request)
             return Response(head.status, head.reason, head.headers, body,
                             request.method, request.full_url)
         finally:
@@ -2773,8 +2799,10 @@ class HttpHandler(urllib.request.BaseHandler):
         scope = request.scope if request.idle is None else request.scope.within(None, request.idle)
         body = io.BytesIO()  # not a list: a server may send two bytes at a time
         try:
-            for piece in conn.body(head, request.method, scope, limit):
+            for piece in decoded(head, conn.body(head, request.method, scope, limit), limit + 1):
                 body.write(piece)
+                if body.tell() > limit:
+                    raise TooLarge
         except TooLarge:
             if head.status < 400:
                 raise self._too_large(head)
@@ -2787,31 +2815,6 @@ class HttpHandler(urllib.request.BaseHandler):
                                 phrase="Request timed-out" if late else "Unreachable") from error
             body = io.BytesIO()  # the status says enough
         return body.getvalue()[:limit]
-
-    def _decoded(self, head: Head, body: bytes) -> bytes:
-        if not body or "Content-Encoding" not in head.headers:
-            return body
-        if head.headers["Content-Encoding"].lower() not in ("gzip", "x-gzip"):
-            return body
-
-        limit = self._limit(head)
-        text, is_whole = io.BytesIO(), False
-        try:
-            while body:  # a body may have several members (RFC 1952 2.2)
-                unzip = zlib.decompressobj(31)
-                text.write(unzip.decompress(body, limit + 1 - text.tell()))
-                is_whole = unzip.eof
-                body = unzip.unused_data
-                if text.tell() > limit or not is_whole:
-                    break
-        except zlib.error:
-            is_whole = False
-
-        if head.status < 400 and text.tell() > limit:
-            raise self._too_large(head)
-        if head.status < 400 and not is_whole:
-            raise BadAnswer("the body is not whole, or not gzip")
-        return text.getvalue()[:limit]
 
 
 class BodyError(ApiError):

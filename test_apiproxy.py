@@ -2899,6 +2899,32 @@ def test_many_small_chunks_cost_no_more_than_their_bytes(serve, new_client):
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize("is_json", [True, False])
+@pytest.mark.parametrize("compressed", [True, False])
+def test_a_large_body_is_in_memory_once(serve, new_client, compressed, is_json):
+    items = [{"metadata": {"name": "thing-%d" % number}, "data": os.urandom(100).hex()}
+             for number in range(20000)]
+    body = json.dumps({"kind": "PodList", "items": items}).encode()
+    plain = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+    answer = zipped(gzip.compress(body, 1)) if compressed else plain
+    client = new_client(serve(lambda request, conn: conn.send(answer)))
+    client.request("/x?first")
+    tracemalloc = pytest.importorskip("tracemalloc")  # not on PyPy
+    tracemalloc.start()
+
+    try:
+        got = client.request("/x", {"isJSON": is_json})
+        now, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    if is_json:
+        assert got["items"] == items and peak - now < 1.3 * len(body)
+    else:
+        assert got.body == body and peak < 1.3 * len(body)
+        assert got.json()["items"] == items and got.body == body
+
+
 def test_of_an_error_that_unpacks_without_end_the_first_mib_is_kept(serve, new_client):
     bomb = gzip.compress(bytes(64 << 20), 1)
     server = serve(lambda request, conn: conn.send(zipped(bomb).replace(b"200 OK", b"500 Oops")))
