@@ -2422,13 +2422,18 @@ class Response:
         self.status = status
         self.reason = reason
         self.headers = headers
-        self.body = body
+        self._body: Union[bytes, str] = body
         self.cluster = ""  # that was asked
         self._method = method
         self._url = url
 
     def __repr__(self) -> str:
         return "<Response %d %s, %d bytes>" % (self.status, self.reason, len(self.body))
+
+    @property
+    def body(self) -> bytes:
+        """The body, without gzip."""
+        return self._body if isinstance(self._body, bytes) else self._body.encode()
 
     @property
     def ok(self) -> bool:
@@ -2451,14 +2456,16 @@ class Response:
 
     def json(self) -> Json:
         """The parsed body; None when there is none; ApiError when it is not JSON."""
-        if not self.body.strip():
+        if not self._body or self._body.isspace():
             return None
         try:
-            return parse_json(self.body)
+            if isinstance(self._body, bytes) and len(self._body) >= LARGE:
+                self._body = self._body.decode()  # not both: a list may have 100 MB
+            return parse_json(self._body)
         except (ValueError, RecursionError):
             pass
         except MemoryError:
-            raise self.error("no memory to parse %d bytes" % len(self.body)) from None
+            raise self.error("no memory to parse %d bytes" % len(self._body)) from None
         kind = self.headers.get("Content-Type", "something")
         raise self.error("" if self.is_page else "the server sent %s instead of JSON: %.80r"
                          % (kind, self.text()))
@@ -2642,6 +2649,25 @@ class HttpRequest:
         return self.method
 
 
+def decoded(head: Head, pieces: Iterator[bytes], most: int) -> Iterator[bytes]:
+    """The pieces of a body without gzip, `most` bytes at once; BadAnswer unless that is whole."""
+    if head.headers.get("Content-Encoding", "").lower() not in ("gzip", "x-gzip"):
+        yield from pieces
+        return
+    unzip: Any = None
+    try:
+        for piece in pieces:
+            while piece:  # a body may have several members (RFC 1952 2.2)
+                if unzip is None or unzip.eof:
+                    unzip = zlib.decompressobj(31)
+                yield unzip.decompress(piece, most)
+                piece = unzip.unused_data
+    except zlib.error:
+        raise BadAnswer("it is not gzip") from None
+    if unzip and not unzip.eof:
+        raise BadAnswer("its gzip has no end")
+
+
 class HttpHandler(urllib.request.BaseHandler):
     """The urllib handler that keeps connections. `_lock` guards `_idle`, which holds none in use.
 
@@ -2735,7 +2761,7 @@ class HttpHandler(urllib.request.BaseHandler):
         request.scope.hold(conn.wire)
         try:
             head = self._ask(conn, request)
-            body = self._decoded(head, self._body(conn, head, request))
+            body = self._body(conn, head, request)
             return Response(head.status, head.reason, head.headers, body,
                             request.method, request.full_url)
         finally:
@@ -2773,8 +2799,10 @@ class HttpHandler(urllib.request.BaseHandler):
         scope = request.scope if request.idle is None else request.scope.within(None, request.idle)
         body = io.BytesIO()  # not a list: a server may send two bytes at a time
         try:
-            for piece in conn.body(head, request.method, scope, limit):
+            for piece in decoded(head, conn.body(head, request.method, scope, limit), limit + 1):
                 body.write(piece)
+                if body.tell() > limit:
+                    raise TooLarge
         except TooLarge:
             if head.status < 400:
                 raise self._too_large(head)
@@ -2787,31 +2815,6 @@ class HttpHandler(urllib.request.BaseHandler):
                                 phrase="Request timed-out" if late else "Unreachable") from error
             body = io.BytesIO()  # the status says enough
         return body.getvalue()[:limit]
-
-    def _decoded(self, head: Head, body: bytes) -> bytes:
-        if not body or "Content-Encoding" not in head.headers:
-            return body
-        if head.headers["Content-Encoding"].lower() not in ("gzip", "x-gzip"):
-            return body
-
-        limit = self._limit(head)
-        text, is_whole = io.BytesIO(), False
-        try:
-            while body:  # a body may have several members (RFC 1952 2.2)
-                unzip = zlib.decompressobj(31)
-                text.write(unzip.decompress(body, limit + 1 - text.tell()))
-                is_whole = unzip.eof
-                body = unzip.unused_data
-                if text.tell() > limit or not is_whole:
-                    break
-        except zlib.error:
-            is_whole = False
-
-        if head.status < 400 and text.tell() > limit:
-            raise self._too_large(head)
-        if head.status < 400 and not is_whole:
-            raise BadAnswer("the body is not whole, or not gzip")
-        return text.getvalue()[:limit]
 
 
 class BodyError(ApiError):
@@ -5026,6 +5029,7 @@ NOT_FOR_WATCHES = frozenset((
 NOT_FOR_LISTS = frozenset(("watch", "allowWatchBookmarks", "timeoutSeconds", "sendInitialEvents"))
 ROUTINE = frozenset((NORMAL, GOING_AWAY, NO_CODE, ABNORMAL, RESTART))  # ABNORMAL: the bare end
 MAX_TOMBSTONES = 10000  # deletions remembered against replays, which are of the last moments
+MAX_HELD = 100  # messages of a burst until they are parsed: an object has 1.5 MB at most
 MAX_FAILURES = 3  # watches in a row that fail at one version: it is not worth a fourth
 EVENTS = frozenset(("ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"))
 
@@ -5355,7 +5359,8 @@ class Watch(Task):
         self._has_view = False  # of `_version`; else list first
         self._polls_until = 0.0  # monotonic: it can't be watched, and is listed instead
         self._resync_at = 0.0  # monotonic
-        self._show_at: Optional[float] = None  # monotonic: when a view that was put off is due
+        self._heard = False  # an event of the watch that is open
+        self._changed = False  # what the last view does not show
         self._failures = 0  # watches refused or broken in a row, at one version
         self._early = 0  # watches in a row that ended at once
         self._backoff = Backoff(self._settings.retry_base, self._settings.retry_cap)
@@ -5434,22 +5439,19 @@ class Watch(Task):
         opened = time.monotonic()
         end = min(opened + lasts + self._settings.watch_grace, self._resync_at)
         closed: Optional[ConnectionClosed] = None
-        heard = False
+        self._heard = False
         try:
-            for _ in self._events(socket, end):
-                if not heard:  # not before the first event: a broken server answers 101 too
-                    heard = True
-                    self._is_well()
+            self._read(socket, end)
         except ConnectionClosed as error:
             closed = error
         finally:
             socket.abort()
             self.scope.hold(None)
-            self._show_due()
+            self._show_changes()
             lasted = time.monotonic() - opened
             if lasted >= min(self._settings.retry_reset, 0.8 * lasts):  # it was to end by now
                 self._is_well()
-        self._judge(closed, heard, lasted, lasts)
+        self._judge(closed, lasted, lasts)
 
     def _connect(self, params: Dict[str, Any]) -> WebSocket:
         try:
@@ -5465,26 +5467,15 @@ class Watch(Task):
             self._count_failure()
             raise
 
-    def _events(self, socket: WebSocket, end: float) -> Iterator[None]:
-        """Take events, one at a time, until the watch ends, or at `end` is hung up.
+    def _read(self, socket: WebSocket, end: float) -> None:
+        """Take messages until the watch ends, or at `end` is hung up.
 
         A watch that outlives its timeout may be dead though it answers pings (k8s#102464).
         """
         try:
-            while True:
-                due = end if self._show_at is None else min(end, self._show_at)
-                try:
-                    message = socket.recv(due - time.monotonic())
-                except TimeoutError:
-                    if time.monotonic() >= end:
-                        return
-                    self._show_due()
-                    continue
-                if self._show_at is not None and time.monotonic() >= self._show_at:
-                    self._show()  # messages that change nothing must not put it off
-                for event in parse_events(message):
-                    self._event(event)
-                    yield
+            while time.monotonic() < end:
+                self._gather(socket, end)
+                self._show_changes()
         except (ValueError, KeyError, TypeError, RecursionError, MemoryError) as error:
             self._has_view = False  # never skip what can't be read: it may have been any change
             raise ApiError(0, "an event that can't be read: %s" % error) from error
@@ -5492,16 +5483,47 @@ class Watch(Task):
             self._has_view = False
             raise
 
+    def _gather(self, socket: WebSocket, end: float) -> None:
+        """Take the next message, and all that come within the setting `gather` after it.
+
+        A burst is parsed together, with the collector at rest: event by event 3,000 changes of
+        1,000 Pods took 2.1 times as long, most of it the collector's.
+        """
+        held: List[Union[str, bytes]] = []
+        now = time.monotonic()
+        try:
+            while now < end:
+                held.append(socket.recv(end - now))
+                now = time.monotonic()
+                end = min(end, now + self._patience())
+                if len(held) == MAX_HELD:
+                    _collector.at_rest(lambda: self._take(held))
+        except TimeoutError:
+            pass
+        finally:
+            if len(held) > 1:
+                _collector.at_rest(lambda: self._take(held))
+            else:
+                self._take(held)
+
+    def _take(self, held: List[Union[str, bytes]]) -> None:
+        messages = held[:]
+        held.clear()  # what follows one that can't be read is not taken either
+        for message in messages:
+            for event in parse_events(message):
+                self._event(event)
+                if not self._heard:  # not before: a broken server answers 101 too
+                    self._heard = True
+                    self._is_well()
+
     def _is_well(self) -> None:
         self._failures = self._early = 0
         self._backoff.reset()
 
-    def _judge(
-        self, closed: Optional[ConnectionClosed], heard: bool, lasted: float, lasts: float,
-    ) -> None:
+    def _judge(self, closed: Optional[ConnectionClosed], lasted: float, lasts: float) -> None:
         """Whether the end of a watch was routine; raises what it was if not."""
         is_routine = not closed or closed.code in ROUTINE and not closed.__cause__
-        early = not heard and lasted < min(self._settings.short_watch, 0.8 * lasts)
+        early = not self._heard and lasted < min(self._settings.short_watch, 0.8 * lasts)
         if early:
             # some servers end a watch from a lost version silently (k8s#104171), others when a CRD
             # changed: list again, and say so when that did not help
@@ -5512,7 +5534,7 @@ class Watch(Task):
                 raise ApiError(0, text, phrase="Watch failed")
 
         if closed and not is_routine:
-            if not heard and not early:
+            if not self._heard and not early:
                 self._count_failure()
             raise closed
 
@@ -5531,7 +5553,9 @@ class Watch(Task):
         if action != "BOOKMARK":
             item["actionType"] = action
             if self._apply(action, item):
-                self._show_soon()
+                self._changed = True
+                if not self._patience():
+                    self._show()
         if version and not is_older(version, self._version):
             self._version = version
 
@@ -5557,20 +5581,16 @@ class Watch(Task):
     def _view(self) -> Any:
         return self._collection.items()
 
+    def _patience(self) -> float:
+        """Seconds that a change may wait for others."""
+        return self._settings.gather
+
     def _show(self) -> None:
-        self._show_at = None
+        self._changed = False
         self._call(self._cb, self._view())
 
-    def _show_soon(self) -> None:
-        """Show the view: at once, or what a burst made of it `gather` seconds after it began."""
-        if not self._settings.gather:
-            self._show()
-        elif self._show_at is None:
-            self._show_at = time.monotonic() + self._settings.gather
-
-    def _show_due(self) -> None:
-        """Show what was put off."""
-        if self._show_at is not None:
+    def _show_changes(self) -> None:
+        if self._changed:
             self._show()
 
 
@@ -5650,8 +5670,8 @@ class ItemWatch(Watch):
     def _view(self) -> Any:
         return self._item
 
-    def _show_soon(self) -> None:
-        self._show()  # every state, as documented
+    def _patience(self) -> float:
+        return 0.0  # every state, as documented
 
 
 class Poller(Task):
@@ -5740,8 +5760,8 @@ class Waiter(Watch):
         finally:
             self._done.set()  # refused, cancelled with its client, or worse
 
-    def _show_soon(self) -> None:
-        self._show()  # every state: the condition may hold for a moment only
+    def _patience(self) -> float:
+        return 0.0  # every state: the condition may hold for a moment only
 
     def _hear(self, error: ApiError, _: Callable[[], None]) -> None:
         self._reported = error
@@ -7802,7 +7822,9 @@ class Client(Settings):
         """Keep `cb` supplied with the whole collection at `url` of the current cluster.
 
         Lists once, then watches: cb(items) gets a new list, yours to keep, at first and after each
-        change; with the setting `gather`, after the changes of so many seconds.
+        change, in order of arrival; what came through the watch has "actionType": ADDED or
+        MODIFIED. With the setting `gather` one list shows all changes of so many seconds: none is
+        later than that, and the last list is as right as without it.
 
         url           path on the API server: "/api/v1/pods"
         cb            cb(items), on the stream's thread

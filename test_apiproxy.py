@@ -2899,6 +2899,32 @@ def test_many_small_chunks_cost_no_more_than_their_bytes(serve, new_client):
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize("is_json", [True, False])
+@pytest.mark.parametrize("compressed", [True, False])
+def test_a_large_body_is_in_memory_once(serve, new_client, compressed, is_json):
+    items = [{"metadata": {"name": "thing-%d" % number}, "data": os.urandom(100).hex()}
+             for number in range(20000)]
+    body = json.dumps({"kind": "PodList", "items": items}).encode()
+    plain = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+    answer = zipped(gzip.compress(body, 1)) if compressed else plain
+    client = new_client(serve(lambda request, conn: conn.send(answer)))
+    client.request("/x?first")
+    tracemalloc = pytest.importorskip("tracemalloc")  # not on PyPy
+    tracemalloc.start()
+
+    try:
+        got = client.request("/x", {"isJSON": is_json})
+        now, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    if is_json:
+        assert got["items"] == items and peak - now < 1.3 * len(body)
+    else:
+        assert got.body == body and peak < 1.3 * len(body)
+        assert got.json()["items"] == items and got.body == body
+
+
 def test_of_an_error_that_unpacks_without_end_the_first_mib_is_kept(serve, new_client):
     bomb = gzip.compress(bytes(64 << 20), 1)
     server = serve(lambda request, conn: conn.send(zipped(bomb).replace(b"200 OK", b"500 Oops")))
@@ -7694,15 +7720,32 @@ def test_a_watch_with_an_event_between_makes_an_early_end_the_first_again(serve,
 
 
 def test_a_burst_becomes_one_view_and_the_last_is_right(serve, new_client):
-    events = [event("MODIFIED", "a", str(version)) for version in range(11, 60)]
-    events += [event("ADDED", "b", "60"), event("DELETED", "a", "61"), event("ADDED", "c", "62")]
+    events = [event("MODIFIED", "a", str(version)) for version in range(11, 360)]
+    events += [event("ADDED", "b", "360"), event("DELETED", "a", "361"), event("ADDED", "c", "362")]
     api, seen = Api(serve, watches=[events]), []
     new_client(api.server, gather=0.15).stream_results("/x", seen.append, api.error)
     eventually(lambda: len(seen) == 2)
-    assert [text(items) for items in seen] == ["a1", "b60 c62"]
+    assert [text(items) for items in seen] == ["a1", "b360 c362"]
     assert [item["actionType"] for item in seen[1]] == ["ADDED", "ADDED"]
     threading.Event().wait(0.3)
     assert len(seen) == 2
+
+
+def test_the_collector_rests_while_a_burst_is_parsed_and_not_in_the_callback(
+        serve, new_client, monkeypatch):
+    parsing, shown = set(), set()
+
+    def note(real, data):
+        if isinstance(data, str):
+            parsing.add(gc.isenabled())
+        return real(data)
+
+    wrap(monkeypatch, PARSE_JSON, note)
+    api = Api(serve, watches=[[event("MODIFIED", "a", str(version)) for version in range(11, 60)]])
+    new_client(api.server, gather=0.15).stream_results(
+        "/x", lambda items: api.view(items) or shown.add(gc.isenabled()), api.error)
+    eventually(lambda: api.views == ["a1", "a59"])
+    assert parsing == {False} and shown == {True} and gc.isenabled()
 
 
 @pytest.mark.slow
@@ -7726,11 +7769,13 @@ def test_nothing_is_later_than_gather_although_messages_never_stop(
     assert seen[1] - seen[0] < 1.0
 
 
-@pytest.mark.parametrize("end", [1000, eof, reset, error(410), error(500), frame(1, "{")])
-def test_what_was_gathered_is_shown_when_the_watch_ends(serve, new_client, end):
+@pytest.mark.parametrize("end, gather", [
+    (1000, 60.0), (eof, 60.0), (reset, 60.0),
+    (error(410), 0.1), (error(500), 0.1), (frame(1, "{"), 0.1)])
+def test_what_was_gathered_is_shown_when_the_watch_ends(serve, new_client, end, gather):
     api = Api(serve, [pods(pod("a")), pods(pod("a"), pod("b", "12"), version="20")],
         [[B2, end], []])
-    api.start(new_client, gather=60.0, short_watch=0.0)
+    api.start(new_client, gather=gather, short_watch=0.0)
     eventually(lambda: api.views[1:])
     assert api.views == ["a1", "a1 b12"]
 
