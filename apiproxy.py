@@ -393,7 +393,7 @@ def unknown(name: Any, known: Iterable[str]) -> str:
     """How to say that `name` is none of `known`: with the nearest one."""
     import difflib  # only here: it is slow to import
 
-    nearest = difflib.get_close_matches(str(name), known, 1, 0.3) or [", ".join(known)]
+    nearest = difflib.get_close_matches(str(name), known, cutoff=0.3) or [", ".join(known)]
     return "%r; did you mean %r?" % (name, nearest[0])
 
 
@@ -521,7 +521,7 @@ def _check_query_key(key: str) -> None:
     if meant is None and len(plain) > 6:  # shorter ones are too near to others' ("limits")
         import difflib  # only here: it is slow to import
 
-        nearest = difflib.get_close_matches(plain, _QUERY_KEYS, 1, 0.9)
+        nearest = difflib.get_close_matches(plain, _QUERY_KEYS, cutoff=0.9)
         meant = _QUERY_KEYS[nearest[0]] if nearest else None
     if meant not in (None, key):
         raise TypeError("query parameters have no %r; did you mean %r?" % (key, meant))
