@@ -811,7 +811,7 @@ class _YamlReader:
             self._end()
             self._anchors = {}
 
-        if self.at < len(self.text) - 1:
+        if self.text[self.at:] != "\0":
             self.refuse("neither a key nor a value may begin here")
 
         return documents
@@ -1068,7 +1068,7 @@ def apply_mask(data: bytes, key: bytes, head: bytes = b"") -> Union[bytes, bytea
     """`head`, then `data` XOR the four bytes of `key` (5.3)."""
     size, start = len(data), len(head)
     if size < 450:  # measured: one big integer is faster below 400 to 520 bytes, translate above
-        mask = (key * (size // 4 + 1))[:size]
+        mask = (key * size)[:size]
         masked = int.from_bytes(data, "little") ^ int.from_bytes(mask, "little")
         return head + masked.to_bytes(size, "little")
 
