@@ -1193,7 +1193,7 @@ class MessageReader:
                 if is_wide:
                     size = int.from_bytes(buffer[start + 2:body], "big")
                 if size < (1 << 16 if is_wide else 126) or size >> 63:  # 5.2: minimal
-                    raise self._illegal_length(size, body - start - 2)
+                    raise ProtocolError(PROTOCOL_ERROR, "frame with a length of %d" % size)
 
             if opcode >= CLOSE:
                 if body + size > end:
@@ -1227,10 +1227,6 @@ class MessageReader:
             return ProtocolError(PROTOCOL_ERROR, "frame with a mask")
         text = "frame with flags and opcode 0x%02x" % first  # 5.2, 5.5
         return ProtocolError(PROTOCOL_ERROR, text)
-
-    @staticmethod
-    def _illegal_length(size: int, width: int) -> ProtocolError:
-        return ProtocolError(PROTOCOL_ERROR, "frame length %d in %d bytes" % (size, width))
 
     def _take(self) -> bool:
         """Move what is here of the frame at hand to its message; True when it is complete."""
