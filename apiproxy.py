@@ -401,7 +401,7 @@ def unknown(name: Any, known: Iterable[str]) -> str:
     """How to say that `name` is none of `known`: with the nearest one."""
     import difflib  # only here: it is slow to import
 
-    nearest = difflib.get_close_matches(str(name), known, 1, 0.3) or [", ".join(known)]
+    nearest = difflib.get_close_matches(str(name), known, cutoff=0.3) or [", ".join(known)]
     return "%r; did you mean %r?" % (name, nearest[0])
 
 
@@ -529,7 +529,7 @@ def _check_query_key(key: str) -> None:
     if meant is None and len(plain) > 6:  # shorter ones are too near to others' ("limits")
         import difflib  # only here: it is slow to import
 
-        nearest = difflib.get_close_matches(plain, _QUERY_KEYS, 1, 0.9)
+        nearest = difflib.get_close_matches(plain, _QUERY_KEYS, cutoff=0.9)
         meant = _QUERY_KEYS[nearest[0]] if nearest else None
     if meant not in (None, key):
         raise TypeError("query parameters have no %r; did you mean %r?" % (key, meant))
@@ -819,7 +819,7 @@ class _YamlReader:
             self._end()
             self._anchors = {}
 
-        if self.at < len(self.text) - 1:
+        if self.text[self.at:] != "\0":
             self.refuse("neither a key nor a value may begin here")
 
         return documents
@@ -1076,7 +1076,7 @@ def apply_mask(data: bytes, key: bytes, head: bytes = b"") -> Union[bytes, bytea
     """`head`, then `data` XOR the four bytes of `key` (5.3)."""
     size, start = len(data), len(head)
     if size < 450:  # measured: one big integer is faster below 400 to 520 bytes, translate above
-        mask = (key * (size // 4 + 1))[:size]
+        mask = (key * size)[:size]
         masked = int.from_bytes(data, "little") ^ int.from_bytes(mask, "little")
         return head + masked.to_bytes(size, "little")
 
@@ -1201,7 +1201,7 @@ class MessageReader:
                 if is_wide:
                     size = int.from_bytes(buffer[start + 2:body], "big")
                 if size < (1 << 16 if is_wide else 126) or size >> 63:  # 5.2: minimal
-                    raise self._illegal_length(size, body - start - 2)
+                    raise ProtocolError(PROTOCOL_ERROR, "frame with a length of %d" % size)
 
             if opcode >= CLOSE:
                 if body + size > end:
@@ -1235,10 +1235,6 @@ class MessageReader:
             return ProtocolError(PROTOCOL_ERROR, "frame with a mask")
         text = "frame with flags and opcode 0x%02x" % first  # 5.2, 5.5
         return ProtocolError(PROTOCOL_ERROR, text)
-
-    @staticmethod
-    def _illegal_length(size: int, width: int) -> ProtocolError:
-        return ProtocolError(PROTOCOL_ERROR, "frame length %d in %d bytes" % (size, width))
 
     def _take(self) -> bool:
         """Move what is here of the frame at hand to its message; True when it is complete."""

@@ -388,11 +388,14 @@ REFUSED = ValueError
 
 
 def result_of(function, *args):
-    """What a call gives, or the kind of error that it raises."""
+    """What a call gives, or the kind of error that it raises; a TypeError says what was expected."""
     try:
         return function(*args)
-    except (ValueError, TypeError) as error:
-        return TypeError if isinstance(error, TypeError) else REFUSED
+    except TypeError as error:
+        assert "expected, not" in str(error)
+        return TypeError
+    except ValueError:
+        return REFUSED
 
 
 def short(value):
@@ -1128,7 +1131,7 @@ def test_an_address_says_where_to_go(url, address):
 
 
 @pytest.mark.parametrize("headers, result", [
-    (None, {}), ({"X-A": "b\t c", "x": "é"}, {"X-A": "b\t c", "x": "é"}), ({"X": ""}, {"X": ""}),
+    (None, {}), ({"X-A": "b\t c", "x": "ÿ"}, {"X-A": "b\t c", "x": "ÿ"}), ({"X": ""}, {"X": ""}),
     ({"X": "a\r\nb"}, REFUSED), ({"X": "a\nb"}, REFUSED), ({"X": "a\r"}, REFUSED),
     ({"X": "a\0"}, REFUSED), ({"X": "\x7f"}, REFUSED), ({"X": "\x85"}, REFUSED),
     ({"X": "\u20ac"}, REFUSED), ({"": "x"}, REFUSED), ({"X Y": "x"}, REFUSED),
@@ -1365,6 +1368,7 @@ def test_read_yaml_resolves_plain_scalars_as_kubectl(scalar, value):
      [["a", [], {}, {"b": None, "c": "d"}, "e f g"]]),
     ("a: [\n1,\n2\n]\nb: {\n\tc: d}", [{"a": [1, 2], "b": {"c": "d"}}]),
     # plain scalars
+    ("a,b]: c, d\n  e, f", [{"a,b]": "c, d e, f"}]),
     ("a: b#c: d e# f # g", None), ("a: http://b:1/c?d=e#f\nb: -c\nd: ?e\nf: :g\nh: a]b, {c",
      [{"a": "http://b:1/c?d=e#f", "b": "-c", "d": "?e", "f": ":g", "h": "a]b, {c"}]),
     ("a: b\n  c\n\n\n  - d # e\nf: g", [{"a": "b c\n\n- d", "f": "g"}]), ("a\nb\n c", ["a b c"]),
@@ -1378,7 +1382,7 @@ def test_read_yaml_resolves_plain_scalars_as_kubectl(scalar, value):
      [{"a": "b\n\n c\n# d\n", "e": "f g\nh\n i\nj\n"}]),
     ("- |-\n  a\n\n- |+\n  b\n\n- >2-\n    c\n  d\n- |1 # e\n  f\n-  |\n- |+\n\n- >+\n\n g\n",
      [["a", "b\n\n", "  c\nd", " f\n", "", "\n", "\ng\n"]]),
-    ("a: |\n  b", [{"a": "b\n"}]), ("|\n a\n  \n b\n# c\n", ["a\n \nb\n"]),
+    ("a: |\n  b", [{"a": "b\n"}]), ("a: |\n  \n  b", [{"a": "\nb\n"}]), ("|\n a\n  \n b\n# c\n", ["a\n \nb\n"]),
     (">\n a\n\n\n b\n", ["a\n\nb\n"]),
     # anchors and aliases
     ("a: &x\n  b: c\nd: *x\ne: [&y 1, *y]\nf: &z\ng: *z",
@@ -1404,14 +1408,15 @@ def test_read_yaml_reads_documents(text, documents):
     ("a: |\n\tb", 2, 1),
     ("a: [b", 2, 1), ("a: [b]]", 1, 7), ("[a b: c]", 1, 5), ("{a, b: c}", 1, 2), ("{a: }", 1, 5),
     ("[a,, b]", 1, 4),
-    ("{a:1}", 1, 2), ("[- a]", 1, 2), ("[a?b]", 1, 3), ("{a:,b: c}", 1, 2), ("[a\n---\n]", 2, 1),
+    ('["a" "b"]', 1, 6), ("{a:1}", 1, 2), ("[- a]", 1, 2), ("[a?b]", 1, 3), ("{a:,b: c}", 1, 2), ("[a\n---\n]", 2, 1),
     ("a: 'b", 1, 4), ('a: "b\\q"', 1, 9), ('"\\ud83d"', 1, 9), ('"\\u12"', 1, 7), ("'a'b", 1, 4),
-    ("'a'#b", 1, 4), ("a: 'b\n---\nc'", 1, 4), ("a: |0\n b", 1, 4), ("a: |\n    \n  b", 3, 3),
+    ("'a'#b", 1, 4), ("a: 'b\n---\nc'", 1, 4), ("a: |0\n b", 1, 4), ("a: |\n   \n  b", 3, 3),
     ("a: |b", 1, 4),
     ("a: 1\nb: 2\na: 3", 3, 1), ("{a: 1, 'a': 2}", 1, 8), ("yes: 1\n'true': 2", 2, 1),
     ("1: a\n'1': b", 2, 1),
     ("<<: {a: 1}", 1, 1), ("~: 1", 1, 1), ("1.5: 1", 1, 1), ("0x1: 1", 1, 1), ("[a]: b", 1, 4),
     ("a: !!str 1", 1, 4), ("!a b", 1, 1), ("a: *b", 1, 6), ("- &a [*a]", 1, 9), ("&a &b c", 1, 1),
+    ("- &a 1\n---\n- *a", 3, 5),
     ("&a b: c", 1, 5), ("*a : b", 1, 3), ("a: @b", 1, 4), ("a: `b", 1, 4), ("a: %b", 1, 4),
     ("%YAML 1.2\n---\n", 1, 1),
     ("%TAG ! !\n---\n", 1, 1), ("--- a", 1, 4), ("---a", 1, 4), ("a\n...\nb", 3, 1),
@@ -1467,6 +1472,13 @@ def test_read_yaml_bounds_the_depth(bomb):
         apiproxy.read_yaml(bomb)
 
 
+def test_read_yaml_takes_a_hundred_nodes_in_one_another():
+    deep = "[" * 99 + "]" * 99
+    assert apiproxy.read_yaml("[%s, %s]" % (deep, deep))
+    with pytest.raises(ValueError, match="nested too deeply"):
+        apiproxy.read_yaml("[%s, [%s]]" % (deep, deep))
+
+
 def test_read_yaml_has_no_recursion_error_for_a_caller_deep_in_the_stack():
     def call_at(depth):
         return call_at(depth - 1) if depth else apiproxy.read_yaml("[" * 90 + "]" * 90)
@@ -1482,11 +1494,14 @@ def test_read_yaml_bounds_what_aliases_stand_for():
     for n in range(1, 30):
         bomb += "a%d: &a%d [%s]\n" % (n, n, ", ".join(["*a%d" % (n - 1)] * 9))
 
-    for text in (bomb, "- &a %s\n" % ("x" * 10**5) + "- *a\n" * 100):
+    tenth = "- &a %s\n" % ("x" * (10**5 - 2))
+    for text in (bomb, tenth + "- *a\n" * 11):
         with pytest.raises(ValueError, match="aliases"):
             apiproxy.read_yaml(text)
 
-    assert apiproxy.read_yaml("- &a x\n" + "- *a\n" * 10**4) == [["x"] * (10**4 + 1)]
+    for text, count in ((tenth, 11), ("- &a x\n", 10**4)):
+        [items] = apiproxy.read_yaml(text + "- *a\n" * (count - 1))
+        assert len(items) == count
 
 
 @pytest.mark.parametrize("repeat", [
@@ -1572,13 +1587,14 @@ def test_a_frame_has_the_shortest_length(size, head):
 
 @pytest.mark.parametrize("code, reason, payload", [
     (1000, "", b"\x03\xe8"), (4999, "bye", b"\x13\x87bye"),
-    (1001, "é" * 62, b"\x03\xe9" + "é".encode() * 61), (1005, "", REFUSED), (1006, "", REFUSED),
+    (1001, "x" + "é" * 62, b"\x03\xe9x" + "é".encode() * 61), (1005, "", REFUSED),
+    (1006, "", REFUSED),
     (1015, "", REFUSED), (999, "", REFUSED), (5000, "", REFUSED), (0, "", REFUSED),
     (1000, "\ud800", REFUSED)])
 def test_a_close_payload_is_legal_and_cut_at_a_character(code, reason, payload):
     assert result_of(apiproxy.encode_close, code, reason) == payload
     if payload is not REFUSED:
-        assert apiproxy.parse_close(payload) == (code, reason[:61])
+        assert apiproxy.parse_close(payload) == (code, reason[:62])
 
 
 @pytest.mark.parametrize("payload, result", [
@@ -1632,7 +1648,7 @@ OPEN_TEXT = frame(1, "a", fin=False)
 
 @pytest.mark.parametrize("wire, code", [  # the last byte is the one that makes it illegal
     (b"\xc1\x00", 1002), (b"\xa1\x00", 1002), (b"\x91\x00", 1002), (b"\x89\x80", 1002),
-    (b"\x81\x81", 1002)] + [
+    (b"\x81\x80", 1002), (b"\x81\x81", 1002)] + [
     (bytes((0x80 | opcode, 0)), 1002) for opcode in (3, 4, 5, 6, 7, 11, 12, 13, 14, 15)] + [
     (b"\x81\x7e\x00\x7d", 1002), (b"\x81\x7f\0\0\0\0\0\0\xff\xff", 1002),
     (b"\x82\x7f\x80\0\0\0\0\1\0\0", 1002),
@@ -2821,7 +2837,8 @@ def test_gzip_may_come_in_several_members(serve, new_client, members):
     assert client.request("/x") == client.request("/x") == {"a": "x" * 5000}
 
 
-@pytest.mark.parametrize("last", [gzip.compress(b"x")[:-4], b"rubbish", b"\x1f\x8b"])
+@pytest.mark.parametrize(
+    "last", [gzip.compress(b"x")[:-4], b"rubbish", b"\x1f\x8b"], ids=["cut", "none", "begun"])
 def test_gzip_whose_last_member_is_not_whole_is_an_error(serve, new_client, last):
     server = serve(lambda request, conn: conn.send(zipped(gzip.compress(b"{}") + last)))
     assert failed(new_client(server).request, "/x").status == 502
