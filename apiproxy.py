@@ -1188,8 +1188,9 @@ class MessageReader:
 
             first, size, body = buffer[start], buffer[start + 1], start + 2
             opcode = _FIRST_BYTES.get(first)
-            if opcode is None or size > 127:
-                raise self._illegal(first, size)
+            if opcode is None or size > 127:  # 5.2, 5.5; 5.1: a server does not mask
+                text = "frame that begins with 0x%02x 0x%02x" % (first, size)
+                raise ProtocolError(PROTOCOL_ERROR, text)
             if size > MAX_CONTROL:
                 if opcode >= CLOSE:
                     raise ProtocolError(PROTOCOL_ERROR, "control frame of over 125 bytes")  # 5.5
@@ -1228,13 +1229,6 @@ class MessageReader:
             self._start, self._left, self._fin = body, size, first >= 0x80
             self._size += size
             self._opcode = opcode or self._opcode
-
-    @staticmethod
-    def _illegal(first: int, size: int) -> ProtocolError:
-        if size > 127:
-            return ProtocolError(PROTOCOL_ERROR, "frame with a mask")
-        text = "frame with flags and opcode 0x%02x" % first  # 5.2, 5.5
-        return ProtocolError(PROTOCOL_ERROR, text)
 
     def _take(self) -> bool:
         """Move what is here of the frame at hand to its message; True when it is complete."""
@@ -1334,8 +1328,7 @@ def parse_head(data: bytes) -> Head:
     head = re.fullmatch(_HEAD, text)
     if not head:  # RFC 9112 5.2: a folded header's line end is a space
         first, end, headers = text.partition("\r\n")
-        if headers[:1] not in (" ", "\t"):
-            head = re.fullmatch(_HEAD, first + end + re.sub(_FOLD, " ", headers))
+        head = re.fullmatch(_HEAD, first + end + re.sub(_FOLD, " ", headers))
     if not head:
         raise BadAnswer("the answer is not HTTP/1.1")
 

@@ -388,7 +388,7 @@ REFUSED = ValueError
 
 
 def result_of(function, *args):
-    """What a call gives, or the kind of error that it raises; a TypeError says what was expected."""
+    """What a call gives, or the kind of error that it raises: ours, which says what it expected."""
     try:
         return function(*args)
     except TypeError as error:
@@ -1382,7 +1382,8 @@ def test_read_yaml_resolves_plain_scalars_as_kubectl(scalar, value):
      [{"a": "b\n\n c\n# d\n", "e": "f g\nh\n i\nj\n"}]),
     ("- |-\n  a\n\n- |+\n  b\n\n- >2-\n    c\n  d\n- |1 # e\n  f\n-  |\n- |+\n\n- >+\n\n g\n",
      [["a", "b\n\n", "  c\nd", " f\n", "", "\n", "\ng\n"]]),
-    ("a: |\n  b", [{"a": "b\n"}]), ("a: |\n  \n  b", [{"a": "\nb\n"}]), ("|\n a\n  \n b\n# c\n", ["a\n \nb\n"]),
+    ("a: |\n  b", [{"a": "b\n"}]), ("a: |\n  \n  b", [{"a": "\nb\n"}]),
+     ("|\n a\n  \n b\n# c\n", ["a\n \nb\n"]),
     (">\n a\n\n\n b\n", ["a\n\nb\n"]),
     # anchors and aliases
     ("a: &x\n  b: c\nd: *x\ne: [&y 1, *y]\nf: &z\ng: *z",
@@ -1408,7 +1409,8 @@ def test_read_yaml_reads_documents(text, documents):
     ("a: |\n\tb", 2, 1),
     ("a: [b", 2, 1), ("a: [b]]", 1, 7), ("[a b: c]", 1, 5), ("{a, b: c}", 1, 2), ("{a: }", 1, 5),
     ("[a,, b]", 1, 4),
-    ('["a" "b"]', 1, 6), ("{a:1}", 1, 2), ("[- a]", 1, 2), ("[a?b]", 1, 3), ("{a:,b: c}", 1, 2), ("[a\n---\n]", 2, 1),
+    ('["a" "b"]', 1, 6),
+    ("{a:1}", 1, 2), ("[- a]", 1, 2), ("[a?b]", 1, 3), ("{a:,b: c}", 1, 2), ("[a\n---\n]", 2, 1),
     ("a: 'b", 1, 4), ('a: "b\\q"', 1, 9), ('"\\ud83d"', 1, 9), ('"\\u12"', 1, 7), ("'a'b", 1, 4),
     ("'a'#b", 1, 4), ("a: 'b\n---\nc'", 1, 4), ("a: |0\n b", 1, 4), ("a: |\n   \n  b", 3, 3),
     ("a: |b", 1, 4),
@@ -1718,6 +1720,7 @@ GOOD = ["HTTP/1.1 101 Switching Protocols", "Upgrade: websocket", "Connection: U
     ["http/1.1 101 X"] + GOOD[1:],
     ["HTTP/1.1  101 X"] + GOOD[1:], ["HTTP/1.1 1010 X"] + GOOD[1:], [" HTTP/1.1 101 X"] + GOOD[1:],
     ["HTTP/1.1 101 a\nb"] + GOOD[1:],
+    GOOD[:1] + [" X: y"] + GOOD[1:],
     GOOD + [" folded"], GOOD + ["\tfolded"], GOOD + ["no colon"], GOOD + ["Space : x"],
     GOOD + [": x"], GOOD + ["X: a\nY: b"],
     GOOD + ["X: a\rb"], GOOD + ["X: \0"], GOOD + ["X\xe9: a"])])
@@ -1727,6 +1730,12 @@ def test_a_handshake_is_accepted_only_as_the_rfc_says(lines, chosen):
         assert apiproxy.check_handshake(head, KEY, ["a", "b"]) == chosen
     except (apiproxy.BadAnswer, apiproxy.HandshakeError):
         assert chosen is None
+
+
+def test_headers_are_a_mapping_by_lower_case():
+    headers = apiproxy.Headers([("X-A", " 1\t"), ("x-a", "2"), ("B", "")])
+    assert dict(headers) == {"x-a": "1, 2", "b": ""}
+    assert len(headers) == 2 and "X-a" in headers and headers["X-a"] == "1, 2"
 
 
 @pytest.mark.parametrize("space", ["\x85", "\xa0"])
