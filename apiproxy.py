@@ -306,7 +306,7 @@ class Settings:
     list_idle: float  # silence within a list once its answer has begun
     list_page: int  # objects in a page where a server can't send a list in one answer
     watch_timeout: Tuple[float, float]  # timeoutSeconds of a watch is between these
-    watch_grace: float  # a watch still open this long after it is hung up: it may be dead
+    watch_grace: float  # a watch still open this long after that is hung up: it may be dead
     short_watch: float  # one that ended sooner without an event: list again
     resync: float  # list again this often, give or take a fifth, in case an event was lost
     gather: float  # at most one view in this time, the latest; 0: one for each change
@@ -401,7 +401,7 @@ def unknown(name: Any, known: Iterable[str]) -> str:
     """How to say that `name` is none of `known`: with the nearest one."""
     import difflib  # only here: it is slow to import
 
-    nearest = difflib.get_close_matches(str(name), known, 1, 0.3) or [", ".join(known)]
+    nearest = difflib.get_close_matches(str(name), known, cutoff=0.3) or [", ".join(known)]
     return "%r; did you mean %r?" % (name, nearest[0])
 
 
@@ -529,7 +529,7 @@ def _check_query_key(key: str) -> None:
     if meant is None and len(plain) > 6:  # shorter ones are too near to others' ("limits")
         import difflib  # only here: it is slow to import
 
-        nearest = difflib.get_close_matches(plain, _QUERY_KEYS, 1, 0.9)
+        nearest = difflib.get_close_matches(plain, _QUERY_KEYS, cutoff=0.9)
         meant = _QUERY_KEYS[nearest[0]] if nearest else None
     if meant not in (None, key):
         raise TypeError("query parameters have no %r; did you mean %r?" % (key, meant))
@@ -819,7 +819,7 @@ class _YamlReader:
             self._end()
             self._anchors = {}
 
-        if self.at < len(self.text) - 1:
+        if self.text[self.at:] != "\0":
             self.refuse("neither a key nor a value may begin here")
 
         return documents
@@ -1076,7 +1076,7 @@ def apply_mask(data: bytes, key: bytes, head: bytes = b"") -> Union[bytes, bytea
     """`head`, then `data` XOR the four bytes of `key` (5.3)."""
     size, start = len(data), len(head)
     if size < 450:  # measured: one big integer is faster below 400 to 520 bytes, translate above
-        mask = (key * (size // 4 + 1))[:size]
+        mask = (key * size)[:size]
         masked = int.from_bytes(data, "little") ^ int.from_bytes(mask, "little")
         return head + masked.to_bytes(size, "little")
 
@@ -1188,8 +1188,9 @@ class MessageReader:
 
             first, size, body = buffer[start], buffer[start + 1], start + 2
             opcode = _FIRST_BYTES.get(first)
-            if opcode is None or size > 127:
-                raise self._illegal(first, size)
+            if opcode is None or size > 127:  # 5.2, 5.5; 5.1: a server does not mask
+                text = "frame that begins with 0x%02x 0x%02x" % (first, size)
+                raise ProtocolError(PROTOCOL_ERROR, text)
             if size > MAX_CONTROL:
                 if opcode >= CLOSE:
                     raise ProtocolError(PROTOCOL_ERROR, "control frame of over 125 bytes")  # 5.5
@@ -1201,7 +1202,7 @@ class MessageReader:
                 if is_wide:
                     size = int.from_bytes(buffer[start + 2:body], "big")
                 if size < (1 << 16 if is_wide else 126) or size >> 63:  # 5.2: minimal
-                    raise self._illegal_length(size, body - start - 2)
+                    raise ProtocolError(PROTOCOL_ERROR, "frame with a length of %d" % size)
 
             if opcode >= CLOSE:
                 if body + size > end:
@@ -1228,17 +1229,6 @@ class MessageReader:
             self._start, self._left, self._fin = body, size, first >= 0x80
             self._size += size
             self._opcode = opcode or self._opcode
-
-    @staticmethod
-    def _illegal(first: int, size: int) -> ProtocolError:
-        if size > 127:
-            return ProtocolError(PROTOCOL_ERROR, "frame with a mask")
-        text = "frame with flags and opcode 0x%02x" % first  # 5.2, 5.5
-        return ProtocolError(PROTOCOL_ERROR, text)
-
-    @staticmethod
-    def _illegal_length(size: int, width: int) -> ProtocolError:
-        return ProtocolError(PROTOCOL_ERROR, "frame length %d in %d bytes" % (size, width))
 
     def _take(self) -> bool:
         """Move what is here of the frame at hand to its message; True when it is complete."""
@@ -1343,8 +1333,7 @@ def parse_head(data: bytes) -> Head:
     head = re.fullmatch(_HEAD, text)
     if not head:  # RFC 9112 5.2: a folded header's line end is a space
         first, end, headers = text.partition("\r\n")
-        if headers[:1] not in (" ", "\t"):
-            head = re.fullmatch(_HEAD, first + end + re.sub(_FOLD, " ", headers))
+        head = re.fullmatch(_HEAD, first + end + re.sub(_FOLD, " ", headers))
     if not head:
         raise BadAnswer("the answer is not HTTP/1.1")
 
@@ -2422,13 +2411,18 @@ class Response:
         self.status = status
         self.reason = reason
         self.headers = headers
-        self.body = body
+        self._body: Union[bytes, str] = body
         self.cluster = ""  # that was asked
         self._method = method
         self._url = url
 
     def __repr__(self) -> str:
         return "<Response %d %s, %d bytes>" % (self.status, self.reason, len(self.body))
+
+    @property
+    def body(self) -> bytes:
+        """The body, without gzip."""
+        return self._body if isinstance(self._body, bytes) else self._body.encode()
 
     @property
     def ok(self) -> bool:
@@ -2451,14 +2445,16 @@ class Response:
 
     def json(self) -> Json:
         """The parsed body; None when there is none; ApiError when it is not JSON."""
-        if not self.body.strip():
+        if not self._body or self._body.isspace():
             return None
         try:
-            return parse_json(self.body)
+            if isinstance(self._body, bytes) and len(self._body) >= LARGE:
+                self._body = self._body.decode()  # not both: a list may have 100 MB
+            return parse_json(self._body)
         except (ValueError, RecursionError):
             pass
         except MemoryError:
-            raise self.error("no memory to parse %d bytes" % len(self.body)) from None
+            raise self.error("no memory to parse %d bytes" % len(self._body)) from None
         kind = self.headers.get("Content-Type", "something")
         raise self.error("" if self.is_page else "the server sent %s instead of JSON: %.80r"
                          % (kind, self.text()))
@@ -2642,6 +2638,25 @@ class HttpRequest:
         return self.method
 
 
+def decoded(head: Head, pieces: Iterator[bytes], most: int) -> Iterator[bytes]:
+    """The pieces of a body without gzip, `most` bytes at once; BadAnswer unless that is whole."""
+    if head.headers.get("Content-Encoding", "").lower() not in ("gzip", "x-gzip"):
+        yield from pieces
+        return
+    unzip: Any = None
+    try:
+        for piece in pieces:
+            while piece:  # a body may have several members (RFC 1952 2.2)
+                if unzip is None or unzip.eof:
+                    unzip = zlib.decompressobj(31)
+                yield unzip.decompress(piece, most)
+                piece = unzip.unused_data
+    except zlib.error:
+        raise BadAnswer("it is not gzip") from None
+    if unzip and not unzip.eof:
+        raise BadAnswer("its gzip has no end")
+
+
 class HttpHandler(urllib.request.BaseHandler):
     """The urllib handler that keeps connections. `_lock` guards `_idle`, which holds none in use.
 
@@ -2735,7 +2750,7 @@ class HttpHandler(urllib.request.BaseHandler):
         request.scope.hold(conn.wire)
         try:
             head = self._ask(conn, request)
-            body = self._decoded(head, self._body(conn, head, request))
+            body = self._body(conn, head, request)
             return Response(head.status, head.reason, head.headers, body,
                             request.method, request.full_url)
         finally:
@@ -2773,8 +2788,10 @@ class HttpHandler(urllib.request.BaseHandler):
         scope = request.scope if request.idle is None else request.scope.within(None, request.idle)
         body = io.BytesIO()  # not a list: a server may send two bytes at a time
         try:
-            for piece in conn.body(head, request.method, scope, limit):
+            for piece in decoded(head, conn.body(head, request.method, scope, limit), limit + 1):
                 body.write(piece)
+                if body.tell() > limit:
+                    raise TooLarge
         except TooLarge:
             if not head.is_error:
                 raise self._too_large(head)
@@ -2787,31 +2804,6 @@ class HttpHandler(urllib.request.BaseHandler):
                                 phrase="Request timed-out" if late else "Unreachable") from error
             body = io.BytesIO()  # the status says enough
         return body.getvalue()[:limit]
-
-    def _decoded(self, head: Head, body: bytes) -> bytes:
-        if not body or "Content-Encoding" not in head.headers:
-            return body
-        if head.headers["Content-Encoding"].lower() not in ("gzip", "x-gzip"):
-            return body
-
-        limit = self._limit(head)
-        text, is_whole = io.BytesIO(), False
-        try:
-            while body:  # a body may have several members (RFC 1952 2.2)
-                unzip = zlib.decompressobj(31)
-                text.write(unzip.decompress(body, limit + 1 - text.tell()))
-                is_whole = unzip.eof
-                body = unzip.unused_data
-                if text.tell() > limit or not is_whole:
-                    break
-        except zlib.error:
-            is_whole = False
-
-        if text.tell() > limit and not head.is_error:
-            raise self._too_large(head)
-        if not (is_whole or head.is_error):
-            raise BadAnswer("the body is not whole, or not gzip")
-        return text.getvalue()[:limit]
 
 
 class BodyError(ApiError):
@@ -5026,6 +5018,7 @@ NOT_FOR_WATCHES = frozenset((
 NOT_FOR_LISTS = frozenset(("watch", "allowWatchBookmarks", "timeoutSeconds", "sendInitialEvents"))
 ROUTINE = frozenset((NORMAL, GOING_AWAY, NO_CODE, ABNORMAL, RESTART))  # ABNORMAL: the bare end
 MAX_TOMBSTONES = 10000  # deletions remembered against replays, which are of the last moments
+MAX_HELD = 100  # messages of a burst until they are parsed: an object has 1.5 MB at most
 MAX_FAILURES = 3  # watches in a row that fail at one version: it is not worth a fourth
 EVENTS = frozenset(("ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"))
 
@@ -5355,7 +5348,8 @@ class Watch(Task):
         self._has_view = False  # of `_version`; else list first
         self._polls_until = 0.0  # monotonic: it can't be watched, and is listed instead
         self._resync_at = 0.0  # monotonic
-        self._show_at: Optional[float] = None  # monotonic: when a view that was put off is due
+        self._heard = False  # an event of the watch that is open
+        self._changed = False  # what the last view does not show
         self._failures = 0  # watches refused or broken in a row, at one version
         self._early = 0  # watches in a row that ended at once
         self._backoff = Backoff(self._settings.retry_base, self._settings.retry_cap)
@@ -5434,22 +5428,19 @@ class Watch(Task):
         opened = time.monotonic()
         end = min(opened + lasts + self._settings.watch_grace, self._resync_at)
         closed: Optional[ConnectionClosed] = None
-        heard = False
+        self._heard = False
         try:
-            for _ in self._events(socket, end):
-                if not heard:  # not before the first event: a broken server answers 101 too
-                    heard = True
-                    self._is_well()
+            self._read(socket, end)
         except ConnectionClosed as error:
             closed = error
         finally:
             socket.abort()
             self.scope.hold(None)
-            self._show_due()
+            self._show_changes()
             lasted = time.monotonic() - opened
             if lasted >= min(self._settings.retry_reset, 0.8 * lasts):  # it was to end by now
                 self._is_well()
-        self._judge(closed, heard, lasted, lasts)
+        self._judge(closed, lasted, lasts)
 
     def _connect(self, params: Dict[str, Any]) -> WebSocket:
         try:
@@ -5465,26 +5456,15 @@ class Watch(Task):
             self._count_failure()
             raise
 
-    def _events(self, socket: WebSocket, end: float) -> Iterator[None]:
-        """Take events, one at a time, until the watch ends, or at `end` is hung up.
+    def _read(self, socket: WebSocket, end: float) -> None:
+        """Take messages until the watch ends, or at `end` is hung up.
 
         A watch that outlives its timeout may be dead though it answers pings (k8s#102464).
         """
         try:
-            while True:
-                due = end if self._show_at is None else min(end, self._show_at)
-                try:
-                    message = socket.recv(due - time.monotonic())
-                except TimeoutError:
-                    if time.monotonic() >= end:
-                        return
-                    self._show_due()
-                    continue
-                if self._show_at is not None and time.monotonic() >= self._show_at:
-                    self._show()  # messages that change nothing must not put it off
-                for event in parse_events(message):
-                    self._event(event)
-                    yield
+            while time.monotonic() < end:
+                self._gather(socket, end)
+                self._show_changes()
         except (ValueError, KeyError, TypeError, RecursionError, MemoryError) as error:
             self._has_view = False  # never skip what can't be read: it may have been any change
             raise ApiError(0, "an event that can't be read: %s" % error) from error
@@ -5492,16 +5472,47 @@ class Watch(Task):
             self._has_view = False
             raise
 
+    def _gather(self, socket: WebSocket, end: float) -> None:
+        """Take the next message, and all that come within the setting `gather` after it.
+
+        A burst is parsed together, with the collector at rest: event by event 3,000 changes of
+        1,000 Pods took 2.1 times as long, most of it the collector's.
+        """
+        held: List[Union[str, bytes]] = []
+        now = time.monotonic()
+        try:
+            while now < end:
+                held.append(socket.recv(end - now))
+                now = time.monotonic()
+                end = min(end, now + self._patience())
+                if len(held) == MAX_HELD:
+                    _collector.at_rest(lambda: self._take(held))
+        except TimeoutError:
+            pass
+        finally:
+            if len(held) > 1:
+                _collector.at_rest(lambda: self._take(held))
+            else:
+                self._take(held)
+
+    def _take(self, held: List[Union[str, bytes]]) -> None:
+        messages = held[:]
+        held.clear()  # what follows one that can't be read is not taken either
+        for message in messages:
+            for event in parse_events(message):
+                self._event(event)
+                if not self._heard:  # not before: a broken server answers 101 too
+                    self._heard = True
+                    self._is_well()
+
     def _is_well(self) -> None:
         self._failures = self._early = 0
         self._backoff.reset()
 
-    def _judge(
-        self, closed: Optional[ConnectionClosed], heard: bool, lasted: float, lasts: float,
-    ) -> None:
+    def _judge(self, closed: Optional[ConnectionClosed], lasted: float, lasts: float) -> None:
         """Whether the end of a watch was routine; raises what it was if not."""
         is_routine = not closed or closed.code in ROUTINE and not closed.__cause__
-        early = not heard and lasted < min(self._settings.short_watch, 0.8 * lasts)
+        early = not self._heard and lasted < min(self._settings.short_watch, 0.8 * lasts)
         if early:
             # some servers end a watch from a lost version silently (k8s#104171), others when a CRD
             # changed: list again, and say so when that did not help
@@ -5512,7 +5523,7 @@ class Watch(Task):
                 raise ApiError(0, text, phrase="Watch failed")
 
         if closed and not is_routine:
-            if not heard:
+            if not self._heard:
                 self._count_failure()
             raise closed
 
@@ -5531,7 +5542,9 @@ class Watch(Task):
         if action != "BOOKMARK":
             item["actionType"] = action
             if self._apply(action, item):
-                self._show_soon()
+                self._changed = True
+                if not self._patience():
+                    self._show()
         if version and not is_older(version, self._version):
             self._version = version
 
@@ -5557,20 +5570,16 @@ class Watch(Task):
     def _view(self) -> Any:
         return self._collection.items()
 
+    def _patience(self) -> float:
+        """Seconds that a change may wait for others."""
+        return self._settings.gather
+
     def _show(self) -> None:
-        self._show_at = None
+        self._changed = False
         self._call(self._cb, self._view())
 
-    def _show_soon(self) -> None:
-        """Show the view: at once, or what a burst made of it `gather` seconds after it began."""
-        if not self._settings.gather:
-            self._show()
-        elif self._show_at is None:
-            self._show_at = time.monotonic() + self._settings.gather
-
-    def _show_due(self) -> None:
-        """Show what was put off."""
-        if self._show_at is not None:
+    def _show_changes(self) -> None:
+        if self._changed:
             self._show()
 
 
@@ -5650,8 +5659,8 @@ class ItemWatch(Watch):
     def _view(self) -> Any:
         return self._item
 
-    def _show_soon(self) -> None:
-        self._show()  # every state, as documented
+    def _patience(self) -> float:
+        return 0.0  # every state, as documented
 
 
 class Poller(Task):
@@ -5740,8 +5749,8 @@ class Waiter(Watch):
         finally:
             self._done.set()  # refused, cancelled with its client, or worse
 
-    def _show_soon(self) -> None:
-        self._show()  # every state: the condition may hold for a moment only
+    def _patience(self) -> float:
+        return 0.0  # every state: the condition may hold for a moment only
 
     def _hear(self, error: ApiError, _: Callable[[], None]) -> None:
         self._reported = error
@@ -7280,7 +7289,7 @@ class Client(Settings):
     host                 the Host header for base_url, where a tunnel needs another than its own
     gzip                 ask for compressed answers
     request_timeout      of a call that says no other; None for no limit
-    connect_timeout      of a WebSocket, from look-up to 101
+    connect_timeout      to connect; of a stream, until it is open
     keep_alive           an idle connection is not used after this: a NAT may have forgotten it
     max_body             bytes of an answer, also after decoding
     max_message          bytes of a WebSocket message
@@ -7290,7 +7299,7 @@ class Client(Settings):
     list_idle            silence within a list once its answer has begun
     list_page            objects in a page where a server can't send a list in one answer
     watch_timeout        timeoutSeconds of a watch is between these
-    watch_grace          a watch still open this long after it is hung up: it may be dead
+    watch_grace          a watch still open this long after that is hung up: it may be dead
     short_watch          one that ended sooner without an event: list again
     resync               list again this often, give or take a fifth, in case an event was lost
     gather               at most one view in this time, the latest; 0: one for each change
@@ -7412,7 +7421,7 @@ class Client(Settings):
             self.user_id = self.user_id or old.user_id
 
     def set_token(self, cluster: str, token: Token) -> None:
-        """Use `token` for `cluster`: a str, a function that gives one each time, or None."""
+        """Use `token` for `cluster`: a str or a function that gives one each time; None forgets."""
         self._transport.set_token(cluster, token)
 
     def get_token(self, cluster: str) -> Optional[str]:
@@ -7423,15 +7432,14 @@ class Client(Settings):
         self, url: str, name: str, condition: Union[str, Callable[[Json], Any]],
         timeout: Optional[float] = 60.0, *, cluster: Optional[str] = None,
     ) -> Json:
-        """Wait until an object of the collection at `url` is as wanted; the object.
+        """Wait until an object of the collection at `url` is as wanted; gives the object.
 
         condition   a function of the object that says so, or the type of a condition in its status
                     that is to be "True" ("Ready", "Available") and not of an older generation, or
                     "deleted"
         timeout     seconds until TimeoutError, which says what it last was; None for no limit
 
-        It need not be there yet. ApiError when the server refuses, or the client is closed. Not
-        documented elsewhere.
+        It need not be there yet. ApiError when the server refuses, or the client is closed.
         """
         chosen = self._transport.cluster(cluster)
         waiter = Waiter(self._transport, chosen, url, name, condition)
@@ -7557,7 +7565,7 @@ class Client(Settings):
         self._transport.remove(cluster)
 
     def delete_plugin(self, name: str, *, type: str = "") -> Json:
-        """Remove a plugin from the server, of a `type` that today's knows; mostly None.
+        """Remove a plugin from the Headlamp server, of a `type` where that knows types.
 
         Documented as deletePlugin.
         """
@@ -7623,7 +7631,7 @@ class Client(Settings):
         self, url: str, json: Any, auto_logout_on_auth_error: bool = True,
         options: Optional[ClusterRequestParams] = None,
     ) -> Json:
-        """PATCH `url`: a list is a JSON patch, a mapping a merge patch, without a Content-Type.
+        """PATCH `url`: a list is a JSON patch, a mapping a merge patch, unless `options` says.
 
         Documented as patch.
         """
@@ -7745,7 +7753,7 @@ class Client(Settings):
     def stop_or_delete_port_forward(
         self, cluster: str, id: str, stop_or_delete: bool = True,
     ) -> str:
-        """Stop a port forward (True) or delete its record (False); what was said.
+        """Stop a port forward (True) or delete its record (False); "stopped", as a rule.
 
         At a Headlamp server of May 2024 a forward goes on without its record. Documented as
         stopOrDeletePortForward.
@@ -7799,7 +7807,9 @@ class Client(Settings):
         """Keep `cb` supplied with the whole collection at `url` of the current cluster.
 
         Lists once, then watches: cb(items) gets a new list, yours to keep, at first and after each
-        change; with the setting `gather`, after the changes of so many seconds.
+        change, in order of arrival; what came through the watch has "actionType": ADDED or
+        MODIFIED. With the setting `gather` one list shows all changes of so many seconds: none is
+        later than that, and the last list is as right as without it.
 
         url           path on the API server: "/api/v1/pods"
         cb            cb(items), on the stream's thread

@@ -12,6 +12,10 @@ from typing import NamedTuple, Tuple
 SIM = "the simulation"
 
 
+class Stale(Exception):
+    """A mutant, or what has to notice it, is no longer there."""
+
+
 class Mutant(NamedTuple):
     """What it is, the text, what stands there instead, and what has to notice."""
 
@@ -19,6 +23,12 @@ class Mutant(NamedTuple):
     old: str
     new: str
     notices: Tuple[str, ...]
+
+    def apply(self, text):
+        """The module with it."""
+        if text.count(self.old) != 1:
+            raise Stale("its text is there %d times" % text.count(self.old))
+        return text.replace(self.old, self.new)
 
 
 WATCHING = {
@@ -280,8 +290,8 @@ WEBSOCKET = {
         ("messages_are_the_same",)),
     "bad-utf8": Mutant(
         "text need not be UTF-8",
-        """str(buffer[body:self._start], "utf-8")""",
-        """str(buffer[body:self._start], "utf-8", "replace")""",
+        """codecs.utf_8_decode(buffer[body:self._start], "strict", True)""",
+        """codecs.utf_8_decode(buffer[body:self._start], "replace", True)""",
         ("illegal_frame",)),
     "half-character": Mutant(
         "text may end within a character",
