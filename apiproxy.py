@@ -1840,7 +1840,7 @@ def poll(
     reading: Sequence[int], writing: Sequence[int], seconds: Optional[float],
 ) -> List[int]:
     """Of these descriptors those that may be read, or written, or have failed."""
-    seconds = None if seconds is None else max(0.0, min(seconds, FOREVER))
+    seconds = None if seconds is None else min(seconds, FOREVER)
     if not hasattr(select, "poll"):  # Windows, where select takes any descriptor
         readable, writable, failed = select.select(reading, writing, writing, seconds)
         return readable + writable + failed
@@ -2235,7 +2235,6 @@ class Wire:
         """Free our copy of a connection that is the parent's: shutdown() would end that one too."""
         self._lock = Lock()
         self._closed = True
-        self._waiting.clear()
         self._sock.close()
 
 

@@ -2119,6 +2119,7 @@ def test_an_error_on_the_way_names_the_place_and_what_to_try(
         error = failed(new_client("%s://%s" % (scheme, place), ssl_context=context).request, "/x")
 
     assert place in str(error) and text in str(error), str(error)
+    assert str(error).count("?") <= 1  # one thing to try
     assert error.status in (502, 0) and not server.requests
 
 
@@ -2424,6 +2425,16 @@ def test_a_part_of_a_scope_is_over_no_later_than_the_whole():
         apiproxy.Scope(0).within(90).check()
 
 
+def test_a_wire_that_was_closed_says_so_to_whoever_uses_it(listener):
+    host, _, port = listener().partition(":")
+    wire = apiproxy.Wire(apiproxy.connect(host, int(port), apiproxy.Scope()))
+    wire.close()
+    for call in (lambda: wire.read(memoryview(bytearray(1))), lambda: wire.write(b"x"),
+                 lambda: wire.wait(9)):
+        with pytest.raises(ConnectionAbortedError, match="closed here"):
+            call()
+
+
 # ------------------------------------------------------------------------------
 # 6. HTTP
 #
@@ -2581,6 +2592,9 @@ def test_a_kept_connection_that_ends_while_idle_is_not_used(serve, new_client, t
     "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n",
     "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n",
     "HTTP/1.1 200 OK\r\nConnection: x, Close\r\nTransfer-Encoding: chunked\r\n\r\n"
+    "2\r\n{}\r\n0\r\n\r\n",
+    # RFC 9112 6.1: who wrote this may have meant another end
+    "HTTP/1.1 200 OK\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n"
     "2\r\n{}\r\n0\r\n\r\n"], ids=short)
 def test_a_connection_that_the_server_will_close_is_not_kept(serve, new_client, head):
     # and leaves it open
@@ -2589,6 +2603,17 @@ def test_a_connection_that_the_server_will_close_is_not_kept(serve, new_client, 
     for number in (1, 2, 3):
         assert client.request("/x") == {} and server.count == number
         eventually(lambda: not server.open)
+
+
+@pytest.mark.parametrize("answer", [
+    JSON + "Content-Length: 2\r\n\r\n{}", CHUNKED + "2\r\n{}\r\n0\r\n\r\n",
+    "HTTP/1.1 204 No Content\r\n\r\n"], ids=short)
+def test_a_connection_is_kept_after_every_kind_of_whole_answer(serve, new_client, answer):
+    server = serve(lambda request, conn: conn.send(answer))
+    client = new_client(server)
+    for _ in range(3):
+        client.request("/x")
+    assert server.count == 1
 
 
 @pytest.mark.parametrize("after", [
@@ -6686,6 +6711,15 @@ def test_a_stream_that_was_healthy_is_retried_at_once(
     eventually(lambda: len(server.requests) > 4)
     stream.cancel()
     assert (max(waits) <= 1) == starts_anew
+
+
+def test_a_stream_that_ends_leaves_no_connection_open(serve, new_client):
+    server = serve(once(frame(TEXT, "{")))
+    stream = new_client(server).stream(
+        STREAM, print, {"isJson": True, "reconnectOnFailure": False})
+    eventually(lambda: stream.error)
+    assert "is not JSON" in str(stream.error)  # which holds the frames that it came from
+    eventually(lambda: not server.open)
 
 
 class Told:
@@ -11658,6 +11692,17 @@ def test_a_port_that_is_taken_and_an_address_of_another_machine_are_named(serve,
             one.start_port_forward("here", "ns", "p", 80, "", "", port, address)
 
 
+def test_the_port_of_a_forward_that_fails_is_free(serve, direct):
+    one = direct(serve(Pods(p={})))
+    made = one.start_port_forward("here", "ns", "p", 80, "", "")
+    one.stop_or_delete_port_forward("here", made["id"])
+    with pytest.raises(apiproxy.ApiError) as caught:
+        one.start_port_forward("here", "ns", "other", 80, "", "", made["port"])
+    again = one.start_port_forward("here", "ns", "p", 80, "", "", made["port"])
+    assert again["port"] == made["port"]
+    assert caught.value.status == 404  # held meanwhile, and so are the frames that it came from
+
+
 @pytest.mark.parametrize("pod, port, status, text", [
     ({"status": {"phase": "Pending"}}, 80, 503, "not running.*Pending"),
     ({"status": {"phase": "Succeeded"}}, 80, 503, "not running.*Succeeded"),
@@ -11748,7 +11793,7 @@ def test_a_service_that_leads_nowhere_says_so(serve, direct, service, port, slic
     assert caught.value.status == status and not one.tasks
 
 
-def test_what_a_pod_refuses_is_listed_and_ends_the_connection(serve, direct):
+def test_what_a_pod_refuses_is_listed_logged_and_ends_the_connection(serve, direct, caplog):
     def refuses(conn):
         say(conn, b"nothing listens there", 1)
         conn.wait_end()
@@ -11758,6 +11803,7 @@ def test_what_a_pod_refuses_is_listed_and_ends_the_connection(serve, direct):
     made = one.start_port_forward("here", "ns", "p", 80, "", "")
     assert forwarded(made, b"a") == b""
     eventually(lambda: listed(one, made)["error"] == "nothing listens there")
+    eventually(lambda: "connection ended: nothing listens there" in caplog.text)
 
     pods.serve = lambda conn: False  # the connection breaks
     assert forwarded(made, b"a") == b""
@@ -13061,6 +13107,18 @@ def test_configure_with_a_client_applies_the_settings_or_refuses_them(serve):
         apiproxy.configure()
 
 
+def test_configure_ends_what_runs_with_another_client(serve):
+    client = apiproxy.Client(serve(hello).url, cluster="dev")
+    try:
+        apiproxy.configure(client)
+        stream = apiproxy.stream("/x", print)
+        apiproxy.configure(client, gzip=False)
+        assert stream.is_alive
+    finally:
+        apiproxy.configure()
+    assert not stream.is_alive
+
+
 def test_a_context_that_a_second_kubeconfig_leaves_out_is_gone(serve, caplog):
     server = serve(echo_headers)
     with apiproxy.Client("") as client:
@@ -13528,6 +13586,17 @@ def test_a_child_finds_no_lock_held(serve, new_client, monkeypatch):
 
 
 @needs_fork
+def test_a_child_has_nothing_of_a_connection_that_is_being_made(listener):
+    place, cancel = listener(full=True), new_cancel()
+    before = sockets()
+    call = background(connect, "ws://" + place, cancel=cancel, timeout=60)
+    eventually(lambda: sockets() == before + 1)
+    assert in_child(sockets) == before
+    cancel_now(cancel)
+    assert call.result().status == 502
+
+
+@needs_fork
 def test_the_collector_is_on_in_a_child_of_a_thread_beside_one_that_parses(monkeypatch):
     inside, free = threading.Event(), threading.Event()
     wrap(monkeypatch, PARSE_JSON, lambda real, data: inside.set() or free.wait(30) and real(data))
@@ -13701,17 +13770,39 @@ def test_a_wait_ends_when_the_client_is_closed(serve, new_client):
     assert "cancelled" in str(waiting.result())
 
 
+def interrupt_once(monkeypatch, place):
+    """The next call at a place of the module is interrupted."""
+    def interrupted(real, *args):
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    wrap(monkeypatch, place, interrupted)
+
+
+@pytest.mark.parametrize("place, call, ended", [
+    ((apiproxy.Wire, "send"), "send", ["send", "recv"]),
+    ((apiproxy.Wire, "write"), "recv", ["send"]),  # the answer to a ping
+    ((apiproxy.Wire, "read"), "recv", ["recv", "send"]), (NEXT_MESSAGE, "recv", ["recv", "send"])])
+def test_what_is_interrupted_while_bytes_move_is_the_connections_end(
+        dial, monkeypatch, place, call, ended):
+    go = threading.Event()
+    ws = dial(lambda conn: go.wait(10) and conn.send(frame(PING, "p")) or conn.wait_end())
+    calls = {"send": lambda: ws.send("y"), "recv": ws.recv}
+    interrupt_once(monkeypatch, place)
+    go.set()
+    with pytest.raises(KeyboardInterrupt):
+        calls[call]()
+    for name in ended:
+        with pytest.raises(apiproxy.ConnectionClosed, match="1006"):
+            calls[name]()
+
+
 def test_a_cancel_that_was_interrupted_is_done_by_the_next(serve, new_client, monkeypatch):
     api = Api(serve, watches=[[]]).start(new_client)
     api.asked(True, 1)
     eventually(lambda: tasks_with_a_connection(api.client))
-
-    def interrupted_once(real, *args):
-        monkeypatch.undo()
-        raise KeyboardInterrupt
-
     for place in ((apiproxy, "shut"), (apiproxy.Wire, "close"), (apiproxy.Cancel, "_open")):
-        wrap(monkeypatch, place, interrupted_once)
+        interrupt_once(monkeypatch, place)
         with pytest.raises(KeyboardInterrupt):
             api.cancel()
     api.cancel()
@@ -13749,6 +13840,19 @@ def test_a_subinterpreter_looks_up_names_and_has_streams(serve):
     finally:
         interpreters.destroy(interpreter)
     assert server.requests[0].headers["authorization"] == "Bearer SECRET"
+
+
+def test_where_threads_may_not_be_daemons_they_are_not(monkeypatch):
+    def refused(real, daemon, **options):  # as in subinterpreters
+        if daemon:
+            raise RuntimeError
+        return real(daemon=daemon, **options)
+
+    called = threading.Event()
+    wrap(monkeypatch, (threading, "Thread"), refused)
+    thread = apiproxy.new_thread("x", called.set)
+    thread.start()
+    assert called.wait(10) and not thread.daemon and thread.name == "apiproxy-x"
 
 
 @both
