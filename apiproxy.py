@@ -190,13 +190,14 @@ class ApiError(Exception):
     details      of a Kubernetes Status, else {}
     body         what came, as bytes (the first MiB)
     method, url  what was asked; headers, tokens and request bodies never appear in an error
+    cluster      that was asked, by name, else ""
     retry_after  seconds that the server asked us to wait, else None
     """
 
     def __init__(
         self, status: int, message: str = "", *, phrase: str = "", reason: str = "",
         details: Json = None, body: bytes = b"", method: str = "", url: str = "",
-        retry_after: Optional[float] = None,
+        cluster: str = "", retry_after: Optional[float] = None,
     ) -> None:
         super().__init__(status, message)  # what pickle calls us with; the rest is in __dict__
         self.status = status
@@ -207,11 +208,18 @@ class ApiError(Exception):
         self.body = body
         self.method = method
         self.url = url
+        self.cluster = cluster
         self.retry_after = retry_after
 
     def __str__(self) -> str:
         parts = dict.fromkeys(filter(None, (self.phrase, self.message)))
-        return " - ".join(parts) or str(self.status)
+        text = " - ".join(parts) or str(self.status)
+        if not self.url:
+            return text
+        path = re.sub(r"^\w+://[^/?]*|\?.*", "", self.url)  # the query may be long, or secret
+        names_cluster = not self.cluster or "/clusters/%s/" % self.cluster in path
+        where = "" if names_cluster else ", cluster " + self.cluster
+        return "%s (%s %s%s)" % (text, self.method, path, where)
 
 
 class WebSocketError(ApiError):
@@ -298,7 +306,7 @@ class Settings:
     list_idle: float  # silence within a list once its answer has begun
     list_page: int  # objects in a page where a server can't send a list in one answer
     watch_timeout: Tuple[float, float]  # timeoutSeconds of a watch is between these
-    watch_grace: float  # a watch still open this long after it is hung up: it may be dead
+    watch_grace: float  # a watch still open this long after that is hung up: it may be dead
     short_watch: float  # one that ended sooner without an event: list again
     resync: float  # list again this often, give or take a fifth, in case an event was lost
     gather: float  # at most one view in this time, the latest; 0: one for each change
@@ -2399,12 +2407,18 @@ class Response:
         self.status = status
         self.reason = reason
         self.headers = headers
-        self.body = body
+        self._body: Union[bytes, str] = body
+        self.cluster = ""  # that was asked
         self._method = method
         self._url = url
 
     def __repr__(self) -> str:
         return "<Response %d %s, %d bytes>" % (self.status, self.reason, len(self.body))
+
+    @property
+    def body(self) -> bytes:
+        """The body, without gzip."""
+        return self._body if isinstance(self._body, bytes) else self._body.encode()
 
     @property
     def ok(self) -> bool:
@@ -2427,19 +2441,19 @@ class Response:
 
     def json(self) -> Json:
         """The parsed body; None when there is none; ApiError when it is not JSON."""
-        if not self.body.strip():
+        if not self._body or self._body.isspace():
             return None
         try:
-            return parse_json(self.body)
+            if isinstance(self._body, bytes) and len(self._body) >= LARGE:
+                self._body = self._body.decode()  # not both: a list may have 100 MB
+            return parse_json(self._body)
         except (ValueError, RecursionError):
             pass
         except MemoryError:
-            raise self.error("no memory to parse %d bytes" % len(self.body)) from None
-        if self.is_page:
-            raise self.error("the server sent a web page instead of JSON: "
-                             "this route is not enabled on it")
+            raise self.error("no memory to parse %d bytes" % len(self._body)) from None
         kind = self.headers.get("Content-Type", "something")
-        raise self.error("the server sent %s instead of JSON: %.80r" % (kind, self.text()))
+        raise self.error("" if self.is_page else "the server sent %s instead of JSON: %.80r"
+                         % (kind, self.text()))
 
     def object(self) -> Dict[str, Any]:
         """The body, which is a JSON object; ApiError that says what came instead."""
@@ -2456,6 +2470,7 @@ class Response:
     def error(self, message: str = "", kind: Callable[..., ApiError] = ApiError) -> ApiError:
         """The ApiError, or other `kind`, that this is: in the server's words or in `message`."""
         status: Json = None
+        message = message or self._instead()
         if not message:
             try:
                 status = json.loads(self.body)
@@ -2467,10 +2482,25 @@ class Response:
         details = dig(status, "details", kind=dict)
         after = self.headers.get("Retry-After") or details.get("retryAfterSeconds")
         return kind(
-            self.status, message or str((status or {}).get("message") or ""), phrase=self.reason,
+            self.status, message or str((status or {}).get("message") or ""),
+            phrase="Unexpected answer" if self.ok else self.reason,
             reason=str((status or {}).get("reason") or ""), details=details,
-            body=self.body[:MiB], method=self._method, url=self._url,
+            body=self.body[:MiB], method=self._method, url=self._url, cluster=self.cluster,
             retry_after=parse_retry_after(after))
+
+    def _instead(self) -> str:
+        """What came instead of an answer of the API, and why; "" if it may be one."""
+        if 300 <= self.status < 400:
+            target = self.headers.get("Location", "").partition("?")[0]
+            text = "a redirect to %.200r, which is not followed: a wrong address, or a login"
+            return place_of(self._url) + text % target
+        if not self.is_page:
+            return ""
+        page = self.text()[:MAX_HEAD]
+        title = re.search("(?is)<title>(.*?)</title>", page)
+        text = ("a web page came, %.100r: of a proxy, of a login, or of a server where this "
+                "address is not enabled")
+        return place_of(self._url) + text % (title.group(1) if title else page).strip()
 
 
 def items_of(response: Response, page: Dict[str, Any]) -> List[Dict[str, Any]]:
@@ -2604,6 +2634,25 @@ class HttpRequest:
         return self.method
 
 
+def decoded(head: Head, pieces: Iterator[bytes], most: int) -> Iterator[bytes]:
+    """The pieces of a body without gzip, `most` bytes at once; BadAnswer unless that is whole."""
+    if head.headers.get("Content-Encoding", "").lower() not in ("gzip", "x-gzip"):
+        yield from pieces
+        return
+    unzip: Any = None
+    try:
+        for piece in pieces:
+            while piece:  # a body may have several members (RFC 1952 2.2)
+                if unzip is None or unzip.eof:
+                    unzip = zlib.decompressobj(31)
+                yield unzip.decompress(piece, most)
+                piece = unzip.unused_data
+    except zlib.error:
+        raise BadAnswer("it is not gzip") from None
+    if unzip and not unzip.eof:
+        raise BadAnswer("its gzip has no end")
+
+
 class HttpHandler(urllib.request.BaseHandler):
     """The urllib handler that keeps connections. `_lock` guards `_idle`, which holds none in use.
 
@@ -2697,7 +2746,7 @@ class HttpHandler(urllib.request.BaseHandler):
         request.scope.hold(conn.wire)
         try:
             head = self._ask(conn, request)
-            body = self._decoded(head, self._body(conn, head, request))
+            body = self._body(conn, head, request)
             return Response(head.status, head.reason, head.headers, body,
                             request.method, request.full_url)
         finally:
@@ -2727,16 +2776,18 @@ class HttpHandler(urllib.request.BaseHandler):
         return self._settings.max_body if head.status < 400 else MiB  # of an error that will do
 
     def _too_large(self, head: Head) -> ApiError:
-        text = "the body is larger than the limit of %d bytes" % self._settings.max_body
-        return BodyError(head.status, text, phrase=head.reason)
+        text = "the body is larger than max_body, %d bytes" % self._settings.max_body
+        return BodyError(head.status, text)
 
     def _body(self, conn: HttpConnection, head: Head, request: HttpRequest) -> bytes:
         limit = self._limit(head)
         scope = request.scope if request.idle is None else request.scope.within(None, request.idle)
         body = io.BytesIO()  # not a list: a server may send two bytes at a time
         try:
-            for piece in conn.body(head, request.method, scope, limit):
+            for piece in decoded(head, conn.body(head, request.method, scope, limit), limit + 1):
                 body.write(piece)
+                if body.tell() > limit:
+                    raise TooLarge
         except TooLarge:
             if head.status < 400:
                 raise self._too_large(head)
@@ -2749,31 +2800,6 @@ class HttpHandler(urllib.request.BaseHandler):
                                 phrase="Request timed-out" if late else "Unreachable") from error
             body = io.BytesIO()  # the status says enough
         return body.getvalue()[:limit]
-
-    def _decoded(self, head: Head, body: bytes) -> bytes:
-        if not body or "Content-Encoding" not in head.headers:
-            return body
-        if head.headers["Content-Encoding"].lower() not in ("gzip", "x-gzip"):
-            return body
-
-        limit = self._limit(head)
-        text, is_whole = io.BytesIO(), False
-        try:
-            while body:  # a body may have several members (RFC 1952 2.2)
-                unzip = zlib.decompressobj(31)
-                text.write(unzip.decompress(body, limit + 1 - text.tell()))
-                is_whole = unzip.eof
-                body = unzip.unused_data
-                if text.tell() > limit or not is_whole:
-                    break
-        except zlib.error:
-            is_whole = False
-
-        if head.status < 400 and text.tell() > limit:
-            raise self._too_large(head)
-        if head.status < 400 and not is_whole:
-            raise BadAnswer("the body is not whole, or not gzip")
-        return text.getvalue()[:limit]
 
 
 class BodyError(ApiError):
@@ -2818,10 +2844,12 @@ def place_of(url: str) -> str:
     return join_port(parts.hostname or "", parts.port or usual) + ": " if usual else ""
 
 
-def unanswered(error: BaseException, method: str, url: str) -> ApiError:
-    """The ApiError for a request without an answer: 408 when time ran out, else 502."""
+def unanswered(error: BaseException, method: str, url: str, cluster: str = "") -> ApiError:
+    """The ApiError for a request that failed: 408 when time ran out, 502 without an answer."""
     if isinstance(error, ApiError):
-        error.method, error.url = method, url
+        if not error.url:
+            error.method, error.url = method, url
+        error.cluster = error.cluster or cluster
         return error
 
     late = isinstance(error, TimeoutError)
@@ -2829,7 +2857,7 @@ def unanswered(error: BaseException, method: str, url: str) -> ApiError:
     if isinstance(error, ConnectionResetError) and url.startswith(("http:", "ws:")):
         text += ": is the address https://?"  # OpenSSL's servers hang up on plain HTTP (measured)
     failure = ApiError(
-        408 if late else 502, text, method=method, url=url,
+        408 if late else 502, text, method=method, url=url, cluster=cluster,
         phrase="Request timed-out" if late else "Unreachable")
     failure.__cause__ = error
     return failure
@@ -2951,7 +2979,7 @@ class WebSocket:
             if notice:
                 notice(head)
             if head.status != 101:
-                raise _refusal(conn, head, scope)
+                raise _refusal(conn, head, url, scope)
             protocol = check_handshake(head, key, protocols)
             rest = b"" if conn.receiver.is_empty else conn.receiver.some(scope)
         except BaseException as error:
@@ -3219,7 +3247,7 @@ class WebSocket:
                 held[0].release()
 
 
-def _refusal(conn: HttpConnection, head: Head, scope: Scope) -> ApiError:
+def _refusal(conn: HttpConnection, head: Head, url: str, scope: Scope) -> ApiError:
     """The HandshakeError for an answer that is not 101, whatever its body is like."""
     body = bytearray()
     try:
@@ -3228,15 +3256,15 @@ def _refusal(conn: HttpConnection, head: Head, scope: Scope) -> ApiError:
     except OSError:
         pass  # what came in time has to do
 
-    answer = Response(head.status, head.reason, head.headers, bytes(body[:MAX_HEAD]))
+    answer = Response(
+        head.status, head.reason, head.headers, bytes(body[:MAX_HEAD]), "GET", url)
     message = ""
     if not body and head.status in (400, 403):  # so the API server refuses these (measured)
-        message = ("without a word: perhaps the Origin or the subprotocols, or for exec and "
-                   "port forward the --reject-paths of kubectl proxy")
-    elif answer.ok or answer.is_page:
-        kind = "a web page" if answer.is_page else "a plain answer"
-        message = "HTTP %d, %s instead of an upgrade to a WebSocket: %r" % (
-            head.status, kind, answer.text()[:200])
+        message = ("the server gives no reason: perhaps the Origin or the subprotocols, or for "
+                   "exec and port forward the --reject-paths of kubectl proxy")
+    elif answer.ok and not answer.is_page:
+        message = "HTTP %d instead of an upgrade to a WebSocket: %.200r" % (
+            head.status, answer.text())
     return answer.error(message, HandshakeError)
 
 
@@ -4446,9 +4474,10 @@ class Transport:
 
             response = self._exchange(self._request(
                 route, method, path, lines, body, scope, idle), route)
+            response.cluster = route.cluster
             return response, self._notice(response, route, logout, lines)
-        except (TimeoutError, ConnectionAbortedError) as error:
-            raise unanswered(error, method, url)
+        except (ApiError, TimeoutError, ConnectionAbortedError) as error:
+            raise unanswered(error, method, url, route.cluster)
         finally:
             if held:
                 held[0].release()
@@ -4679,8 +4708,8 @@ class Transport:
                 ping_timeout=settings.ping_timeout if ping_timeout is None else ping_timeout,
                 close_timeout=settings.close_timeout, scope=scope,
                 notice=functools.partial(self._notice_handshake, route, fresh))
-        except (TimeoutError, ConnectionAbortedError) as error:
-            raise unanswered(error, "GET", url)
+        except (ApiError, TimeoutError, ConnectionAbortedError) as error:
+            raise unanswered(error, "GET", url, cluster)
         except ValueError as error:  # the cluster was taken away, or a setting can't be sent
             raise ApiError(0, str(error), method="GET", url=url) from error
         finally:
@@ -4914,18 +4943,17 @@ class Stream(Task):
         backoff = Backoff(settings.retry_base, settings.retry_cap)
         rate = Rate(settings.burst, settings.rate)  # a log's last message resets the backoff
         while not self.scope.wait(rate.take()):
-            error = self._once(backoff)
+            error = unanswered(self._once(backoff), "GET", self._url, self._cluster)
             if self.scope.cancelled:
                 return
 
             self.error = error
-            log.info("stream %s ended: %s", self._url.partition("?")[0], error)
+            log.info("stream ended: %s", error)
             self._tell(error)
             if not self._reconnects:
                 return
             if not self._insists and isinstance(error, HandshakeError) and error.status in REFUSALS:
-                log.warning("stream %s was refused and ends: %s",
-                            self._url.partition("?")[0], error)
+                log.warning("a stream was refused and ends: %s", error)
                 return
             after = min(error.retry_after or 0, settings.max_retry_after)
             self.scope.wait(max(backoff.next(), after))
@@ -4986,6 +5014,7 @@ NOT_FOR_WATCHES = frozenset((
 NOT_FOR_LISTS = frozenset(("watch", "allowWatchBookmarks", "timeoutSeconds", "sendInitialEvents"))
 ROUTINE = frozenset((NORMAL, GOING_AWAY, NO_CODE, ABNORMAL, RESTART))  # ABNORMAL: the bare end
 MAX_TOMBSTONES = 10000  # deletions remembered against replays, which are of the last moments
+MAX_HELD = 100  # messages of a burst until they are parsed: an object has 1.5 MB at most
 MAX_FAILURES = 3  # watches in a row that fail at one version: it is not worth a fourth
 EVENTS = frozenset(("ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"))
 
@@ -5315,7 +5344,8 @@ class Watch(Task):
         self._has_view = False  # of `_version`; else list first
         self._polls_until = 0.0  # monotonic: it can't be watched, and is listed instead
         self._resync_at = 0.0  # monotonic
-        self._show_at: Optional[float] = None  # monotonic: when a view that was put off is due
+        self._heard = False  # an event of the watch that is open
+        self._changed = False  # what the last view does not show
         self._failures = 0  # watches refused or broken in a row, at one version
         self._early = 0  # watches in a row that ended at once
         self._backoff = Backoff(self._settings.retry_base, self._settings.retry_cap)
@@ -5343,6 +5373,7 @@ class Watch(Task):
                 if not self._listed and api_is_missing(error) and len(self._paths) > 1:
                     del self._paths[0]
                     continue
+                error = unanswered(error, "GET", self._paths[0], self._cluster)
                 self._call(self._err_cb, error, self.cancel)
                 if not self._listed and error.status in REFUSALS:
                     return
@@ -5393,22 +5424,19 @@ class Watch(Task):
         opened = time.monotonic()
         end = min(opened + lasts + self._settings.watch_grace, self._resync_at)
         closed: Optional[ConnectionClosed] = None
-        heard = False
+        self._heard = False
         try:
-            for _ in self._events(socket, end):
-                if not heard:  # not before the first event: a broken server answers 101 too
-                    heard = True
-                    self._is_well()
+            self._read(socket, end)
         except ConnectionClosed as error:
             closed = error
         finally:
             socket.abort()
             self.scope.hold(None)
-            self._show_due()
+            self._show_changes()
             lasted = time.monotonic() - opened
             if lasted >= min(self._settings.retry_reset, 0.8 * lasts):  # it was to end by now
                 self._is_well()
-        self._judge(closed, heard, lasted, lasts)
+        self._judge(closed, lasted, lasts)
 
     def _connect(self, params: Dict[str, Any]) -> WebSocket:
         try:
@@ -5424,26 +5452,20 @@ class Watch(Task):
             self._count_failure()
             raise
 
-    def _events(self, socket: WebSocket, end: float) -> Iterator[None]:
-        """Take events, one at a time, until the watch ends, or at `end` is hung up.
+    def _read(self, socket: WebSocket, end: float) -> None:
+        """Take messages until the watch ends, or at `end` is hung up.
 
         A watch that outlives its timeout may be dead though it answers pings (k8s#102464).
         """
         try:
-            while True:
-                due = end if self._show_at is None else min(end, self._show_at)
-                try:
-                    message = socket.recv(due - time.monotonic())
-                except TimeoutError:
-                    if time.monotonic() >= end:
-                        return
-                    self._show_due()
-                    continue
-                if self._show_at is not None and time.monotonic() >= self._show_at:
-                    self._show()  # messages that change nothing must not put it off
-                for event in parse_events(message):
-                    self._event(event)
-                    yield
+            while time.monotonic() < end:
+                if self._patience():
+                    self._gather(socket, end)
+                    self._show_changes()
+                else:
+                    self._take(socket.recv(end - time.monotonic()))
+        except TimeoutError:
+            pass
         except (ValueError, KeyError, TypeError, RecursionError, MemoryError) as error:
             self._has_view = False  # never skip what can't be read: it may have been any change
             raise ApiError(0, "an event that can't be read: %s" % error) from error
@@ -5451,16 +5473,47 @@ class Watch(Task):
             self._has_view = False
             raise
 
+    def _gather(self, socket: WebSocket, end: float) -> None:
+        """Take the next message, and all that come within `_patience` after it.
+
+        A burst is parsed together, with the collector at rest: event by event 3,000 changes of
+        1,000 Pods took 2.1 times as long, most of it the collector's.
+        """
+        held: List[Union[str, bytes]] = []
+        now = time.monotonic()
+        try:
+            while now < end:
+                held.append(socket.recv(end - now))
+                now = time.monotonic()
+                end = min(end, now + self._patience())
+                if len(held) == MAX_HELD:
+                    _collector.at_rest(lambda: self._take_all(held))
+        except TimeoutError:
+            pass
+        finally:
+            _collector.at_rest(lambda: self._take_all(held))
+
+    def _take_all(self, held: List[Union[str, bytes]]) -> None:
+        messages = held[:]
+        held.clear()  # what follows one that can't be read is not taken either
+        for message in messages:
+            self._take(message)
+
+    def _take(self, message: Union[str, bytes]) -> None:
+        for event in parse_events(message):
+            self._event(event)
+            if not self._heard:  # not before: a broken server answers 101 too
+                self._heard = True
+                self._is_well()
+
     def _is_well(self) -> None:
         self._failures = self._early = 0
         self._backoff.reset()
 
-    def _judge(
-        self, closed: Optional[ConnectionClosed], heard: bool, lasted: float, lasts: float,
-    ) -> None:
+    def _judge(self, closed: Optional[ConnectionClosed], lasted: float, lasts: float) -> None:
         """Whether the end of a watch was routine; raises what it was if not."""
         is_routine = not closed or closed.code in ROUTINE and not closed.__cause__
-        early = not heard and lasted < min(self._settings.short_watch, 0.8 * lasts)
+        early = not self._heard and lasted < min(self._settings.short_watch, 0.8 * lasts)
         if early:
             # some servers end a watch from a lost version silently (k8s#104171), others when a CRD
             # changed: list again, and say so when that did not help
@@ -5471,7 +5524,7 @@ class Watch(Task):
                 raise ApiError(0, text, phrase="Watch failed")
 
         if closed and not is_routine:
-            if not heard and not early:
+            if not self._heard and not early:
                 self._count_failure()
             raise closed
 
@@ -5490,7 +5543,9 @@ class Watch(Task):
         if action != "BOOKMARK":
             item["actionType"] = action
             if self._apply(action, item):
-                self._show_soon()
+                self._changed = True
+                if not self._patience():
+                    self._show()
         if version and not is_older(version, self._version):
             self._version = version
 
@@ -5516,20 +5571,16 @@ class Watch(Task):
     def _view(self) -> Any:
         return self._collection.items()
 
+    def _patience(self) -> float:
+        """Seconds that a change may wait for others."""
+        return self._settings.gather
+
     def _show(self) -> None:
-        self._show_at = None
+        self._changed = False
         self._call(self._cb, self._view())
 
-    def _show_soon(self) -> None:
-        """Show the view: at once, or what a burst made of it `gather` seconds after it began."""
-        if not self._settings.gather:
-            self._show()
-        elif self._show_at is None:
-            self._show_at = time.monotonic() + self._settings.gather
-
-    def _show_due(self) -> None:
-        """Show what was put off."""
-        if self._show_at is not None:
+    def _show_changes(self) -> None:
+        if self._changed:
             self._show()
 
 
@@ -5609,8 +5660,8 @@ class ItemWatch(Watch):
     def _view(self) -> Any:
         return self._item
 
-    def _show_soon(self) -> None:
-        self._show()  # every state, as documented
+    def _patience(self) -> float:
+        return 0.0  # every state, as documented
 
 
 class Poller(Task):
@@ -5688,7 +5739,8 @@ class Waiter(Watch):
         if not self._is_there:
             return "it has gone"
         status = dig(self._item, "status", kind=dict)
-        return "its status is %.300s" % json.dumps(status, default=str)
+        return "its status is %.300s" % json.dumps(status, default=str) if status else (
+            "it has no status")
 
     # -- the watch's thread
 
@@ -5698,8 +5750,8 @@ class Waiter(Watch):
         finally:
             self._done.set()  # refused, cancelled with its client, or worse
 
-    def _show_soon(self) -> None:
-        self._show()  # every state: the condition may hold for a moment only
+    def _patience(self) -> float:
+        return 0.0  # every state: the condition may hold for a moment only
 
     def _hear(self, error: ApiError, _: Callable[[], None]) -> None:
         self._reported = error
@@ -7242,7 +7294,7 @@ class Client(Settings):
     host                 the Host header for base_url, where a tunnel needs another than its own
     gzip                 ask for compressed answers
     request_timeout      of a call that says no other; None for no limit
-    connect_timeout      of a WebSocket, from look-up to 101
+    connect_timeout      to connect; of a stream, until it is open
     keep_alive           an idle connection is not used after this: a NAT may have forgotten it
     max_body             bytes of an answer, also after decoding
     max_message          bytes of a WebSocket message
@@ -7252,7 +7304,7 @@ class Client(Settings):
     list_idle            silence within a list once its answer has begun
     list_page            objects in a page where a server can't send a list in one answer
     watch_timeout        timeoutSeconds of a watch is between these
-    watch_grace          a watch still open this long after it is hung up: it may be dead
+    watch_grace          a watch still open this long after that is hung up: it may be dead
     short_watch          one that ended sooner without an event: list again
     resync               list again this often, give or take a fifth, in case an event was lost
     gather               at most one view in this time, the latest; 0: one for each change
@@ -7374,7 +7426,7 @@ class Client(Settings):
             self.user_id = self.user_id or old.user_id
 
     def set_token(self, cluster: str, token: Token) -> None:
-        """Use `token` for `cluster`: a str, a function that gives one each time, or None."""
+        """Use `token` for `cluster`: a str or a function that gives one each time; None forgets."""
         self._transport.set_token(cluster, token)
 
     def get_token(self, cluster: str) -> Optional[str]:
@@ -7385,15 +7437,14 @@ class Client(Settings):
         self, url: str, name: str, condition: Union[str, Callable[[Json], Any]],
         timeout: Optional[float] = 60.0, *, cluster: Optional[str] = None,
     ) -> Json:
-        """Wait until an object of the collection at `url` is as wanted; the object.
+        """Wait until an object of the collection at `url` is as wanted; gives the object.
 
         condition   a function of the object that says so, or the type of a condition in its status
                     that is to be "True" ("Ready", "Available") and not of an older generation, or
                     "deleted"
         timeout     seconds until TimeoutError, which says what it last was; None for no limit
 
-        It need not be there yet. ApiError when the server refuses, or the client is closed. Not
-        documented elsewhere.
+        It need not be there yet. ApiError when the server refuses, or the client is closed.
         """
         chosen = self._transport.cluster(cluster)
         waiter = Waiter(self._transport, chosen, url, name, condition)
@@ -7519,7 +7570,7 @@ class Client(Settings):
         self._transport.remove(cluster)
 
     def delete_plugin(self, name: str, *, type: str = "") -> Json:
-        """Remove a plugin from the server, of a `type` that today's knows; mostly None.
+        """Remove a plugin from the Headlamp server, of a `type` where that knows types.
 
         Documented as deletePlugin.
         """
@@ -7585,7 +7636,7 @@ class Client(Settings):
         self, url: str, json: Any, auto_logout_on_auth_error: bool = True,
         options: Optional[ClusterRequestParams] = None,
     ) -> Json:
-        """PATCH `url`: a list is a JSON patch, a mapping a merge patch, without a Content-Type.
+        """PATCH `url`: a list is a JSON patch, a mapping a merge patch, unless `options` says.
 
         Documented as patch.
         """
@@ -7707,7 +7758,7 @@ class Client(Settings):
     def stop_or_delete_port_forward(
         self, cluster: str, id: str, stop_or_delete: bool = True,
     ) -> str:
-        """Stop a port forward (True) or delete its record (False); what was said.
+        """Stop a port forward (True) or delete its record (False); "stopped", as a rule.
 
         At a Headlamp server of May 2024 a forward goes on without its record. Documented as
         stopOrDeletePortForward.
@@ -7761,7 +7812,9 @@ class Client(Settings):
         """Keep `cb` supplied with the whole collection at `url` of the current cluster.
 
         Lists once, then watches: cb(items) gets a new list, yours to keep, at first and after each
-        change; with the setting `gather`, after the changes of so many seconds.
+        change, in order of arrival; what came through the watch has "actionType": ADDED or
+        MODIFIED. With the setting `gather` one list shows all changes of so many seconds: none is
+        later than that, and the last list is as right as without it.
 
         url           path on the API server: "/api/v1/pods"
         cb            cb(items), on the stream's thread

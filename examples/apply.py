@@ -12,42 +12,23 @@
 
 import difflib
 import json
-import os
-import sys
 from typing import Any, List, Set
 
 from common import (
-    Args, all_resources, cli, collection, colour, connect, fail, get, listed, namespace_of,
-    options, resource_of, say,
+    Args, all_resources, cli, collection, colour, connect, finish, get, listed, manifests,
+    namespace_of, options, owners_part, resource_of, say,
 )
 
 import apiproxy
 
 LABEL = "apiproxy/set"
-MANIFESTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "manifests")
-OF_THE_SERVER = ("managedFields", "resourceVersion", "generation", "uid", "creationTimestamp")
-
-
-def read(path: str) -> List[Any]:
-    """Every object in the files at `path`, those in Lists one by one, namespaces first."""
-    files = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names
-             if name.endswith((".yaml", ".yml", ".json"))]
-    objects: List[Any] = []
-    for name in sorted(files) if os.path.isdir(path) else [path]:
-        with open(name, "rb") as file:
-            for body in filter(None, apiproxy.read_yaml(file.read())):
-                objects += body["items"] if body.get("kind") == "List" else [body]
-    return sorted(objects, key=lambda body: bool(body.get("kind") != "Namespace"))
 
 
 def lines_of(body: Any) -> List[str]:
-    """An object without what the server writes into it; a Secret without its values."""
-    shown = {key: value for key, value in body.items() if key != "status"}
-    metadata = body.get("metadata", {})
-    shown["metadata"] = {key: metadata[key] for key in metadata if key not in OF_THE_SERVER}
+    """What is the owner's in an object; of a Secret not the values."""
     if body.get("kind") == "Secret":
-        shown["data"] = list(body.get("data", ()))
-    return json.dumps(shown, indent=2, sort_keys=True).splitlines() if body else []
+        body = {**body, "data": list(body.get("data", ()))}
+    return json.dumps(owners_part(body), indent=2, sort_keys=True).splitlines() if body else []
 
 
 def tell(kind: str, metadata: Any, done: str, args: Args) -> None:
@@ -65,11 +46,11 @@ def apply(client: apiproxy.Client, body: Any, args: Args) -> str:
     body = {**body, "metadata": metadata}
 
     path = collection(body["apiVersion"], resource, metadata.get("namespace", ""))
-    before = get(client, "%s/%s" % (path, metadata["name"]))
+    before = get(client, path + "/" + metadata["name"])
     after = client.apply(body, dry_run=args.dry_run)
     changes = list(difflib.unified_diff(lines_of(before), lines_of(after), lineterm="", n=1))[2:]
-    tell(body["kind"], metadata, "unchanged" if not changes else "changed" if before else "created",
-         args)
+    done = "unchanged" if not changes else "changed" if before else "created"
+    tell(body["kind"], metadata, done, args)
     for line in changes if args.diff else ():
         say("    " + colour({"+": "green", "-": "red"}.get(line[0], "dim"), line))
     return str(after["metadata"]["uid"])
@@ -84,9 +65,8 @@ def prune(client: apiproxy.Client, kept: Set[str], args: Args) -> None:
             metadata = item["metadata"]
             if metadata["uid"] not in kept and not metadata.get("ownerReferences"):
                 kept.add(metadata["uid"])  # some kinds are in two APIs
-                path = collection(version, resource, metadata.get("namespace", ""))
-                dry = "?dryRun=All" if args.dry_run else ""
-                client.remove("%s/%s%s" % (path, metadata["name"], dry))
+                name = "/%s%s" % (metadata["name"], "?dryRun=All" * args.dry_run)
+                client.remove(collection(version, resource, metadata.get("namespace", "")) + name)
                 tell(resource["kind"], metadata, "deleted", args)
 
 
@@ -95,7 +75,7 @@ def main() -> None:
     kept: Set[str] = set()
     failures = 0
     with connect(args) as client:
-        for body in read(args.path or (MANIFESTS if args.demo else fail("which path?", 2))):
+        for body in manifests(args):
             try:
                 kept.add(apply(client, body, args))
             except (apiproxy.ApiError, ValueError, KeyError, TypeError) as error:
@@ -103,7 +83,7 @@ def main() -> None:
                 say("%s %s" % (body.get("kind"), colour("red", error)))
         if args.prune and not failures:
             prune(client, kept, args)
-    sys.exit(bool(failures))
+    finish(bool(failures))
 
 
 if __name__ == "__main__":

@@ -40,7 +40,8 @@ def options(*names: str, **defaults: Any) -> Args:
         description=sys.modules["__main__"].__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in names:
-        parser.add_argument(name, nargs="?", help="only the demo cluster has one by default")
+        needed = None if name == "folder" else "only the demo cluster has one by default"
+        parser.add_argument(name, nargs="?", help=needed)
     for name, default in defaults.items():
         flags = ["--" + name.replace("_", "-")] + ["-n"] * (name == "namespace")
         if default is False:
@@ -220,16 +221,9 @@ def fail(text: str, status: int = 1) -> NoReturn:
 
 def trouble(error: apiproxy.ApiError, cancel: Callable[[], None]) -> None:
     """The error callback of all examples: one line; what asking again can't mend ends it."""
-    warn("%s: %s" % (os.path.basename(sys.argv[0]), describe(error)))
+    warn("%s: %s" % (os.path.basename(sys.argv[0]), error))
     if error.status in (400, 401, 403, 404, 405, 406, 422):
         finish(1)
-
-
-def describe(error: BaseException) -> str:
-    """What went wrong, and where."""
-    if isinstance(error, apiproxy.ApiError) and error.url:
-        return "%s (%s %s)" % (error, error.method, error.url.partition("?")[0])
-    return str(error)
 
 
 def wait(seconds: Optional[float] = None, event: Optional[threading.Event] = None) -> bool:
@@ -259,7 +253,7 @@ def cli(main: Callable[[], Any]) -> None:
     except BrokenPipeError:
         sys.exit(BROKEN_PIPE)
     except (apiproxy.ApiError, ValueError, OSError) as error:
-        fail(describe(error))
+        fail(str(error))
 
 
 # -- what kinds of objects there are
@@ -293,6 +287,35 @@ def get(client: apiproxy.Client, path: str) -> Dict[str, Any]:
         if error.status == 404:
             return {}
         raise
+
+
+def without(mapping: Dict[str, Any], *keys: str) -> Dict[str, Any]:
+    """A copy of `mapping` that lacks these keys."""
+    return {key: value for key, value in mapping.items() if key not in keys}
+
+
+def owners_part(item: Dict[str, Any]) -> Dict[str, Any]:
+    """An object without what the server writes into it."""
+    metadata = without(item["metadata"], "managedFields", "resourceVersion", "generation", "uid",
+                       "creationTimestamp", "selfLink")
+    return {**without(item, "status"), "metadata": metadata}
+
+
+def manifests(args: Args) -> List[Any]:
+    """The objects in the file or folder that is named, those in Lists one by one; namespaces first.
+
+    In the demo the folder beside this file has some.
+    """
+    path: str = args.path or args.demo and os.path.join(
+        os.path.dirname(os.path.abspath(__file__)), "manifests") or fail("which path?", 2)
+    files = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names
+             if name.endswith((".yaml", ".yml", ".json"))]
+    objects: List[Any] = []
+    for name in sorted(files) if os.path.isdir(path) else [path]:
+        with open(name, "rb") as file:
+            for body in filter(None, apiproxy.read_yaml(file.read())):
+                objects += body["items"] if body.get("kind") == "List" else [body]
+    return sorted(objects, key=lambda body: bool(body.get("kind") != "Namespace"))
 
 
 def all_resources(client: apiproxy.Client) -> Iterator[Tuple[str, Dict[str, Any]]]:

@@ -14,13 +14,12 @@ import os
 from typing import Any, Optional
 
 from common import (
-    all_resources, cli, collection, connect, fail, listed, namespace_of, options, say,
+    all_resources, cli, collection, connect, fail, listed, namespace_of, options, owners_part, say,
+    without,
 )
 
 KINDS_MADE = ("Event", "Endpoints", "EndpointSlice", "Lease", "ControllerRevision", "PodMetrics")
 NAMES_MADE = ("ServiceAccount default", "ConfigMap kube-root-ca.crt", "Service kubernetes")
-OF_THE_SERVER = ("managedFields", "resourceVersion", "generation", "uid", "creationTimestamp",
-                 "selfLink", "namespace", "ownerReferences")
 CHOSEN = ("clusterIP", "clusterIPs", "volumeName", "nodeName")  # by the old cluster, in `spec`
 
 
@@ -31,10 +30,10 @@ def cleaned(item: Any, kind: str) -> Optional[Any]:
     owned = any(owner.get("controller") for owner in metadata.get("ownerReferences", []))
     if owned or is_token or "%s %s" % (kind, metadata["name"]) in NAMES_MADE:
         return None
-    item = {key: value for key, value in item.items() if key != "status"}
-    item["metadata"] = {key: metadata[key] for key in metadata if key not in OF_THE_SERVER}
+    item = owners_part(item)
+    item["metadata"] = without(item["metadata"], "namespace", "ownerReferences")
     if spec and spec.get("clusterIP") != "None":
-        item["spec"] = {key: item["spec"][key] for key in item["spec"] if key not in CHOSEN}
+        item["spec"] = without(spec, *CHOSEN)
     return item
 
 

@@ -19,28 +19,19 @@ import apiproxy
 
 PAGE = """<!doctype html><meta charset="utf-8"><title>Pods</title><style>
 body { font: 15px system-ui, sans-serif; margin: 2em; background: #10141c; color: #dde3ee }
-b { display: inline-block; min-width: 18em; margin: 3px; padding: 5px 9px; border-radius: 5px;
-    background: #1c2431; border-left: 6px solid #d9a514; font-weight: normal }
-b.Running { border-color: #35a35f } b.Failed { border-color: #d44 } p { color: #f99 }
+span { display: inline-block; min-width: 18em; padding: 9px; border-left: 9px solid #d9a514 }
+span.Running { border-color: #35a35f } span.Failed { border-color: #d44 } p { color: #f99 }
 </style><h1>Pods</h1><main>waiting...</main><script>
-const element = (kind, text, name) =>
-  Object.assign(document.createElement(kind), {textContent: text, className: name || ""})
+const element = (kind, textContent, className = "") =>
+  Object.assign(document.createElement(kind), {textContent, className})
 new EventSource("/changes").onmessage = message =>
   document.querySelector("main").replaceChildren(...JSON.parse(message.data).flatMap(
-    ([cluster, pods, error]) => [
-      element("h2", `${cluster}: ${pods.length} pods`), element("p", error),
-      ...pods.map(([name, phase]) => element("b", name, phase))]))
+    ([cluster, pods, error]) => [element("h2", `${cluster}: ${pods.length} pods`),
+      element("p", error), ...pods.map(([name, phase]) => element("span", name, phase))]))
 </script>"""
 
 views: Dict[str, List[Any]] = {}  # by cluster: its name, [[pod, phase], ...], what is wrong
 changed = threading.Condition()
-
-
-def update(cluster: str, pods: List[Any], error: str = "") -> None:
-    """What a cluster's watch has to say."""
-    with changed:
-        views[cluster] = [cluster, pods, error]
-        changed.notify_all()
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -51,8 +42,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if host not in ("127.0.0.1", "localhost") or self.path not in ("/", "/changes"):
             return self.send_error(404)  # another host: it may be a page elsewhere that asks
         self.send_response(200)
-        kind = "text/html" if self.path == "/" else "text/event-stream"
-        self.send_header("Content-Type", kind)
+        self.send_header("Content-Type", "text/html" if self.path == "/" else "text/event-stream")
         self.end_headers()
         with contextlib.suppress(OSError):  # the page was closed
             if self.path == "/":
@@ -67,12 +57,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 def watch(client: apiproxy.Client, cluster: str) -> None:
-    def on_pods(pods: List[Any]) -> None:
-        update(cluster, sorted([pod["metadata"]["name"], pod["status"]["phase"]] for pod in pods))
+    """Keep the view of a cluster as it is, or its old one and what is wrong."""
+    def show(pods: List[List[str]], error: str = "") -> None:
+        with changed:
+            views[cluster] = [cluster, sorted(pods), error]
+            changed.notify_all()
 
+    show([])
     client.stream_results_for_cluster("/api/v1/pods", {
-        "cluster": cluster, "cb": on_pods,
-        "errCb": lambda error, cancel: update(cluster, views[cluster][1], str(error))})
+        "cb": lambda pods: show([[pod["metadata"]["name"], pod["status"]["phase"]]
+                                 for pod in pods]),
+        "errCb": lambda error, cancel: show(views[cluster][1], str(error)), "cluster": cluster})
 
 
 def main() -> None:
@@ -82,9 +77,8 @@ def main() -> None:
     with connect(args, "east", "west", live=True) as client:
         client.gather = 0.3  # at most three changes a second
         for cluster in chosen_clusters(args, client, "east", "west"):
-            update(cluster, [])
             watch(client, cluster)
-        say("open " + colour("green", "http://127.0.0.1:%d/" % server.server_address[1]))
+        say("open " + colour("green", "http://127.0.0.1:%d/" % server.server_port))
         until_ctrl_c(args.seconds)
 
 

@@ -15,7 +15,7 @@ import threading
 import time
 from typing import Any, Callable, Dict, List
 
-from common import Args, bar, cli, colour, connect, describe, glyphs, options, say, wait
+from common import Args, bar, cli, colour, connect, glyphs, options, say, wait
 
 import apiproxy
 
@@ -84,7 +84,7 @@ class Seen:
 
     def on_error(self, error: apiproxy.ApiError, cancel: Callable[[], None]) -> None:
         self.errors += 1
-        tell("error", describe(error))
+        tell("error", str(error))
 
 
 def main() -> None:
