@@ -1373,15 +1373,11 @@ def handshake_request(
     return encode_head("GET %s HTTP/1.1" % address.target, {**lines, **headers})
 
 
-def _sha1(data: bytes) -> bytes:
-    if sys.version_info < (3, 9):
-        return hashlib.sha1(data).digest()
-    return hashlib.sha1(data, usedforsecurity=False).digest()  # FIPS mode refuses it otherwise
-
-
 def check_handshake(head: Head, key: str, protocols: Sequence[str]) -> str:
     """The subprotocol that a 101 chose, or ""; HandshakeError for what 4.1 refuses."""
-    accept = base64.b64encode(_sha1(key.encode() + _GUID)).decode()
+    # FIPS mode refuses it otherwise; new() takes that on 3.8 too
+    digest = hashlib.new("sha1", key.encode() + _GUID, usedforsecurity=False).digest()
+    accept = base64.b64encode(digest).decode()
     headers = head.headers
     chosen = headers.get_all("Sec-WebSocket-Protocol")
     for header, is_right in (
