@@ -1378,15 +1378,11 @@ def handshake_request(
     return encode_head("GET %s HTTP/1.1" % address.target, {**lines, **headers})
 
 
-def _sha1(data: bytes) -> bytes:
-    if sys.version_info < (3, 9):
-        return hashlib.sha1(data).digest()
-    return hashlib.sha1(data, usedforsecurity=False).digest()  # FIPS mode refuses it otherwise
-
-
 def check_handshake(head: Head, key: str, protocols: Sequence[str]) -> str:
     """The subprotocol that a 101 chose, or ""; HandshakeError for what 4.1 refuses."""
-    accept = base64.b64encode(_sha1(key.encode() + _GUID)).decode()
+    # FIPS mode refuses it otherwise; new() takes that on 3.8 too
+    digest = hashlib.new("sha1", key.encode() + _GUID, usedforsecurity=False).digest()
+    accept = base64.b64encode(digest).decode()
     headers = head.headers
     chosen = headers.get_all("Sec-WebSocket-Protocol")
     for header, is_right in (
@@ -5462,8 +5458,13 @@ class Watch(Task):
         """
         try:
             while time.monotonic() < end:
-                self._gather(socket, end)
-                self._show_changes()
+                if self._patience():
+                    self._gather(socket, end)
+                    self._show_changes()
+                else:
+                    self._take(socket.recv(end - time.monotonic()))
+        except TimeoutError:
+            pass
         except (ValueError, KeyError, TypeError, RecursionError, MemoryError) as error:
             self._has_view = False  # never skip what can't be read: it may have been any change
             raise ApiError(0, "an event that can't be read: %s" % error) from error
@@ -5472,7 +5473,7 @@ class Watch(Task):
             raise
 
     def _gather(self, socket: WebSocket, end: float) -> None:
-        """Take the next message, and all that come within the setting `gather` after it.
+        """Take the next message, and all that come within `_patience` after it.
 
         A burst is parsed together, with the collector at rest: event by event 3,000 changes of
         1,000 Pods took 2.1 times as long, most of it the collector's.
@@ -5485,24 +5486,24 @@ class Watch(Task):
                 now = time.monotonic()
                 end = min(end, now + self._patience())
                 if len(held) == MAX_HELD:
-                    _collector.at_rest(lambda: self._take(held))
+                    _collector.at_rest(lambda: self._take_all(held))
         except TimeoutError:
             pass
         finally:
-            if len(held) > 1:
-                _collector.at_rest(lambda: self._take(held))
-            else:
-                self._take(held)
+            _collector.at_rest(lambda: self._take_all(held))
 
-    def _take(self, held: List[Union[str, bytes]]) -> None:
+    def _take_all(self, held: List[Union[str, bytes]]) -> None:
         messages = held[:]
         held.clear()  # what follows one that can't be read is not taken either
         for message in messages:
-            for event in parse_events(message):
-                self._event(event)
-                if not self._heard:  # not before: a broken server answers 101 too
-                    self._heard = True
-                    self._is_well()
+            self._take(message)
+
+    def _take(self, message: Union[str, bytes]) -> None:
+        for event in parse_events(message):
+            self._event(event)
+            if not self._heard:  # not before: a broken server answers 101 too
+                self._heard = True
+                self._is_well()
 
     def _is_well(self) -> None:
         self._failures = self._early = 0

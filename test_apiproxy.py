@@ -1516,9 +1516,9 @@ def test_read_yaml_takes_time_in_proportion_to_the_text(repeat):
         text = "".join(repeat % n if "%" in repeat else repeat for n in range(count))
         times = []
         for _ in range(3):
-            start = time.perf_counter()
+            start = time.thread_time()
             apiproxy.read_yaml(text)
-            times.append(time.perf_counter() - start)
+            times.append(time.thread_time() - start)
         return min(times)
 
     assert seconds(4000) < 40 * seconds(400) + 0.05  # 10 when linear, 100 when quadratic
@@ -1535,13 +1535,13 @@ N = 50_000
     "a: ." + "_" * N, "\n" * N + "\t", "- a\n" * N + "-a",
 ])
 def test_read_yaml_wastes_no_time_on_a_hostile_text(text):
-    start = time.perf_counter()
+    start = time.thread_time()
     try:
         apiproxy.read_yaml(text)
     except ValueError:
         pass
 
-    assert time.perf_counter() - start < 10  # measured: under 1 s; what tries twice takes minutes
+    assert time.thread_time() - start < 10  # measured: under 1 s; what tries twice takes minutes
 
 
 # ------------------------------------------------------------------------------
@@ -1805,8 +1805,9 @@ def test_connect_ends_at_every_stage_and_leaves_nothing(serve, listener, names, 
         places["full" if stage == "connecting" else "mute"] = listener(stage == "connecting")
     url, proxy = (text.format(**places) if "{" in text else text for text in CONNECT_STAGES[stage])
     before, threads, cancel = sockets(), set(threading.enumerate()), new_cancel()
+    late = 1 if "body" in stage else 0.1  # by then the head of the refusal is there
     call = background(connect, url, proxy=proxy, cancel=cancel,
-        timeout=60 if how == "cancelled" else 0.1)
+        timeout=60 if how == "cancelled" else late)
     if how == "cancelled":
         eventually(lambda: is_stuck(cancel))
         cancel_now(cancel)
@@ -3156,23 +3157,21 @@ def test_a_control_character_is_refused_before_connecting(serve, bad):
 
 def test_the_handshake_works_where_sha1_is_not_for_security(serve, monkeypatch):
     """As on machines in FIPS mode."""
-    sha1 = hashlib.sha1
+    new = hashlib.new
 
-    def fips(data=b"", **options):
-        if options.get("usedforsecurity", True) and sys.version_info >= (3, 9):
+    def fips(name, data=b"", usedforsecurity=True):
+        if usedforsecurity:
             raise ValueError("[digital envelope routines] unsupported")
-        return sha1(data)
+        return new(name, data)
 
     server = serve(hello)
-    calls = []
-    monkeypatch.setattr(apiproxy.hashlib, "sha1", lambda *args, **options: calls.append(
-        options) or fips(*args, **options))
+    monkeypatch.setattr(hashlib, "new", fips)
+    monkeypatch.setattr(hashlib, "sha1", functools.partial(fips, "sha1"))
     monkeypatch.setattr("wire.accept_key", lambda key: base64.b64encode(
-        sha1(key.encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()).decode())
+        new("sha1", key.encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()).decode())
     ws = connect(server.ws)
     assert ws.recv() == "hello"
     ws.abort()
-    assert len(calls) == 1
 
 
 PLAIN = "Content-Type: text/plain\r\n"
