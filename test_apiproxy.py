@@ -2134,6 +2134,19 @@ def test_an_error_names_the_port_although_the_address_does_not(new_client, names
     assert place + ": " in str(failed(connect, "ws" + url[4:]))
 
 
+def test_http_1_1_is_agreed_upon_where_a_server_would_rather_have_2(
+        serve, new_client, certificate, monkeypatch):
+    server = serve(
+        lambda request, conn: conn.reply(200, [conn.sock.selected_alpn_protocol()]), tls=True)
+    server.context.set_alpn_protocols(["h2", "http/1.1"])
+    monkeypatch.setenv("SSL_CERT_FILE", certificate)
+    forget_default_context()
+    try:
+        assert new_client(server).request("/x") == ["http/1.1"]
+    finally:
+        forget_default_context()
+
+
 # -- proxies
 
 
@@ -2252,10 +2265,13 @@ def test_no_proxy_is_read_as_go_reads_it(proxies, no_proxy, url, direct):
     assert (proxy is None) == direct
 
 
-def test_a_proxy_is_shown_without_its_password():
-    proxy = apiproxy.parse_proxy("http://user:SECRET@[::1]:3128")
-
-    assert repr(proxy) == "<Proxy [::1]:3128>"
+@pytest.mark.parametrize("url, shown, pair", [
+    ("http://user:SECRET@[::1]:3128", "[::1]:3128", b"user:SECRET"),
+    ("http://us%65r@proxy.test", "proxy.test:80", b"user:"), ("proxy.test", "proxy.test:80", None)])
+def test_a_proxy_is_shown_without_its_password(url, shown, pair):
+    proxy = apiproxy.parse_proxy(url)
+    assert repr(proxy) == "<Proxy %s>" % shown
+    assert proxy.headers == ({"Proxy-Authorization": "Basic " + b64(pair)} if pair else {})
 
 
 @pytest.mark.parametrize("name", ["http_proxy", "https_proxy", "no_proxy"])
@@ -2424,6 +2440,19 @@ def test_a_part_of_a_scope_is_over_no_later_than_the_whole():
     assert apiproxy.Scope().within().left() is None
     with pytest.raises(TimeoutError):
         apiproxy.Scope(0).within(90).check()
+
+
+def test_a_connection_does_not_wait_to_send_and_notices_a_dead_host(listener):
+    host, _, port = listener().partition(":")
+    with apiproxy.connect(host, int(port), apiproxy.Scope()) as sock:
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_an_ip_address_takes_no_thread_to_look_up(monkeypatch, host):
+    monkeypatch.setattr(apiproxy, "Aside", None)
+    assert {found[4][:2] for found in apiproxy.look_up(host, 80, apiproxy.Scope())} == {(host, 80)}
 
 
 def test_a_wire_that_was_closed_says_so_to_whoever_uses_it(listener):
@@ -2614,6 +2643,18 @@ def test_a_connection_is_kept_after_every_kind_of_whole_answer(serve, new_client
     client = new_client(server)
     for _ in range(3):
         client.request("/x")
+    assert server.count == 1
+
+
+@pytest.mark.parametrize("method, status", [("HEAD", 200), ("GET", 204), ("GET", 304)])
+def test_an_answer_that_has_no_body_is_whole_whatever_its_length_says(
+        serve, new_client, method, status):
+    answer = "HTTP/1.1 %d X\r\nContent-Length: 9\r\n\r\n" % status
+    server = serve(lambda request, conn: conn.send(answer))
+    client = new_client(server)
+    for _ in range(2):
+        call = functools.partial(client.request, "/x", {"method": method})
+        assert failed(call).status == 304 if status == 304 else call() is None
     assert server.count == 1
 
 
@@ -2819,6 +2860,11 @@ def test_what_is_not_json_is_an_error_that_says_so(serve, new_client, body, said
     response = client.request("/x", {"isJSON": False})
     assert (response.ok, response.body, repr(response)) == (True, body,
         "<Response 200 OK, %d bytes>" % len(body))
+
+
+@pytest.mark.parametrize("status, is_ok", [(199, False), (200, True), (299, True), (300, False)])
+def test_an_answer_is_ok_from_200_to_299(status, is_ok):
+    assert apiproxy.Response(status, "", {}, b"").ok == is_ok
 
 
 @pytest.mark.parametrize("was_on", [True, False])
