@@ -6700,6 +6700,11 @@ def test_rate_allows_20_requests_in_10_seconds_and_44_in_60(gap):
     assert most(times, 10) <= 20 and most(times, 60) <= 44
 
 
+def test_rate_lets_a_burst_through_at_once_and_then_one_after_the_other():
+    rate = apiproxy.Rate(3, 0.5, lambda: 7.0)
+    assert [rate.take() for _ in range(6)] == [0, 0, 0, 2, 4, 6]
+
+
 STREAM = "/api/v1/namespaces/default/pods/a/log"
 
 
@@ -6751,11 +6756,21 @@ def test_stream_passes_str_bytes_or_parsed(serve, new_client, args, sent, got):
 def test_a_stream_that_was_healthy_is_retried_at_once(
         serve, new_client, waits, steps, healthy_after, starts_anew):
     server = serve(once(*steps))
-    client = new_client(server, retry_base=8, retry_cap=64, retry_reset=healthy_after)
+    client = new_client(server, retry_base=0.8, retry_cap=6.4, retry_reset=healthy_after)
     stream = client.stream(STREAM, lambda message: None)
     eventually(lambda: len(server.requests) > 4)
     stream.cancel()
-    assert (max(waits) <= 1) == starts_anew
+    assert (max(waits) <= 0.1) == starts_anew
+
+
+@pytest.mark.parametrize("value, wait", [("7", 7), ("999", 60)])
+def test_a_stream_waits_as_long_as_it_is_told_to_within_limits(
+        serve, new_client, waits, value, wait):
+    server = serve(once(503, {"Retry-After": value}, b"later"))
+    stream = new_client(server).stream(STREAM, print)
+    eventually(lambda: len(server.requests) > 1)
+    stream.cancel()
+    assert max(waits) == wait
 
 
 def test_a_stream_that_ends_leaves_no_connection_open(serve, new_client):
@@ -7168,6 +7183,16 @@ def test_an_event_of_33_mb_is_applied(serve, new_client):
 
 
 # -- lists
+
+
+def test_lists_come_again_after_resync_give_or_take_a_fifth(serve, new_client, clock):
+    api = clock.watch(Api(serve, watches=[[bookmark(), lambda *args: clock.skip(20), 1000]]))
+    api.start(new_client, resync=100.0)
+    eventually(lambda: len(api.asked(False)) > 20)
+    api.cancel()
+    times = [when for when, is_watch in clock.asked if not is_watch]
+    gaps = [after - before for before, after in zip(times, times[1:])]
+    assert 80 <= min(gaps) and max(gaps) <= 145  # a watch ends every 20
 
 
 # W20: a WatchList is never asked for
@@ -13003,9 +13028,12 @@ def test_an_address_that_can_not_be_is_refused(url):
     (ValueError, [lambda c: c.set_token("dev", "a\r\nX: y"), lambda c: c.set_token("dev", "a b"),
                   lambda c: c.set_token("a/b", "t"),
                   lambda c: c.post("/x", {"a": float("nan")}),
-                  lambda c: c.set_cluster({"kubeconfig": "a\nb"})]),
+                  lambda c: c.set_cluster({"kubeconfig": "a\nb"}), lambda c: c.api_factory(),
+                  lambda c: c.api_factory("a/b", "v1", "x"),
+                  lambda c: c.api_factory("a", "v1", "x/y")]),
     (TypeError, [lambda c: c.set_token("dev", b"a"), lambda c: c.post("/x", object()),
-        lambda c: c.patch("/x", "text")]),
+        lambda c: c.patch("/x", "text"), lambda c: c.api_factory("a", "v1"),
+        lambda c: c.api_factory(("a", "v1", "x"), "pod")]),
     (ValueError, [lambda c, url=url: apiproxy.Client(url)
         for url in ("http://u:p@h", "http://h?", "http://h/a/../b", "ftp://h")]),
 ])
