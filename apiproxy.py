@@ -4253,10 +4253,10 @@ class Credentials:
             else:
                 self._credentials.pop(cluster, None)
 
-    def get_token(self, cluster: str) -> Optional[str]:
+    def get_token(self, cluster: str, scope: Scope) -> Optional[str]:
         """The token as the next request would send it; None without one."""
         credential = self._credentials.get(cluster)
-        return credential.read(Scope()) or None if credential else None
+        return credential.read(scope) or None if credential else None
 
     def forget(self, cluster: str, credential: Credential) -> None:
         """Forget a token that was refused, unless there is another meanwhile."""
@@ -7425,7 +7425,10 @@ class Client(Settings):
 
     def get_token(self, cluster: str) -> Optional[str]:
         """The token of `cluster` as the next request would send it; None without one."""
-        return self._transport.credentials.get_token(cluster)
+        try:
+            return self._transport.credentials.get_token(cluster, Scope(self.request_timeout))
+        except TimeoutError as error:
+            raise unanswered(error, "", "", cluster)
 
     def wait_for(
         self, url: str, name: str, condition: Union[str, Callable[[Json], Any]],

@@ -6156,9 +6156,12 @@ def test_a_deadline_covers_a_function_that_gives_the_token(serve, new_client):
             client.request("/x", {"timeout": 100})
         assert caught.value.status == 408 and time.monotonic() - begun < 2
         assert not server.requests
+        client.request_timeout = 0.1
+        assert failed(client.get_token, "dev").status == 408
     finally:
         release.set()
-    assert client.request("/x") == {}
+    client.request_timeout = 10
+    assert client.request("/x") == {} and client.get_token("dev") == "SECRET"
 
 
 @pytest.mark.parametrize("start", [
