@@ -13885,6 +13885,23 @@ def test_a_cancel_that_was_interrupted_is_done_by_the_next(serve, new_client, mo
     assert not threads()
 
 
+def test_a_wait_whose_end_was_interrupted_ends_all_the_same(serve, new_client, monkeypatch):
+    client = new_client(Api(serve, watches=[[]]).server)
+    interrupt_once(monkeypatch, (apiproxy.Scope, "cancel"))
+    with pytest.raises(KeyboardInterrupt):
+        client.wait_for("/api/v1/pods", "a", lambda item: True)
+    assert not threads()
+
+
+def test_what_runs_with_the_old_client_ends_though_configure_was_interrupted(serve, monkeypatch):
+    apiproxy.configure(serve(hello).url, cluster="dev")
+    stream = apiproxy.stream("/x", print)
+    interrupt_once(monkeypatch, (apiproxy.Client, "close"))
+    with pytest.raises(KeyboardInterrupt):
+        apiproxy.configure()
+    assert not stream.is_alive
+
+
 # -- the interpreter: without the GIL, within another one, with what a system has not got
 
 
