@@ -1873,11 +1873,14 @@ def test_a_winner_that_is_no_longer_among_the_addresses_is_not_tried(serve, name
     assert (first.count, second.count) == (1, 1)
 
 
-def test_when_all_addresses_fail_the_last_says_why(names, no_winners):
-    names["many.test"] = [at("127.0.0.1:1"), at("127.0.0.1:1", 99), at("127.0.0.1:1")]
+@pytest.mark.parametrize("families, number", [
+    ([socket.AF_INET, 99, socket.AF_INET], errno.ECONNREFUSED),
+    ([socket.AF_INET, 99], errno.EAFNOSUPPORT)])
+def test_when_all_addresses_fail_the_last_says_why(names, no_winners, families, number):
+    names["many.test"] = [at("127.0.0.1:1", family) for family in families]
     before = sockets()
     error = failed(connect, "ws://many.test:81/")
-    assert error.status == 502 and isinstance(error.__cause__, ConnectionRefusedError)
+    assert (error.status, error.__cause__.errno) == (502, number)
     assert "many.test:81" in str(error) and sockets() == before
 
 
@@ -3649,6 +3652,27 @@ def test_a_pong_that_a_sender_was_in_the_way_of_leaves_after_its_message(dial):
     go.set()
     sender.result()
     assert answered.wait(10)
+
+
+def test_close_waits_for_a_sender_in_the_midst_of_a_message(dial):
+    go, last = threading.Event(), []
+
+    def script(conn):
+        go.wait(10)
+        wire = b""
+        with contextlib.suppress(EOFError):
+            while True:
+                wire = wire[-7:] + some(conn)
+        last.append(wire[-8:-6])
+
+    ws = dial(script, close_timeout=10)
+    sender = background(ws.send, bytes(20 << 20))
+    eventually(lambda: is_blocked(ws))
+    closing = background(ws.close)
+    closing.join(0.1)
+    go.set()
+    assert (sender.result(), closing.result()) == (None, None)
+    eventually(lambda: last == [b"\x88\x82"])  # a close frame with a code
 
 
 @row("F23")
@@ -6774,6 +6798,32 @@ def test_a_stream_waits_as_long_as_it_is_told_to_within_limits(
     eventually(lambda: len(server.requests) > 1)
     stream.cancel()
     assert max(waits) == wait
+
+
+def test_close_waits_for_the_callbacks_of_all_streams_at_once(serve, new_client, monkeypatch):
+    monkeypatch.setattr(apiproxy, "CANCEL_WAIT", 0.1)
+    client, stuck, free = new_client(serve(hello)), [], threading.Event()
+    for _ in range(5):
+        client.stream(STREAM, lambda message: stuck.append(message) or free.wait(10))
+    eventually(lambda: len(stuck) == 5)
+    begun = time.monotonic()
+    client.close()
+    took = time.monotonic() - begun
+    free.set()
+    assert 0.1 <= took < 3
+
+
+def test_a_stream_whose_start_was_interrupted_ends(serve, new_client, monkeypatch):
+    def start(real, thread):
+        real(thread)
+        if thread.name.startswith("apiproxy"):
+            raise KeyboardInterrupt
+
+    client = new_client(serve(hello))
+    wrap(monkeypatch, (threading.Thread, "start"), start)
+    with pytest.raises(KeyboardInterrupt):
+        client.stream(STREAM, print)
+    eventually(lambda: not threads() and not client.tasks)
 
 
 def test_a_stream_that_ends_leaves_no_connection_open(serve, new_client):
@@ -14152,6 +14202,23 @@ def test_configure_reaches_functions_imported_by_name_and_keeps_credentials_at_h
 #
 # The file is held to its word.
 # ------------------------------------------------------------------------------
+
+
+def test_readme_has_every_setting_with_its_default():
+    with open(os.path.join(HERE, "README.md"), encoding="utf-8") as file:
+        section = file.read().partition("\n## Settings\n")[2].partition("\n## ")[0]
+    table = re.findall(r"^\| `(\w+)` \| `(.*?)` \|", section, re.M)
+    said = {name: ast.literal_eval(text) for name, text in table if "*" not in text}
+    real = {name: default(name) for name in apiproxy.Settings.__annotations__}
+    assert dict(said, max_body=256 << 20, max_message=64 << 20) == real
+
+
+def test_a_websocket_by_itself_has_a_clients_defaults():
+    parameters = inspect.signature(apiproxy.WebSocket.connect).parameters
+    for name, setting in (("timeout", "connect_timeout"), ("max_message_size", "max_message"),
+                          *[(name, name) for name in
+                            ("ping_interval", "ping_timeout", "close_timeout")]):
+        assert parameters[name].default == default(setting), name
 
 
 def test_the_documented_names_are_all_there():
