@@ -14042,6 +14042,8 @@ def test_exec_of_a_command_that_can_not_start_is_a_failure():
     ("watch_pods", ["-n", "a/b"], (1, "a/b")),
     ("watch_pods", ["--demo", "--url", "http://127.0.0.1:1"], (2, "--demo is not for use")),
     ("apply", ["/no/such/folder"], (1, "No such file")),
+    ("apply", [os.path.join(HERE, "LICENSE")], (1, "LICENSE: ")),
+    ("live_page", ["--port", "99999"], (1, "port")),
     ("drain", ["nope"], (1, 'nodes "nope" not found')),
     ("drain", ["--url", "http://127.0.0.1:1"], (1, "Connection refused")),
     ("in_cluster", [], (1, "not inside a cluster")),
