@@ -1313,6 +1313,11 @@ class Head(NamedTuple):
         """Whether another answer follows this one (RFC 9110 15.2)."""
         return self.status < 200 and self.status != 101
 
+    @property
+    def is_error(self) -> bool:
+        """Whether the request was refused."""
+        return self.status >= 400
+
 
 _TEXT = r"[^\x00-\x08\x0a-\x1f]*"  # of a reason or a value: no control character but the tab
 _HEAD = r"HTTP/1\.([01]) ([1-9]\d\d)(?: (%s))?\r\n((?:%s:%s\r\n)*)\r\n" % (_TEXT, _TOKEN, _TEXT)
@@ -1831,7 +1836,7 @@ def poll(
     reading: Sequence[int], writing: Sequence[int], seconds: Optional[float],
 ) -> List[int]:
     """Of these descriptors those that may be read, or written, or have failed."""
-    seconds = None if seconds is None else max(0.0, min(seconds, FOREVER))
+    seconds = None if seconds is None else min(seconds, FOREVER)
     if not hasattr(select, "poll"):  # Windows, where select takes any descriptor
         readable, writable, failed = select.select(reading, writing, writing, seconds)
         return readable + writable + failed
@@ -1948,18 +1953,13 @@ class Race:
 
 def connect(host: str, port: int, scope: Scope) -> Socket:
     """A connected TCP socket that does not block."""
-    addresses = look_up(host, port, scope)
     last = Race.winners.get((host, port))
-    if last in addresses:
-        addresses = [last] + [address for address in addresses if address != last]
-
-    race = Race(addresses)
+    race = Race(sorted(look_up(host, port, scope), key=lambda found: found != last))
     scope.hold(race)
     sock, winner = race.run(scope)
-    if len(addresses) > 1:
-        if len(Race.winners) > 1000:  # bounded: a program may meet any number of hosts
-            Race.winners.clear()
-        Race.winners[host, port] = winner
+    if len(Race.winners) > 1000:  # bounded: a program may meet any number of hosts
+        Race.winners.clear()
+    Race.winners[host, port] = winner
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     return sock
@@ -2231,7 +2231,6 @@ class Wire:
         """Free our copy of a connection that is the parent's: shutdown() would end that one too."""
         self._lock = Lock()
         self._closed = True
-        self._waiting.clear()
         self._sock.close()
 
 
@@ -2564,7 +2563,7 @@ class HttpConnection:
             keep = keep and length is None  # 6.1: somebody may have meant it to be read in two ways
             pieces = self._chunks(scope)
         elif length is not None:
-            if length > limit and head.status < 400:
+            if length > limit and not head.is_error:
                 raise TooLarge
             pieces = self.receiver.exactly(length, scope)
         else:
@@ -2773,7 +2772,7 @@ class HttpHandler(urllib.request.BaseHandler):
             raise _Stale() from failure or error
 
     def _limit(self, head: Head) -> int:
-        return self._settings.max_body if head.status < 400 else MiB  # of an error that will do
+        return MiB if head.is_error else self._settings.max_body  # of an error that will do
 
     def _too_large(self, head: Head) -> ApiError:
         text = "the body is larger than max_body, %d bytes" % self._settings.max_body
@@ -2789,12 +2788,12 @@ class HttpHandler(urllib.request.BaseHandler):
                 if body.tell() > limit:
                     raise TooLarge
         except TooLarge:
-            if head.status < 400:
+            if not head.is_error:
                 raise self._too_large(head)
         except (OSError, BadAnswer) as error:
             if request.scope.cancelled:
                 raise
-            if head.status < 400:
+            if not head.is_error:
                 late = isinstance(error, TimeoutError)
                 raise BodyError(408 if late else 502, "the body is not whole: %s" % error,
                                 phrase="Request timed-out" if late else "Unreachable") from error
@@ -4252,10 +4251,10 @@ class Credentials:
             else:
                 self._credentials.pop(cluster, None)
 
-    def get_token(self, cluster: str) -> Optional[str]:
+    def get_token(self, cluster: str, scope: Scope) -> Optional[str]:
         """The token as the next request would send it; None without one."""
         credential = self._credentials.get(cluster)
-        return credential.read(Scope()) or None if credential else None
+        return credential.read(scope) or None if credential else None
 
     def forget(self, cluster: str, credential: Credential) -> None:
         """Forget a token that was refused, unless there is another meanwhile."""
@@ -4836,7 +4835,7 @@ class Task:
             if held:
                 held[0].release()
         if held and self._thread.is_alive():  # else it has ended, or will find itself cancelled
-            self._thread.join(max(0.0, end - time.monotonic()))
+            self._thread.join(end - time.monotonic())
 
     def forked(self) -> None:
         """Cancelled in a child, whose thread, if it is this one, is in a callback of it."""
@@ -5442,7 +5441,7 @@ class Watch(Task):
             if error.status == 410:
                 raise _Gone() from error
             if error.status == 405:  # it can be listed only; try again as seldom as a resync
-                is_known = self._polls_until > 0
+                is_known = self._polls_until
                 self._polls_until = time.monotonic() + self._settings.resync
                 if is_known:
                     raise _Gone() from error  # that was told: list again
@@ -5521,7 +5520,7 @@ class Watch(Task):
                 raise ApiError(0, text, phrase="Watch failed")
 
         if closed and not is_routine:
-            if not self._heard and not early:
+            if not self._heard:
                 self._count_failure()
             raise closed
 
@@ -6550,7 +6549,6 @@ def listen(address: str, port: int) -> socket.socket:
     except (OSError, ValueError) as error:
         raise ValueError("address is an IP address or localhost, not %r" % address) from error
 
-    listener = None
     try:
         listener = Socket(family, socket.SOCK_STREAM)
         # Windows gives the port to whoever asks for it next, too, unless it is ours alone.
@@ -6559,8 +6557,6 @@ def listen(address: str, port: int) -> socket.socket:
         listener.bind(place)
         listener.listen(BACKLOG)
     except OSError as error:
-        if listener:
-            listener.close()
         raise ApiError(0, "can't listen on %s port %d: %s" % (host, port, error)) from error
     listener.settimeout(ACCEPT_WAIT)
     return listener
@@ -6761,7 +6757,6 @@ class ForwardedConnection(Task):
 
     def _wait_for_silence(self) -> None:
         left = linger = self._settings.forward_linger
-        self._heard = time.monotonic()
 
         while left > 0 and not self._ended.wait(left):
             left = self._heard + linger - time.monotonic()
@@ -7428,7 +7423,10 @@ class Client(Settings):
 
     def get_token(self, cluster: str) -> Optional[str]:
         """The token of `cluster` as the next request would send it; None without one."""
-        return self._transport.credentials.get_token(cluster)
+        try:
+            return self._transport.credentials.get_token(cluster, Scope(self.request_timeout))
+        except TimeoutError as error:
+            raise unanswered(error, "", "", cluster)
 
     def wait_for(
         self, url: str, name: str, condition: Union[str, Callable[[Json], Any]],
