@@ -13598,6 +13598,7 @@ def test_a_child_finds_no_lock_held(serve, new_client, monkeypatch):
     client.set_token("dev", "SECRET")
     client.request("/x")
     ws = connect(server.ws)
+    token = endpoint(config(user=says({"token": "SECRET"}))).token
     stream = client.stream("/x", lambda message: inside.set() or free.wait(30))  # in a callback
     assert inside.wait(10)
     gc.collect()
@@ -13610,6 +13611,7 @@ def test_a_child_finds_no_lock_held(serve, new_client, monkeypatch):
         client.set_token("dev", "SECRET-2")
         client.add_endpoint("other", apiproxy.Endpoint("http://127.0.0.1:1"))
         assert client.list_port_forward("other") == []
+        assert token(apiproxy.Scope(10)) == "SECRET"
         assert apiproxy.parse_json("[%s]" % ("1," * 60000 + "1"))
         answer = client.request("/x")
         client.close()
