@@ -5212,6 +5212,7 @@ def test_one_bad_context_never_makes_the_file_unusable(tmp_path, caplog, section
     assert field in left_out.left_out["bad"]
     warnings = [r.message for r in caplog.records if r.levelname == "WARNING"]
     assert any(message.startswith("left out: " + path) for message in warnings)
+    assert path + ": a cluster without a name is left out" in warnings  # the rubbish
 
     with pytest.raises(ValueError, match=re.escape(path) + ": context bad.*" + field):
         apiproxy.Client.from_kubeconfig(path, "bad")
