@@ -7002,6 +7002,17 @@ def test_a_collection_shows_what_a_plain_dict_would(limit):
         assert collection.items() == view()
 
 
+def test_a_relist_forgets_deletions_before_it():
+    collection = apiproxy.Collection()
+    collection.apply("DELETED", pod("a", "5"))
+    collection.replace([], "10")
+    assert not collection.apply("ADDED", pod("a", "7"))
+
+    collection.apply("DELETED", pod("a", "20"))
+    collection.replace([], "12")  # a backup was restored
+    assert collection.apply("ADDED", pod("a", "13"))
+
+
 def test_a_relist_sees_other_contents_at_the_same_version():
     collection = apiproxy.Collection()
     collection.replace([pod("a")])
