@@ -3478,9 +3478,7 @@ class TlsFiles:
     def show(self, certificate: bytes, key: bytes) -> None:
         """Show this client certificate from now on; b"" for none."""
         pems = self._pems[0], certificate, key
-        state = self._load(pems)
-        self._pems = pems
-        self._state = state
+        self._pems, self._state = pems, self._load(pems)
 
     def _load(self, pems: Pems) -> TlsState:
         """The state for these files: the settings of before if the contents are those of before."""
@@ -3632,13 +3630,12 @@ def run_program(
                 reader.start()
             stdout, _ = process.communicate(timeout=scope.left())
         except subprocess.TimeoutExpired:
-            raise TimeoutError("%s has not ended in time" % command[0]) from None
+            raise TimeoutError from None  # which run_aside words
         finally:
             scope.hold(None)
             if process.poll() is None:
                 program.close()
 
-    scope.left()  # raises where it was killed
     if errors and process.returncode:
         reader.join(0.5)  # what it left behind may keep stderr open
     return process.returncode, stdout, _printable(said.decode("utf-8", "replace"))
