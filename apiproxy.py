@@ -1843,9 +1843,8 @@ def poll(
 
     poller = select.poll()
     for fd in {*reading, *writing}:
-        poller.register(fd, (select.POLLIN if fd in reading else 0)
-                        | (select.POLLOUT if fd in writing else 0))
-    events = poller.poll(None if seconds is None else int(seconds * 1000) + 1)
+        poller.register(fd, select.POLLIN * (fd in reading) | select.POLLOUT * (fd in writing))
+    events = poller.poll(None if seconds is None else math.ceil(seconds * 1000))
     return [fd for fd, _ in events]
 
 
@@ -1960,8 +1959,8 @@ def connect(host: str, port: int, scope: Scope) -> Socket:
     if len(Race.winners) > 1000:  # bounded: a program may meet any number of hosts
         Race.winners.clear()
     Race.winners[host, port] = winner
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, True)
     return sock
 
 
@@ -6553,7 +6552,7 @@ def listen(address: str, port: int) -> socket.socket:
         listener = Socket(family, socket.SOCK_STREAM)
         # Windows gives the port to whoever asks for it next, too, unless it is ours alone.
         option = getattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_REUSEADDR)
-        listener.setsockopt(socket.SOL_SOCKET, option, 1)
+        listener.setsockopt(socket.SOL_SOCKET, option, True)
         listener.bind(place)
         listener.listen(BACKLOG)
     except OSError as error:
@@ -6694,7 +6693,7 @@ class ForwardedConnection(Task):
         params = {"ports": self.record["targetPort"]}
         protocols = ["v4.channel.k8s.io"]
 
-        self._local.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._local.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
         self._remote = self._transport.connect(
             self.record["cluster"], path, params, self.scope, protocols, ping_timeout=math.inf)
         self.scope.hold(self)
