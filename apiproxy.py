@@ -1336,6 +1336,11 @@ class Head(NamedTuple):
         """Whether another answer follows this one (RFC 9110 15.2)."""
         return self.status < 200 and self.status != 101
 
+    @property
+    def is_error(self) -> bool:
+        """Whether the request was refused."""
+        return self.status >= 400
+
 
 _TEXT = r"[^\x00-\x08\x0a-\x1f]*"  # of a reason or a value: no control character but the tab
 _HEAD = r"HTTP/1\.([01]) ([1-9]\d\d)(?: (%s))?\r\n((?:%s:%s\r\n)*)\r\n" % (_TEXT, _TOKEN, _TEXT)
@@ -1396,15 +1401,11 @@ def handshake_request(
     return encode_head("GET %s HTTP/1.1" % address.target, {**lines, **headers})
 
 
-def _sha1(data: bytes) -> bytes:
-    if sys.version_info < (3, 9):
-        return hashlib.sha1(data).digest()
-    return hashlib.sha1(data, usedforsecurity=False).digest()  # FIPS mode refuses it otherwise
-
-
 def check_handshake(head: Head, key: str, protocols: Sequence[str]) -> str:
     """The subprotocol that a 101 chose, or ""; HandshakeError for what 4.1 refuses."""
-    accept = base64.b64encode(_sha1(key.encode() + _GUID)).decode()
+    # FIPS mode refuses it otherwise; new() takes that on 3.8 too
+    digest = hashlib.new("sha1", key.encode() + _GUID, usedforsecurity=False).digest()
+    accept = base64.b64encode(digest).decode()
     headers = head.headers
     chosen = headers.get_all("Sec-WebSocket-Protocol")
     for header, is_right in (
@@ -1858,7 +1859,7 @@ def poll(
     reading: Sequence[int], writing: Sequence[int], seconds: Optional[float],
 ) -> List[int]:
     """Of these descriptors those that may be read, or written, or have failed."""
-    seconds = None if seconds is None else max(0.0, min(seconds, FOREVER))
+    seconds = None if seconds is None else min(seconds, FOREVER)
     if not hasattr(select, "poll"):  # Windows, where select takes any descriptor
         readable, writable, failed = select.select(reading, writing, writing, seconds)
         return readable + writable + failed
@@ -1975,18 +1976,13 @@ class Race:
 
 def connect(host: str, port: int, scope: Scope) -> Socket:
     """A connected TCP socket that does not block."""
-    addresses = look_up(host, port, scope)
     last = Race.winners.get((host, port))
-    if last in addresses:
-        addresses = [last] + [address for address in addresses if address != last]
-
-    race = Race(addresses)
+    race = Race(sorted(look_up(host, port, scope), key=lambda found: found != last))
     scope.hold(race)
     sock, winner = race.run(scope)
-    if len(addresses) > 1:
-        if len(Race.winners) > 1000:  # bounded: a program may meet any number of hosts
-            Race.winners.clear()
-        Race.winners[host, port] = winner
+    if len(Race.winners) > 1000:  # bounded: a program may meet any number of hosts
+        Race.winners.clear()
+    Race.winners[host, port] = winner
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     return sock
@@ -2258,7 +2254,6 @@ class Wire:
         """Free our copy of a connection that is the parent's: shutdown() would end that one too."""
         self._lock = Lock()
         self._closed = True
-        self._waiting.clear()
         self._sock.close()
 
 
@@ -2591,7 +2586,7 @@ class HttpConnection:
             keep = keep and length is None  # 6.1: somebody may have meant it to be read in two ways
             pieces = self._chunks(scope)
         elif length is not None:
-            if length > limit and head.status < 400:
+            if length > limit and not head.is_error:
                 raise TooLarge
             pieces = self.receiver.exactly(length, scope)
         else:
@@ -2800,7 +2795,7 @@ class HttpHandler(urllib.request.BaseHandler):
             raise _Stale() from failure or error
 
     def _limit(self, head: Head) -> int:
-        return self._settings.max_body if head.status < 400 else MiB  # of an error that will do
+        return MiB if head.is_error else self._settings.max_body  # of an error that will do
 
     def _too_large(self, head: Head) -> ApiError:
         text = "the body is larger than max_body, %d bytes" % self._settings.max_body
@@ -2816,12 +2811,12 @@ class HttpHandler(urllib.request.BaseHandler):
                 if body.tell() > limit:
                     raise TooLarge
         except TooLarge:
-            if head.status < 400:
+            if not head.is_error:
                 raise self._too_large(head)
         except (OSError, BadAnswer) as error:
             if request.scope.cancelled:
                 raise
-            if head.status < 400:
+            if not head.is_error:
                 late = isinstance(error, TimeoutError)
                 raise BodyError(408 if late else 502, "the body is not whole: %s" % error,
                                 phrase="Request timed-out" if late else "Unreachable") from error
@@ -4873,7 +4868,7 @@ class Task:
             if held:
                 held[0].release()
         if held and self._thread.is_alive():  # else it has ended, or will find itself cancelled
-            self._thread.join(max(0.0, end - time.monotonic()))
+            self._thread.join(end - time.monotonic())
 
     def forked(self) -> None:
         """Cancelled in a child, whose thread, if it is this one, is in a callback of it."""
@@ -5479,7 +5474,7 @@ class Watch(Task):
             if error.status == 410:
                 raise _Gone() from error
             if error.status == 405:  # it can be listed only; try again as seldom as a resync
-                is_known = self._polls_until > 0
+                is_known = self._polls_until
                 self._polls_until = time.monotonic() + self._settings.resync
                 if is_known:
                     raise _Gone() from error  # that was told: list again
@@ -5493,8 +5488,13 @@ class Watch(Task):
         """
         try:
             while time.monotonic() < end:
-                self._gather(socket, end)
-                self._show_changes()
+                if self._patience():
+                    self._gather(socket, end)
+                    self._show_changes()
+                else:
+                    self._take(socket.recv(end - time.monotonic()))
+        except TimeoutError:
+            pass
         except (ValueError, KeyError, TypeError, RecursionError, MemoryError) as error:
             self._has_view = False  # never skip what can't be read: it may have been any change
             raise ApiError(0, "an event that can't be read: %s" % error) from error
@@ -5503,7 +5503,7 @@ class Watch(Task):
             raise
 
     def _gather(self, socket: WebSocket, end: float) -> None:
-        """Take the next message, and all that come within the setting `gather` after it.
+        """Take the next message, and all that come within `_patience` after it.
 
         A burst is parsed together, with the collector at rest: event by event 3,000 changes of
         1,000 Pods took 2.1 times as long, most of it the collector's.
@@ -5516,24 +5516,24 @@ class Watch(Task):
                 now = time.monotonic()
                 end = min(end, now + self._patience())
                 if len(held) == MAX_HELD:
-                    _collector.at_rest(lambda: self._take(held))
+                    _collector.at_rest(lambda: self._take_all(held))
         except TimeoutError:
             pass
         finally:
-            if len(held) > 1:
-                _collector.at_rest(lambda: self._take(held))
-            else:
-                self._take(held)
+            _collector.at_rest(lambda: self._take_all(held))
 
-    def _take(self, held: List[Union[str, bytes]]) -> None:
+    def _take_all(self, held: List[Union[str, bytes]]) -> None:
         messages = held[:]
         held.clear()  # what follows one that can't be read is not taken either
         for message in messages:
-            for event in parse_events(message):
-                self._event(event)
-                if not self._heard:  # not before: a broken server answers 101 too
-                    self._heard = True
-                    self._is_well()
+            self._take(message)
+
+    def _take(self, message: Union[str, bytes]) -> None:
+        for event in parse_events(message):
+            self._event(event)
+            if not self._heard:  # not before: a broken server answers 101 too
+                self._heard = True
+                self._is_well()
 
     def _is_well(self) -> None:
         self._failures = self._early = 0
@@ -5553,7 +5553,7 @@ class Watch(Task):
                 raise ApiError(0, text, phrase="Watch failed")
 
         if closed and not is_routine:
-            if not self._heard and not early:
+            if not self._heard:
                 self._count_failure()
             raise closed
 
@@ -6582,7 +6582,6 @@ def listen(address: str, port: int) -> socket.socket:
     except (OSError, ValueError) as error:
         raise ValueError("address is an IP address or localhost, not %r" % address) from error
 
-    listener = None
     try:
         listener = Socket(family, socket.SOCK_STREAM)
         # Windows gives the port to whoever asks for it next, too, unless it is ours alone.
@@ -6591,8 +6590,6 @@ def listen(address: str, port: int) -> socket.socket:
         listener.bind(place)
         listener.listen(BACKLOG)
     except OSError as error:
-        if listener:
-            listener.close()
         raise ApiError(0, "can't listen on %s port %d: %s" % (host, port, error)) from error
     listener.settimeout(ACCEPT_WAIT)
     return listener
@@ -6793,7 +6790,6 @@ class ForwardedConnection(Task):
 
     def _wait_for_silence(self) -> None:
         left = linger = self._settings.forward_linger
-        self._heard = time.monotonic()
 
         while left > 0 and not self._ended.wait(left):
             left = self._heard + linger - time.monotonic()

@@ -1516,9 +1516,9 @@ def test_read_yaml_takes_time_in_proportion_to_the_text(repeat):
         text = "".join(repeat % n if "%" in repeat else repeat for n in range(count))
         times = []
         for _ in range(3):
-            start = time.perf_counter()
+            start = time.thread_time()
             apiproxy.read_yaml(text)
-            times.append(time.perf_counter() - start)
+            times.append(time.thread_time() - start)
         return min(times)
 
     assert seconds(4000) < 40 * seconds(400) + 0.05  # 10 when linear, 100 when quadratic
@@ -1535,13 +1535,13 @@ N = 50_000
     "a: ." + "_" * N, "\n" * N + "\t", "- a\n" * N + "-a",
 ])
 def test_read_yaml_wastes_no_time_on_a_hostile_text(text):
-    start = time.perf_counter()
+    start = time.thread_time()
     try:
         apiproxy.read_yaml(text)
     except ValueError:
         pass
 
-    assert time.perf_counter() - start < 10  # measured: under 1 s; what tries twice takes minutes
+    assert time.thread_time() - start < 10  # measured: under 1 s; what tries twice takes minutes
 
 
 # ------------------------------------------------------------------------------
@@ -1805,8 +1805,9 @@ def test_connect_ends_at_every_stage_and_leaves_nothing(serve, listener, names, 
         places["full" if stage == "connecting" else "mute"] = listener(stage == "connecting")
     url, proxy = (text.format(**places) if "{" in text else text for text in CONNECT_STAGES[stage])
     before, threads, cancel = sockets(), set(threading.enumerate()), new_cancel()
+    late = 1 if "body" in stage else 0.1  # by then the head of the refusal is there
     call = background(connect, url, proxy=proxy, cancel=cancel,
-        timeout=60 if how == "cancelled" else 0.1)
+        timeout=60 if how == "cancelled" else late)
     if how == "cancelled":
         eventually(lambda: is_stuck(cancel))
         cancel_now(cancel)
@@ -2119,6 +2120,7 @@ def test_an_error_on_the_way_names_the_place_and_what_to_try(
         error = failed(new_client("%s://%s" % (scheme, place), ssl_context=context).request, "/x")
 
     assert place in str(error) and text in str(error), str(error)
+    assert str(error).count("?") <= 1  # one thing to try
     assert error.status in (502, 0) and not server.requests
 
 
@@ -2415,6 +2417,25 @@ def test_a_proxy_that_is_none_is_a_502(new_client, proxies, url):
     assert error.status == 502 and "proxy" in str(error) and "SECRET" not in str(error)
 
 
+def test_a_part_of_a_scope_is_over_no_later_than_the_whole():
+    whole = apiproxy.Scope(50)
+    assert max(whole.within().left(), whole.within(90).left()) <= 50 and whole.within(9).left() <= 9
+    assert whole.within(90, idle=2).left() == apiproxy.Scope(idle=2).left() == 2
+    assert apiproxy.Scope().within().left() is None
+    with pytest.raises(TimeoutError):
+        apiproxy.Scope(0).within(90).check()
+
+
+def test_a_wire_that_was_closed_says_so_to_whoever_uses_it(listener):
+    host, _, port = listener().partition(":")
+    wire = apiproxy.Wire(apiproxy.connect(host, int(port), apiproxy.Scope()))
+    wire.close()
+    for call in (lambda: wire.read(memoryview(bytearray(1))), lambda: wire.write(b"x"),
+                 lambda: wire.wait(9)):
+        with pytest.raises(ConnectionAbortedError, match="closed here"):
+            call()
+
+
 # ------------------------------------------------------------------------------
 # 6. HTTP
 #
@@ -2572,6 +2593,9 @@ def test_a_kept_connection_that_ends_while_idle_is_not_used(serve, new_client, t
     "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n",
     "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n",
     "HTTP/1.1 200 OK\r\nConnection: x, Close\r\nTransfer-Encoding: chunked\r\n\r\n"
+    "2\r\n{}\r\n0\r\n\r\n",
+    # RFC 9112 6.1: who wrote this may have meant another end
+    "HTTP/1.1 200 OK\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n"
     "2\r\n{}\r\n0\r\n\r\n"], ids=short)
 def test_a_connection_that_the_server_will_close_is_not_kept(serve, new_client, head):
     # and leaves it open
@@ -2580,6 +2604,17 @@ def test_a_connection_that_the_server_will_close_is_not_kept(serve, new_client, 
     for number in (1, 2, 3):
         assert client.request("/x") == {} and server.count == number
         eventually(lambda: not server.open)
+
+
+@pytest.mark.parametrize("answer", [
+    JSON + "Content-Length: 2\r\n\r\n{}", CHUNKED + "2\r\n{}\r\n0\r\n\r\n",
+    "HTTP/1.1 204 No Content\r\n\r\n"], ids=short)
+def test_a_connection_is_kept_after_every_kind_of_whole_answer(serve, new_client, answer):
+    server = serve(lambda request, conn: conn.send(answer))
+    client = new_client(server)
+    for _ in range(3):
+        client.request("/x")
+    assert server.count == 1
 
 
 @pytest.mark.parametrize("after", [
@@ -2666,6 +2701,11 @@ def test_the_deadline_covers_tls_and_large_uploads_and_zero(serve, new_client):
             assert failed(new_client(url).request, "/x", params).status == 408
     finally:
         silent.stop()
+
+
+def test_a_call_that_says_no_timeout_has_the_clients(serve, new_client):
+    server = serve(lambda request, conn: server.stopped.wait(1) or conn.reply(200, {}))
+    assert failed(new_client(server, request_timeout=0.05).request, "/x").status == 408
 
 
 @pytest.mark.parametrize("timeout", [None, float("inf"), 3e9, 1e15])
@@ -2981,8 +3021,8 @@ def test_of_a_large_error_the_first_mib_is_kept(serve, new_client, head):
     "Content-Length: 9\r\n\r\nno", "Transfer-Encoding: chunked\r\n\r\n2\r\nno",
     "Content-Encoding: gzip\r\n\r\nno"])
 def test_an_error_whose_body_is_broken_keeps_its_status(serve, new_client, answer):
-    server = serve(lambda request, conn: conn.send("HTTP/1.1 403 Forbidden\r\n" + answer) or False)
-    assert failed(new_client(server).request, "/x").status == 403
+    server = serve(lambda request, conn: conn.send("HTTP/1.1 400 Bad\r\n" + answer) or False)
+    assert failed(new_client(server).request, "/x").status == 400
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a reset may take the answer with it")
@@ -3042,6 +3082,13 @@ def swallow(conn):
     """Read until the client ends, and keep nothing."""
     while some(conn):
         pass
+
+
+def swallow_to_pong(conn):
+    """Read until what came last is the answer to a ping with "p"."""
+    wire = some(conn)
+    while wire[-7:-5] != b"\x8a\x81" or wire[-1] ^ wire[-5] != ord("p"):
+        wire = wire[-6:] + some(conn)
 
 
 def idle(conn):
@@ -3110,23 +3157,21 @@ def test_a_control_character_is_refused_before_connecting(serve, bad):
 
 def test_the_handshake_works_where_sha1_is_not_for_security(serve, monkeypatch):
     """As on machines in FIPS mode."""
-    sha1 = hashlib.sha1
+    new = hashlib.new
 
-    def fips(data=b"", **options):
-        if options.get("usedforsecurity", True) and sys.version_info >= (3, 9):
+    def fips(name, data=b"", usedforsecurity=True):
+        if usedforsecurity:
             raise ValueError("[digital envelope routines] unsupported")
-        return sha1(data)
+        return new(name, data)
 
     server = serve(hello)
-    calls = []
-    monkeypatch.setattr(apiproxy.hashlib, "sha1", lambda *args, **options: calls.append(
-        options) or fips(*args, **options))
+    monkeypatch.setattr(hashlib, "new", fips)
+    monkeypatch.setattr(hashlib, "sha1", functools.partial(fips, "sha1"))
     monkeypatch.setattr("wire.accept_key", lambda key: base64.b64encode(
-        sha1(key.encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()).decode())
+        new("sha1", key.encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()).decode())
     ws = connect(server.ws)
     assert ws.recv() == "hello"
     ws.abort()
-    assert len(calls) == 1
 
 
 PLAIN = "Content-Type: text/plain\r\n"
@@ -3464,8 +3509,8 @@ def test_a_surrogate_leaves_nothing_on_the_wire(dial):
     with pytest.raises(ValueError):
         ws.ping(b"x" * 126)
 
-    ws.send("ok")
-    eventually(lambda: seen == [(TEXT, b"ok")])
+    ws.ping(b"x" * 125)
+    eventually(lambda: seen == [(PING, b"x" * 125)])
 
 
 @row("W41")
@@ -3527,9 +3572,7 @@ def test_a_pong_for_which_there_was_no_room_leaves_when_there_is(dial, tls):
     def script(conn):
         conn.send(frame(PING, "p"))
         go.wait(10)
-        wire = bytearray()
-        while wire[-7:-5] != b"\x8a\x81" or wire[-1] ^ wire[-5] != ord("p"):
-            wire += some(conn)
+        swallow_to_pong(conn)
         conn.send(frame(TEXT, "answered"))
         conn.wait_end()
 
@@ -3540,6 +3583,26 @@ def test_a_pong_for_which_there_was_no_room_leaves_when_there_is(dial, tls):
 
     go.set()
     assert ws.recv(timeout=10) == "answered"
+
+
+def test_a_pong_that_a_sender_was_in_the_way_of_leaves_after_its_message(dial):
+    stuck, go, answered = threading.Event(), threading.Event(), threading.Event()
+
+    def script(conn):
+        stuck.wait(10)
+        conn.send(frame(PING, "p") + frame(TEXT, "x"))
+        go.wait(10)
+        swallow_to_pong(conn)
+        answered.set()
+
+    ws = dial(script)
+    sender = background(ws.send, bytes(20 << 20))
+    eventually(lambda: is_blocked(ws))
+    stuck.set()
+    assert ws.recv(timeout=10) == "x"  # nobody reads any more
+    go.set()
+    sender.result()
+    assert answered.wait(10)
 
 
 @row("F23")
@@ -6643,6 +6706,28 @@ def test_stream_passes_str_bytes_or_parsed(serve, new_client, args, sent, got):
     assert seen == [got]
 
 
+@pytest.mark.parametrize("steps, healthy_after, starts_anew", [
+    ([frame(TEXT, "x"), 1000], 99, True), ([1000], 0, True), ([1000], 99, False)],
+    ids=["a message", "it lasted", "neither"])
+def test_a_stream_that_was_healthy_is_retried_at_once(
+        serve, new_client, waits, steps, healthy_after, starts_anew):
+    server = serve(once(*steps))
+    client = new_client(server, retry_base=8, retry_cap=64, retry_reset=healthy_after)
+    stream = client.stream(STREAM, lambda message: None)
+    eventually(lambda: len(server.requests) > 4)
+    stream.cancel()
+    assert (max(waits) <= 1) == starts_anew
+
+
+def test_a_stream_that_ends_leaves_no_connection_open(serve, new_client):
+    server = serve(once(frame(TEXT, "{")))
+    stream = new_client(server).stream(
+        STREAM, print, {"isJson": True, "reconnectOnFailure": False})
+    eventually(lambda: stream.error)
+    assert "is not JSON" in str(stream.error)  # which holds the frames that it came from
+    eventually(lambda: not server.open)
+
+
 class Told:
     """What failCb may be: `got` has the arguments of each call."""
 
@@ -6720,7 +6805,8 @@ def test_a_refused_stream_stops_unless_it_insists(serve, new_client, caplog, sta
 
     assert stream.error.status == status
     logged = [record for record in caplog.records if "why" in record.getMessage()]
-    assert {"INFO"} <= {record.levelname for record in logged}  # with its reason
+    unforeseen = not options and status != 503  # that it ends for good: nobody else says it
+    assert {record.levelname for record in logged} == {"INFO", *["WARNING"] * unforeseen}
 
 
 @pytest.mark.parametrize("path, again", [
@@ -7060,6 +7146,12 @@ def test_which_parameters_go_where(serve, new_client):
         assert api.asked(True, number) == {
             **both, "watch": "true", "allowWatchBookmarks": "false", "timeoutSeconds": "33",
             "resourceVersion": "10"}
+
+
+@pytest.mark.parametrize("setting, sent", [(240, "240"), (2.9, "2"), (0.5, "1")])
+def test_a_watch_asks_for_whole_seconds_and_for_one_at_least(serve, new_client, setting, sent):
+    api = Api(serve).start(new_client, watch_timeout=(setting, setting))
+    assert api.asked(True, 1)["timeoutSeconds"] == sent  # 0 would be what the server likes
 
 
 def test_pages_are_followed_so_that_limit_keeps_the_newest(serve, new_client):
@@ -9967,6 +10059,8 @@ def test_what_can_not_be_applied_is_refused_before_anything_is_sent(serve, new_c
     server = serve(lambda request, conn: conn.reply(200, {}))
     with pytest.raises((ValueError, TypeError)):
         new_client(server).apply(body)
+    with pytest.raises(TypeError, match="object to apply: mapping expected, not list"):
+        new_client(server).apply([body])  # as read_yaml gives it
     assert not server.requests
 
 
@@ -11604,6 +11698,17 @@ def test_a_port_that_is_taken_and_an_address_of_another_machine_are_named(serve,
             one.start_port_forward("here", "ns", "p", 80, "", "", port, address)
 
 
+def test_the_port_of_a_forward_that_fails_is_free(serve, direct):
+    one = direct(serve(Pods(p={})))
+    made = one.start_port_forward("here", "ns", "p", 80, "", "")
+    one.stop_or_delete_port_forward("here", made["id"])
+    with pytest.raises(apiproxy.ApiError) as caught:
+        one.start_port_forward("here", "ns", "other", 80, "", "", made["port"])
+    again = one.start_port_forward("here", "ns", "p", 80, "", "", made["port"])
+    assert again["port"] == made["port"]
+    assert caught.value.status == 404  # held meanwhile, and so are the frames that it came from
+
+
 @pytest.mark.parametrize("pod, port, status, text", [
     ({"status": {"phase": "Pending"}}, 80, 503, "not running.*Pending"),
     ({"status": {"phase": "Succeeded"}}, 80, 503, "not running.*Succeeded"),
@@ -11694,7 +11799,7 @@ def test_a_service_that_leads_nowhere_says_so(serve, direct, service, port, slic
     assert caught.value.status == status and not one.tasks
 
 
-def test_what_a_pod_refuses_is_listed_and_ends_the_connection(serve, direct):
+def test_what_a_pod_refuses_is_listed_logged_and_ends_the_connection(serve, direct, caplog):
     def refuses(conn):
         say(conn, b"nothing listens there", 1)
         conn.wait_end()
@@ -11704,6 +11809,7 @@ def test_what_a_pod_refuses_is_listed_and_ends_the_connection(serve, direct):
     made = one.start_port_forward("here", "ns", "p", 80, "", "")
     assert forwarded(made, b"a") == b""
     eventually(lambda: listed(one, made)["error"] == "nothing listens there")
+    eventually(lambda: "connection ended: nothing listens there" in caplog.text)
 
     pods.serve = lambda conn: False  # the connection breaks
     assert forwarded(made, b"a") == b""
@@ -11793,6 +11899,14 @@ def test_after_the_local_sides_end_a_pod_may_be_silent_for_so_long(serve, direct
         assert received(local) == b"x" * 8  # 0.8 s, with no silence of 0.4
     eventually(lambda: len(one.tasks) == 1)
     assert listed(one, made)["error"] == ""  # to give up is no error
+
+
+def test_a_local_side_that_stays_holds_nothing_for_long_when_its_pod_has_ended(serve, direct):
+    one = direct(serve(Pods(end, p={})), forward_linger=0.05)
+    made = one.start_port_forward("here", "ns", "p", 80, "", "")
+    with connected(made) as local:
+        assert received(local) == b""
+        eventually(lambda: len(one.tasks) == 1)
 
 
 def test_a_local_side_that_has_gone_ends_its_connection_at_once(serve, direct):
@@ -12505,6 +12619,20 @@ def test_an_address_counts_as_one_without_headlamp_for_a_while(serve, new_client
     assert one.list_port_forward("dev") == [{"id": "1", "cluster": "dev"}]
 
 
+@pytest.mark.parametrize("status, body, is_here", [
+    (404, b"404 page not found\n", True), (404, b'{"kind": "Status"}', True),
+    (403, b'{"kind": "Status"}', True), (500, b'{"kind": "Status"}', False),
+    (403, b"{}", False), (403, b"404 page not found", False), (404, b"[" * 200000, False)],
+    ids=short)
+def test_an_api_server_in_the_place_of_headlamp_is_known_by_its_answer(
+        serve, new_client, status, body, is_here):
+    one = new_client(serve(once(status, (), body)))
+    if is_here:
+        assert one.drain_node_status("dev", "n") == {"id": "", "cluster": "dev"}
+    else:
+        assert failed(one.drain_node_status, "dev", "n").status == status
+
+
 def drains(body=b"key not found\n"):
     """A script of drains, and the dict that has the results it answers with, by node."""
     results = {}
@@ -12851,8 +12979,8 @@ def test_wrong_arguments_are_refused_before_anything_is_sent(serve, new_client, 
 
 
 @pytest.mark.parametrize("call, wrong", [
-    (lambda client: client.stream_results("/x", None, print), TypeError),
-    (lambda client: client.stream_results("/x", print, 1), TypeError),
+    (lambda client: client.stream_results("/x", None, print), "cb: a function"),
+    (lambda client: client.stream_results("/x", print, 1), "err_cb: a function"),
     (lambda client: client.stream_results("/x y", print, print), ValueError),
     (lambda client: client.stream_result("/x", "a/b", print, print), ValueError),
     (lambda client: client.stream_results("/x", print, print, {"limit": "many"}), ValueError),
@@ -12864,16 +12992,18 @@ def test_wrong_arguments_are_refused_before_anything_is_sent(serve, new_client, 
     (lambda client: client.stream_results_for_cluster("/x",
         {"cb": print, "errCb": print, "cluster": "a/b"}), ValueError),
     (lambda client: client.stream_results_for_cluster("/x", {"cb": print, "err_cb": print}),
-        TypeError),
+        "'errCb'"),
     (lambda client: client.stream("/x", print, {"additionalProtocols": ["a b"]}), ValueError),
-    (lambda client: client.stream("/x", 5), TypeError),
-    (lambda client: client.stream("/x", print, {"failCb": 5}), TypeError),
-    (lambda client: client.metrics("/x", print, 5), TypeError),
-    (lambda client: client.metrics("/x", None), TypeError),
+    (lambda client: client.stream("/x", 5), "cb: a function"),
+    (lambda client: client.stream("/x", print, {"connectCb": 5}), "connectCb: a function"),
+    (lambda client: client.stream("/x", print, {"failCb": 5}), "failCb: a function"),
+    (lambda client: client.metrics("/x", print, 5), "on_error: a function"),
+    (lambda client: client.metrics("/x", None), "on_metrics: a function"),
     (lambda client: client.metrics("/x", print, None, "a/b"), ValueError)])
 def test_wrong_arguments_raise_in_the_callers_thread(new_client, call, wrong):
-    with pytest.raises(wrong):
+    with pytest.raises(TypeError if isinstance(wrong, str) else wrong) as caught:
         call(new_client("http://127.0.0.1:1"))
+    assert wrong is ValueError or wrong in str(caught.value)
     assert not threads()
 
 
@@ -12981,6 +13111,18 @@ def test_configure_with_a_client_applies_the_settings_or_refuses_them(serve):
         assert server.requests[0].headers["accept-encoding"] == "identity"
     finally:
         apiproxy.configure()
+
+
+def test_configure_ends_what_runs_with_another_client(serve):
+    client = apiproxy.Client(serve(hello).url, cluster="dev")
+    try:
+        apiproxy.configure(client)
+        stream = apiproxy.stream("/x", print)
+        apiproxy.configure(client, gzip=False)
+        assert stream.is_alive
+    finally:
+        apiproxy.configure()
+    assert not stream.is_alive
 
 
 def test_a_context_that_a_second_kubeconfig_leaves_out_is_gone(serve, caplog):
@@ -13415,9 +13557,9 @@ def test_what_a_child_ends_goes_on_in_its_parent(serve, new_client, trusting, tl
     stream.cancel()
 
 
-@pytest.mark.slow
 @needs_fork
-def test_a_child_finds_no_lock_held(serve, new_client):
+def test_a_child_finds_no_lock_held(serve, new_client, monkeypatch):
+    monkeypatch.setattr(apiproxy, "FORK_WAIT", 0.1)
     inside, free = threading.Event(), threading.Event()
     server = serve(hello_or_json)
     client = new_client(server)
@@ -13447,6 +13589,17 @@ def test_a_child_finds_no_lock_held(serve, new_client):
     finally:
         free.set()
     ws.abort()
+
+
+@needs_fork
+def test_a_child_has_nothing_of_a_connection_that_is_being_made(listener):
+    place, cancel = listener(full=True), new_cancel()
+    before = sockets()
+    call = background(connect, "ws://" + place, cancel=cancel, timeout=60)
+    eventually(lambda: sockets() == before + 1)
+    assert in_child(sockets) == before
+    cancel_now(cancel)
+    assert call.result().status == 502
 
 
 @needs_fork
@@ -13623,17 +13776,39 @@ def test_a_wait_ends_when_the_client_is_closed(serve, new_client):
     assert "cancelled" in str(waiting.result())
 
 
+def interrupt_once(monkeypatch, place):
+    """The next call at a place of the module is interrupted."""
+    def interrupted(real, *args):
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    wrap(monkeypatch, place, interrupted)
+
+
+@pytest.mark.parametrize("place, call, ended", [
+    ((apiproxy.Wire, "send"), "send", ["send", "recv"]),
+    ((apiproxy.Wire, "write"), "recv", ["send"]),  # the answer to a ping
+    ((apiproxy.Wire, "read"), "recv", ["recv", "send"]), (NEXT_MESSAGE, "recv", ["recv", "send"])])
+def test_what_is_interrupted_while_bytes_move_is_the_connections_end(
+        dial, monkeypatch, place, call, ended):
+    go = threading.Event()
+    ws = dial(lambda conn: go.wait(10) and conn.send(frame(PING, "p")) or conn.wait_end())
+    calls = {"send": lambda: ws.send("y"), "recv": ws.recv}
+    interrupt_once(monkeypatch, place)
+    go.set()
+    with pytest.raises(KeyboardInterrupt):
+        calls[call]()
+    for name in ended:
+        with pytest.raises(apiproxy.ConnectionClosed, match="1006"):
+            calls[name]()
+
+
 def test_a_cancel_that_was_interrupted_is_done_by_the_next(serve, new_client, monkeypatch):
     api = Api(serve, watches=[[]]).start(new_client)
     api.asked(True, 1)
     eventually(lambda: tasks_with_a_connection(api.client))
-
-    def interrupted_once(real, *args):
-        monkeypatch.undo()
-        raise KeyboardInterrupt
-
     for place in ((apiproxy, "shut"), (apiproxy.Wire, "close"), (apiproxy.Cancel, "_open")):
-        wrap(monkeypatch, place, interrupted_once)
+        interrupt_once(monkeypatch, place)
         with pytest.raises(KeyboardInterrupt):
             api.cancel()
     api.cancel()
@@ -13671,6 +13846,19 @@ def test_a_subinterpreter_looks_up_names_and_has_streams(serve):
     finally:
         interpreters.destroy(interpreter)
     assert server.requests[0].headers["authorization"] == "Bearer SECRET"
+
+
+def test_where_threads_may_not_be_daemons_they_are_not(monkeypatch):
+    def refused(real, daemon, **options):  # as in subinterpreters
+        if daemon:
+            raise RuntimeError
+        return real(daemon=daemon, **options)
+
+    called = threading.Event()
+    wrap(monkeypatch, (threading, "Thread"), refused)
+    thread = apiproxy.new_thread("x", called.set)
+    thread.start()
+    assert called.wait(10) and not thread.daemon and thread.name == "apiproxy-x"
 
 
 @both
@@ -13853,7 +14041,7 @@ def test_configure_reaches_functions_imported_by_name_and_keeps_credentials_at_h
 
     first = serve(lambda r, c: c.reply(200, {"from": 1}))
     second = serve(lambda r, c: c.reply(200, {"from": 2}))
-    apiproxy.configure(first.url, cluster="dev")
+    apiproxy.configure(first.url, cluster="dev", user_id="me")
 
     try:
         apiproxy.set_token("dev", "SECRET-dev")
@@ -13862,8 +14050,10 @@ def test_configure_reaches_functions_imported_by_name_and_keeps_credentials_at_h
         assert request("/x") == {"from": 1}
         assert first.requests[-1].headers["accept-encoding"] == "identity"
         assert first.requests[-1].headers["authorization"] == "Bearer SECRET-dev"
+        assert apiproxy.default_client().user_id == "me"
         apiproxy.configure(second.url, cluster="dev")
         assert request("/x") == {"from": 2} and "authorization" not in second.requests[-1].headers
+        assert apiproxy.default_client().user_id == ""
         with pytest.raises(TypeError, match="ping_interval"):
             apiproxy.configure(second.url, ping_intervall=3)
     finally:

@@ -84,17 +84,17 @@ WATCHING = {
         (SIM,)),
     "skip-corrupt": Mutant(
         "9: messages that can't be read are passed over",
-        "                for event in parse_events(message):\n",
-        """                try:
-                    events = parse_events(message)
-                except (ValueError, KeyError, TypeError):
-                    events = []
-                for event in events:
+        "        for event in parse_events(message):\n",
+        """        try:
+            events = parse_events(message)
+        except (ValueError, KeyError, TypeError):
+            events = []
+        for event in events:
 """,
         (SIM,)),
     "trust-short": Mutant(
         "10: a watch that ended at once is resumed",
-        "        early = not heard and lasted < ",
+        "        early = not self._heard and lasted < ",
         "        early = False and lasted < ",
         (SIM,)),
     "reject-lower": Mutant(
