@@ -1673,7 +1673,7 @@ def test_an_illegal_frame_is_refused_at_the_byte_that_makes_it_so(wire, code):
     feed(wire[:-1], limit=1000)
     for pieces in ((wire,), (wire[:-1], wire[-1:]),
         [wire[index:index + 1] for index in range(len(wire))],
-        (wire + b"\0" * 300,)):
+        (wire + b"\0" * 300,), (wire[:3], wire[3:] + b"\0" * 300)):
         with pytest.raises(apiproxy.ProtocolError) as caught:
             feed(*pieces, limit=1000)
         assert caught.value.code == code
@@ -3752,6 +3752,13 @@ def test_abort_wakes_who_is_blocked(dial, tls, what):
     assert time.monotonic() - begin < 1
     assert ws.closed and outcome(ws.recv) == outcome(ws.send, "x") == (1006, "aborted here")
     assert socket_of(ws).fileno() == -1
+
+
+def test_abort_ends_recv_although_more_has_come(dial):
+    ws = dial(lambda conn: (conn.send(frame(TEXT, "text") * 9), conn.wait_end()))
+    assert ws.recv() == "text"
+    ws.abort()
+    assert outcome(ws.recv) == (1006, "aborted here")
 
 
 # -- the end
