@@ -1859,7 +1859,7 @@ def poll(
     reading: Sequence[int], writing: Sequence[int], seconds: Optional[float],
 ) -> List[int]:
     """Of these descriptors those that may be read, or written, or have failed."""
-    seconds = None if seconds is None else min(seconds, FOREVER)
+    seconds = None if seconds is None else max(0.0, min(seconds, FOREVER))  # below 0 is for ever
     if not hasattr(select, "poll"):  # Windows, where select takes any descriptor
         readable, writable, failed = select.select(reading, writing, writing, seconds)
         return readable + writable + failed
