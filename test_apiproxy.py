@@ -1673,7 +1673,7 @@ def test_an_illegal_frame_is_refused_at_the_byte_that_makes_it_so(wire, code):
     feed(wire[:-1], limit=1000)
     for pieces in ((wire,), (wire[:-1], wire[-1:]),
         [wire[index:index + 1] for index in range(len(wire))],
-        (wire + b"\0" * 300,)):
+        (wire + b"\0" * 300,), (wire[:3], wire[3:] + b"\0" * 300)):
         with pytest.raises(apiproxy.ProtocolError) as caught:
             feed(*pieces, limit=1000)
         assert caught.value.code == code
@@ -3778,6 +3778,13 @@ def test_abort_wakes_who_is_blocked(dial, tls, what):
     assert socket_of(ws).fileno() == -1
 
 
+def test_abort_ends_recv_although_more_has_come(dial):
+    ws = dial(lambda conn: (conn.send(frame(TEXT, "text") * 9), conn.wait_end()))
+    assert ws.recv() == "text"
+    ws.abort()
+    assert outcome(ws.recv) == (1006, "aborted here")
+
+
 # -- the end
 
 
@@ -4253,6 +4260,17 @@ def test_tls_names_and_authorities_are_checked_unless_told_not_to(serve, caplog)
     assert [record.levelname for record in warnings] == ["WARNING"]
 
 
+def test_nothing_but_http_1_is_agreed_on(serve, new_client, certificate, monkeypatch):
+    server = serve(lambda request, conn: conn.reply(
+        200, [conn.sock.selected_alpn_protocol()]), True)
+    server.context.set_alpn_protocols(["h2", "http/1.1"])
+    monkeypatch.setenv("SSL_CERT_FILE", certificate)
+    forget_default_context()
+    for context in (apiproxy.tls_context(certificate), None):
+        assert new_client(server, ssl_context=context).request("/x") == ["http/1.1"]
+    forget_default_context()
+
+
 def test_an_intermediate_authority_alone_is_trusted(serve, tmp_path):
     server = serve(echo_headers, tls=True)
     server.context.load_cert_chain(write(tmp_path / "leaf", LEAF_KEY + LEAF))
@@ -4378,7 +4396,7 @@ def test_half_a_client_certificate_is_refused(user, said):
     assert "SECRET" not in str(caught.value)
 
 
-def test_a_certificate_that_rotates_is_used_at_once(serve, certificate, tmp_path):
+def test_a_certificate_that_rotates_is_used_at_once(serve, certificate, tmp_path, caplog):
     server, (key, cert) = mutual(serve, certificate), pem()
     user = {"client-certificate": "tls.crt", "client-key": "tls.key"}
     cluster = {"certificate-authority-data": b64(cert)}
@@ -4396,6 +4414,7 @@ def test_a_certificate_that_rotates_is_used_at_once(serve, certificate, tmp_path
 
         write(tmp_path / "tls.crt", LEAF)  # half written: its key is not there yet
         assert client.endpoints["here"].context() is before
+        assert "settings of before are kept: client-certificate" in caplog.text
         assert client.request("/version")["subject"] == "apiproxy tests"
         os.unlink(str(tmp_path / "tls.key"))
         assert client.request("/version")["subject"] == "apiproxy tests"
@@ -4465,12 +4484,11 @@ def test_a_token_file_is_read_again_as_it_rotates(serve, tmp_path):
 
         for text in ("", " \n", b"SECRET\xff"):
             write(tmp_path / "token", text)
-            with pytest.raises(apiproxy.ApiError, match="token"):
-                client.request("/version")
+            assert failed(client.request, "/version").status == 0
 
         os.unlink(str(tmp_path / "token"))
-        with pytest.raises(apiproxy.ApiError, match=re.escape(str(tmp_path / "token"))):
-            client.request("/version")
+        error = failed(client.request, "/version")
+        assert error.status == 0 and str(tmp_path / "token") in str(error)
 
     assert len(server.requests) == 3  # none was sent without its token
 
@@ -4639,6 +4657,7 @@ def test_half_a_credential_is_an_error_and_no_request(serve, status):
         with pytest.raises(apiproxy.ApiError, match="exec plugin") as caught:
             client.request("/version")
 
+    assert caught.value.status == 0
     assert "SECRET" not in str(caught.value) and not server.requests
 
 
@@ -4708,8 +4727,11 @@ def test_a_plugin_gets_its_arguments_and_environment(tmp_path, spec, env, monkey
         "print(json.dumps({'status': {'token': token}}))\n"))
     write(tmp_path / "program", program, 0o700)
 
+    kills = []
+    monkeypatch.setattr(os, "killpg", lambda *args: kills.append(args))
     user = {"exec": {"apiVersion": V1, "command": str(tmp_path / "program"), **spec}}
     assert json.loads(run(user)) == [spec.get("args") or [], env, True]
+    assert not kills  # the number may be another's by now
 
 
 def test_a_command_with_a_slash_is_relative_to_its_files_folder(tmp_path, monkeypatch):
@@ -4792,12 +4814,16 @@ def test_a_plugin_is_interactive_as_it_wants_and_as_there_is_a_terminal(
     else:
         assert json.loads(run(user))["spec"] == {"interactive": interactive}
         assert inputs == [None if interactive else subprocess.DEVNULL]
+        with pytest.raises(apiproxy.ApiError, match="exit code 7"):
+            run(python("raise SystemExit(7)", interactiveMode=mode))
 
 
 def hanging(tmp_path):
     """A user whose plugin waits for a child that hangs; the child writes its id to a file."""
-    child = "import os, time; open(%r, 'w').write(str(os.getpid())); time.sleep(99)"
-    child %= str(tmp_path / "pid")
+    child = (
+        "import os, signal, time;"
+        "[signal.signal(each, signal.SIG_IGN) for each in (signal.SIGTERM, signal.SIGUSR1)];"
+        "open(%r, 'w').write(str(os.getpid())); time.sleep(99)") % str(tmp_path / "pid")
     return python("import subprocess, sys; subprocess.run([sys.executable, '-c', %r])" % child)
 
 
@@ -4828,6 +4854,23 @@ def test_a_plugin_that_hangs_is_killed_with_its_children(tmp_path):
 
     with pytest.raises(ConnectionAbortedError):
         token(scope)  # cancelled before it began
+
+
+@pytest.mark.parametrize("are_threads", [True, False])
+def test_an_interactive_plugin_that_hangs_is_killed(monkeypatch, are_threads):
+    popen, programs = subprocess.Popen, []
+    monkeypatch.setattr(os, "isatty", lambda descriptor: True)
+    monkeypatch.setattr(subprocess, "Popen", lambda *args, **options: (
+        programs.append(popen(*args, **options)) or programs[-1]))
+    if not are_threads:
+        def start(thread):
+            raise RuntimeError("no more threads")
+
+        monkeypatch.setattr(threading.Thread, "start", start)
+
+    with pytest.raises(TimeoutError, match="^%s has not ended" % re.escape(sys.executable)):
+        run(python("import time; time.sleep(20)", interactiveMode="Always"), seconds=0.3)
+    assert eventually(programs[0].poll) == -signal.SIGKILL
 
 
 def test_who_waits_for_a_plugin_waits_in_a_scope_of_its_own(tmp_path):
@@ -5246,6 +5289,7 @@ def test_one_bad_context_never_makes_the_file_unusable(tmp_path, caplog, section
     assert field in left_out.left_out["bad"]
     warnings = [r.message for r in caplog.records if r.levelname == "WARNING"]
     assert any(message.startswith("left out: " + path) for message in warnings)
+    assert path + ": a cluster without a name is left out" in warnings  # the rubbish
 
     with pytest.raises(ValueError, match=re.escape(path) + ": context bad.*" + field):
         apiproxy.Client.from_kubeconfig(path, "bad")
@@ -7074,6 +7118,17 @@ def test_a_collection_shows_what_a_plain_dict_would(limit):
             model[name] = item
             assert changed == (view() != before)
         assert collection.items() == view()
+
+
+def test_a_relist_forgets_deletions_before_it():
+    collection = apiproxy.Collection()
+    collection.apply("DELETED", pod("a", "5"))
+    collection.replace([], "10")
+    assert not collection.apply("ADDED", pod("a", "7"))
+
+    collection.apply("DELETED", pod("a", "20"))
+    collection.replace([], "12")  # a backup was restored
+    assert collection.apply("ADDED", pod("a", "13"))
 
 
 def test_a_relist_sees_other_contents_at_the_same_version():
@@ -13686,6 +13741,7 @@ def test_a_child_finds_no_lock_held(serve, new_client, monkeypatch):
     client.set_token("dev", "SECRET")
     client.request("/x")
     ws = connect(server.ws)
+    token = endpoint(config(user=says({"token": "SECRET"}))).token
     stream = client.stream("/x", lambda message: inside.set() or free.wait(30))  # in a callback
     assert inside.wait(10)
     gc.collect()
@@ -13698,6 +13754,7 @@ def test_a_child_finds_no_lock_held(serve, new_client, monkeypatch):
         client.set_token("dev", "SECRET-2")
         client.add_endpoint("other", apiproxy.Endpoint("http://127.0.0.1:1"))
         assert client.list_port_forward("other") == []
+        assert token(apiproxy.Scope(10)) == "SECRET"
         assert apiproxy.parse_json("[%s]" % ("1," * 60000 + "1"))
         answer = client.request("/x")
         client.close()
@@ -14393,6 +14450,8 @@ def test_exec_of_a_command_that_can_not_start_is_a_failure():
     ("watch_pods", ["-n", "a/b"], (1, "a/b")),
     ("watch_pods", ["--demo", "--url", "http://127.0.0.1:1"], (2, "--demo is not for use")),
     ("apply", ["/no/such/folder"], (1, "No such file")),
+    ("apply", [os.path.join(HERE, "LICENSE")], (1, "LICENSE: ")),
+    ("live_page", ["--port", "99999"], (1, "port")),
     ("drain", ["nope"], (1, 'nodes "nope" not found')),
     ("drain", ["--url", "http://127.0.0.1:1"], (1, "Connection refused")),
     ("in_cluster", [], (1, "not inside a cluster")),
