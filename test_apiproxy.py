@@ -3854,6 +3854,23 @@ def test_iteration_ends_at_a_clean_close_and_raises_at_another(dial, last, clean
     assert seen == ["a", b"b"]
 
 
+@both
+def test_close_reads_to_the_end_so_that_the_peer_can_answer(dial, tls):
+    go, got = threading.Event(), []
+
+    def script(conn):
+        conn.send(frame(TEXT, "x" * 1000) * 100)  # which nobody reads
+        go.wait(10)
+        got.extend([conn.read_frame(), conn.send(closing(1000))])  # no reset has come
+
+    ws = dial(script, tls, close_timeout=10)
+    ending = background(ws.close)
+    ending.join(0.1)
+    go.set()
+    ending.result()
+    eventually(lambda: got == [(CLOSE, b"\x03\xe8"), None])
+
+
 @row("F14")
 def test_a_connection_left_open_after_close_frames_ends_in_time(dial):
     ws = dial(lambda conn: (conn.send(closing(1000, "bye")), idle(conn)), close_timeout=0.1)
@@ -14268,6 +14285,10 @@ def test_readme_has_every_setting_with_its_default():
     said = {name: ast.literal_eval(text) for name, text in table if "*" not in text}
     real = {name: default(name) for name in apiproxy.Settings.__annotations__}
     assert dict(said, max_body=256 << 20, max_message=64 << 20) == real
+
+
+def test_a_wait_takes_a_minute_unless_told():
+    assert inspect.signature(apiproxy.wait_for).parameters["timeout"].default == 60
 
 
 def test_a_websocket_by_itself_has_a_clients_defaults():
