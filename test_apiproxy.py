@@ -3346,6 +3346,13 @@ def test_a_refusal_has_status_and_body_and_is_not_followed(serve, status, form, 
     assert server.paths() == ["/x"]
 
 
+@pytest.mark.parametrize("status, is_known", [(400, True), (403, True), (401, False), (404, False)])
+def test_a_refusal_without_a_word_gets_those_that_help_where_the_cause_is_known(
+        serve, status, is_known):
+    server = serve(once(status, (), b""))
+    assert ("perhaps the Origin" in str(failed(connect, server.ws))) == is_known
+
+
 def test_a_refusal_has_what_came_of_its_body_although_its_length_lies(serve):
     chunked = "Transfer-Encoding: chunked\r\n\r\n"
     bodies = {"\r\nwhy?": b"why?", "Content-Length: 9\r\n\r\nwhy?": b"why?",
@@ -3652,6 +3659,19 @@ def test_a_pong_that_a_sender_was_in_the_way_of_leaves_after_its_message(dial):
     go.set()
     sender.result()
     assert answered.wait(10)
+
+
+@pytest.mark.parametrize("timeout", [0.05, 0, -1])
+def test_recv_waits_no_longer_than_it_is_told_while_another_thread_reads(dial, timeout):
+    ws = dial(idle)
+    reader = background(ws.recv)
+    eventually(lambda: is_blocked(ws))
+    begun = time.monotonic()
+    with pytest.raises(TimeoutError, match="another thread is reading"):
+        ws.recv(timeout)
+    assert time.monotonic() - begun < 1
+    ws.abort()
+    assert isinstance(reader.result(), ConnectionClosed)
 
 
 def test_close_waits_for_a_sender_in_the_midst_of_a_message(dial):
@@ -7807,6 +7827,12 @@ def test_the_third_error_at_one_version_lists_again(serve, new_client):
     assert (api.errors, len(api.asked(False)), api.views) == ([500, 503, 500], 2, ["a1"])
 
 
+def test_what_breaks_three_times_at_one_version_is_listed_again(serve, new_client):
+    api = Api(serve, watches=[[1011]]).start(new_client, short_watch=0.0)
+    eventually(lambda: len(api.asked(False)) > 1)
+    assert [request.is_watch for request in api.server.requests[:5]] == [0, 1, 1, 1, 0]
+
+
 @pytest.mark.parametrize("lists, watches", [
     ([pods(version="\ud800"), pods(pod("b"))], [[]]),
     ([pods(), pods(pod("b"))], [[event("ADDED", "a", "\ud800")], []])])
@@ -10085,6 +10111,22 @@ def test_the_endpoint_that_answered_last_is_asked_first_by_cluster(serve, new_cl
     assert asked == ["one old", "one apps", "one apps", "two old", "one apps", "two old"]
 
 
+def test_the_endpoint_that_a_list_came_from_is_asked_first(serve, new_client):
+    def script(request, conn):
+        if "/old/" in request.path:
+            return conn.reply(404, "404 page not found\n")
+        return hang(request, conn) if request.is_watch else conn.reply(200, pods())
+
+    server, seen = serve(script), Views()
+    maps = new_client(server).api_factory(("old", "v1", "a"), ("apps", "v1", "a"))
+    cancel = maps.list(seen.cb, seen.err_cb)
+    eventually(lambda: seen.views)
+    maps.delete("x")
+    cancel()
+    assert server.requests[-1].method == "DELETE"
+    assert len([path for path in server.paths() if "/old/" in path]) == 1
+
+
 def test_two_resources_of_one_api_are_two_endpoints(serve, new_client):
     def script(request, conn):
         if "/olds" in request.path:
@@ -10251,6 +10293,12 @@ def test_what_can_not_be_applied_is_refused_before_anything_is_sent(serve, new_c
     with pytest.raises(TypeError, match="object to apply: mapping expected, not list"):
         new_client(server).apply([body])  # as read_yaml gives it
     assert not server.requests
+
+
+@pytest.mark.parametrize("more", [{"kind": "AllowList"}, {"kind": "Menu", "items": []}])
+def test_a_kind_that_only_looks_like_a_list_can_be_applied(more):
+    body = {"apiVersion": "g/v1", "metadata": {"name": "a"}, **more}
+    assert apiproxy.check_applicable(body) == body
 
 
 UTC = datetime.timezone.utc
@@ -12051,18 +12099,20 @@ def test_with_kubectl_proxy_as_base_url_drains_and_forwards_are_done_here(serve,
 # -- forwarding: half-closes, silence, amounts
 
 
-def test_a_half_closed_connection_has_its_answer_however_late(serve, direct):
+@pytest.mark.parametrize("delay, linger", [
+    (0.1, 0.9), (1.5, 2.0)])  # the latter is longer than any wait that began before the half-close
+def test_a_half_closed_connection_has_its_answer_however_late(serve, direct, delay, linger):
     def answers_late(conn):
         request = b""
         for data in said(conn):
             request += data
             if request == b"question":
-                conn.stopped.wait(1.5)  # longer than any wait that began before the half-close
+                conn.stopped.wait(delay)
                 say(conn, b"answer")
                 return end(conn)
         return False
 
-    one = direct(serve(Pods(answers_late, p={})), forward_linger=2.0)
+    one = direct(serve(Pods(answers_late, p={})), forward_linger=linger)
     made = one.start_port_forward("here", "ns", "p", 80, "", "")
     with connected(made) as local:
         local.sendall(b"question")
@@ -13752,6 +13802,7 @@ def test_what_a_child_ends_goes_on_in_its_parent(serve, new_client, trusting, tl
 @needs_fork
 def test_a_child_finds_no_lock_held(serve, new_client, monkeypatch):
     monkeypatch.setattr(apiproxy, "FORK_WAIT", 0.1)
+    monkeypatch.setattr(apiproxy, "CANCEL_WAIT", 5)
     inside, free = threading.Event(), threading.Event()
     server = serve(hello_or_json)
     client = new_client(server)
@@ -13766,7 +13817,9 @@ def test_a_child_finds_no_lock_held(serve, new_client, monkeypatch):
     assert len(locks) > 9
 
     def calls():
+        begun = time.monotonic()
         stream.cancel()
+        assert time.monotonic() - begun < 4  # it waits for no callback: that is the parent's
         ws.abort()
         client.set_token("dev", "SECRET-2")
         client.add_endpoint("other", apiproxy.Endpoint("http://127.0.0.1:1"))
