@@ -3346,13 +3346,6 @@ def test_a_refusal_has_status_and_body_and_is_not_followed(serve, status, form, 
     assert server.paths() == ["/x"]
 
 
-@pytest.mark.parametrize("status, is_known", [(400, True), (403, True), (401, False), (404, False)])
-def test_a_refusal_without_a_word_gets_those_that_help_where_the_cause_is_known(
-        serve, status, is_known):
-    server = serve(once(status, (), b""))
-    assert ("perhaps the Origin" in str(failed(connect, server.ws))) == is_known
-
-
 def test_a_refusal_has_what_came_of_its_body_although_its_length_lies(serve):
     chunked = "Transfer-Encoding: chunked\r\n\r\n"
     bodies = {"\r\nwhy?": b"why?", "Content-Length: 9\r\n\r\nwhy?": b"why?",
