@@ -1023,12 +1023,12 @@ def test_every_call_says_which_cluster_did_not_answer_or_refused(serve, new_clie
 
 
 def test_what_breaks_within_a_stream_says_where_too(serve, new_client):
-    api = Api(serve, [pods(pod("a"))], [[error(500)], [frame(TEXT, "{")], []])
+    api = Api(serve, [pods(pod("a"))], [[error(500, message="why")], [frame(TEXT, "{")], []])
     client = new_client(api.server)
     seen = Views()
     client.stream_results(PODS, seen.cb, seen.err_cb)
     eventually(lambda: len(seen.errors) == 2)
-    assert str(seen.errors[0]) == "Watch failed (GET /api/v1/pods, cluster dev)"
+    assert str(seen.errors[0]) == "Watch failed - why (GET /api/v1/pods, cluster dev)"
     assert str(seen.errors[1]).startswith("an event that can't be read: ")
     assert str(seen.errors[1]).endswith(" (GET /api/v1/pods, cluster dev)")
 
