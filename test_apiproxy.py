@@ -2649,6 +2649,13 @@ def test_a_connection_is_kept_after_every_kind_of_whole_answer(serve, new_client
     assert server.count == 1
 
 
+def test_a_connection_with_a_broken_answer_is_closed(serve, new_client):
+    server = serve(sends(CHUNKED + "no size\r\n"))
+    error = failed(new_client(server).request, "/x")
+    assert error.status == 502  # held meanwhile, and so are the frames that it came from
+    eventually(lambda: not server.open)
+
+
 @pytest.mark.parametrize("method, status", [("HEAD", 200), ("GET", 204), ("GET", 304)])
 def test_an_answer_that_has_no_body_is_whole_whatever_its_length_says(
         serve, new_client, method, status):
@@ -3865,6 +3872,16 @@ def test_iteration_ends_at_a_clean_close_and_raises_at_another(dial, last, clean
         assert not clean
 
     assert seen == ["a", b"b"]
+
+
+def test_a_send_beside_a_close_is_told_so(dial):
+    come, go = threading.Event(), threading.Event()
+    ws = dial(lambda conn: conn.read_frame() and come.set() or go.wait(10), close_timeout=10)
+    ending = background(ws.close)
+    assert come.wait(10)
+    assert outcome(ws.send, "x") == (1000, "closed here")
+    go.set()
+    ending.result()
 
 
 @both
@@ -6872,6 +6889,15 @@ def test_a_stream_waits_as_long_as_it_is_told_to_within_limits(
     eventually(lambda: len(server.requests) > 1)
     stream.cancel()
     assert max(waits) == wait
+
+
+def test_a_second_cancel_waits_for_nothing(serve, new_client, monkeypatch):
+    monkeypatch.setattr(apiproxy, "CANCEL_WAIT", 5)
+    stream = new_client(serve(hello)).stream(STREAM, print)
+    stream.cancel()
+    begun = time.monotonic()
+    stream.cancel()
+    assert time.monotonic() - begun < 4
 
 
 def test_close_waits_for_the_callbacks_of_all_streams_at_once(serve, new_client, monkeypatch):
