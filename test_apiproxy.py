@@ -1022,13 +1022,14 @@ def test_every_call_says_which_cluster_did_not_answer_or_refused(serve, new_clie
             assert error.cluster == cluster
 
 
-def test_what_breaks_within_a_stream_says_where_too(serve, new_client):
+def test_what_breaks_within_a_stream_says_where_too(serve, new_client, caplog):
     api = Api(serve, [pods(pod("a"))], [[error(500, message="why")], [frame(TEXT, "{")], []])
     client = new_client(api.server)
     seen = Views()
     client.stream_results(PODS, seen.cb, seen.err_cb)
     eventually(lambda: len(seen.errors) == 2)
     assert str(seen.errors[0]) == "Watch failed - why (GET /api/v1/pods, cluster dev)"
+    eventually(lambda: "again soon: " + str(seen.errors[0]) in caplog.text)
     assert str(seen.errors[1]).startswith("an event that can't be read: ")
     assert str(seen.errors[1]).endswith(" (GET /api/v1/pods, cluster dev)")
 
@@ -9629,6 +9630,15 @@ def test_a_watch_that_lasted_counts_as_healthy_however_quiet_it_was(
     assert max(clock.waits[len(grown):], default=0) <= 0.1
 
 
+def test_a_quiet_watch_that_lasts_as_long_as_it_was_to_is_healthy(serve, new_client, clock):
+    lasting = [frame(9, "?"), lambda request, conn: conn.read_frame(),
+               lambda *args: clock.skip(10), 1000]
+    api = Api(serve, watches=[lasting])
+    api.start(new_client, {"timeoutSeconds": 10}, **REAL_TIMES)
+    eventually(lambda: len(api.asked(True)) > 6)
+    assert max(clock.waits) <= 0.1
+
+
 def shown(items):
     return " ".join(sorted(text(items).split()))
 
@@ -12159,6 +12169,17 @@ def test_after_the_local_sides_end_a_pod_may_be_silent_for_so_long(serve, direct
     assert listed(one, made)["error"] == ""  # to give up is no error
 
 
+def test_a_forward_that_is_stopped_ends_its_connections_at_once(serve, direct):
+    one = direct(serve(Pods(p={})), forward_linger=1000.0)
+    made = one.start_port_forward("here", "ns", "p", 80, "", "")
+    with connected(made) as local:
+        local.sendall(b"x")
+        assert local.recv(1) == b"X"
+        one.stop_or_delete_port_forward("here", made["id"])
+        eventually(lambda: not one.tasks)
+        assert received(local) == b""
+
+
 def test_a_local_side_that_stays_holds_nothing_for_long_when_its_pod_has_ended(serve, direct):
     one = direct(serve(Pods(end, p={})), forward_linger=0.05)
     made = one.start_port_forward("here", "ns", "p", 80, "", "")
@@ -14058,8 +14079,8 @@ def interrupt_once(monkeypatch, place):
 def test_what_is_interrupted_while_bytes_move_is_the_connections_end(
         dial, monkeypatch, place, call, ended):
     go = threading.Event()
-    ws = dial(lambda conn: go.wait(10) and conn.send(frame(PING, "p")) or conn.wait_end())
-    calls = {"send": lambda: ws.send("y"), "recv": ws.recv}
+    ws = dial(lambda conn: go.wait(10) and conn.send(frame(PING, "p")) or idle(conn))
+    calls = {"send": lambda: ws.send("y"), "recv": lambda: ws.recv(5)}
     interrupt_once(monkeypatch, place)
     go.set()
     with pytest.raises(KeyboardInterrupt):
