@@ -14122,6 +14122,30 @@ def test_importing_starts_nothing():
     subprocess.run([sys.executable, "-W", "error", "-c", IMPORTED], check=True, cwd=HERE)
 
 
+QUIET = """\
+import sys, apiproxy
+apiproxy.log.debug("nobody listens")
+assert "logging" not in sys.modules
+apiproxy.log.warning("this %s", "matters")
+assert apiproxy.log is sys.modules["logging"].getLogger("apiproxy")
+"""
+HEARD = """\
+import logging, sys, apiproxy
+logging.basicConfig(level=logging.INFO, format="%(name)s %(funcName)s %(message)s")
+def work():
+    apiproxy.log.info("this %s", "matters")
+work()
+"""
+
+
+@pytest.mark.parametrize("script, said", [(QUIET, b"this matters"),
+    (HEARD, b"apiproxy work this matters")])
+def test_logging_is_imported_when_somebody_may_listen(script, said):
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script], check=True, cwd=HERE, stderr=subprocess.PIPE)
+    assert done.stderr.strip() == said
+
+
 FORGETFUL = """\
 import sys, threading, apiproxy
 apiproxy.configure(sys.argv[1], cluster="dev")
