@@ -1874,16 +1874,15 @@ def poll(
     reading: Sequence[int], writing: Sequence[int], seconds: Optional[float],
 ) -> List[int]:
     """Of these descriptors those that may be read, or written, or have failed."""
-    seconds = None if seconds is None else min(seconds, FOREVER)
+    seconds = None if seconds is None else max(0.0, min(seconds, FOREVER))  # below 0 is for ever
     if not hasattr(select, "poll"):  # Windows, where select takes any descriptor
         readable, writable, failed = select.select(reading, writing, writing, seconds)
         return readable + writable + failed
 
     poller = select.poll()
     for fd in {*reading, *writing}:
-        poller.register(fd, (select.POLLIN if fd in reading else 0)
-                        | (select.POLLOUT if fd in writing else 0))
-    events = poller.poll(None if seconds is None else int(seconds * 1000) + 1)
+        poller.register(fd, select.POLLIN * (fd in reading) | select.POLLOUT * (fd in writing))
+    events = poller.poll(None if seconds is None else math.ceil(seconds * 1000))
     return [fd for fd, _ in events]
 
 
@@ -1998,8 +1997,8 @@ def connect(host: str, port: int, scope: Scope) -> Socket:
     if len(Race.winners) > 1000:  # bounded: a program may meet any number of hosts
         Race.winners.clear()
     Race.winners[host, port] = winner
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, True)
     return sock
 
 
@@ -3523,9 +3522,7 @@ class TlsFiles:
     def show(self, certificate: bytes, key: bytes) -> None:
         """Show this client certificate from now on; b"" for none."""
         pems = self._pems[0], certificate, key
-        state = self._load(pems)
-        self._pems = pems
-        self._state = state
+        self._pems, self._state = pems, self._load(pems)
 
     def _load(self, pems: Pems) -> TlsState:
         """The state for these files: the settings of before if the contents are those of before."""
@@ -3677,13 +3674,12 @@ def run_program(
                 reader.start()
             stdout, _ = process.communicate(timeout=scope.left())
         except subprocess.TimeoutExpired:
-            raise TimeoutError("%s has not ended in time" % command[0]) from None
+            raise TimeoutError from None  # which run_aside words
         finally:
             scope.hold(None)
             if process.poll() is None:
                 program.close()
 
-    scope.left()  # raises where it was killed
     if errors and process.returncode:
         reader.join(0.5)  # what it left behind may keep stderr open
     return process.returncode, stdout, _printable(said.decode("utf-8", "replace"))
@@ -4299,10 +4295,10 @@ class Credentials:
             else:
                 self._credentials.pop(cluster, None)
 
-    def get_token(self, cluster: str) -> Optional[str]:
+    def get_token(self, cluster: str, scope: Scope) -> Optional[str]:
         """The token as the next request would send it; None without one."""
         credential = self._credentials.get(cluster)
-        return credential.read(Scope()) or None if credential else None
+        return credential.read(scope) or None if credential else None
 
     def forget(self, cluster: str, credential: Credential) -> None:
         """Forget a token that was refused, unless there is another meanwhile."""
@@ -6601,7 +6597,7 @@ def listen(address: str, port: int) -> socket.socket:
         listener = Socket(family, socket.SOCK_STREAM)
         # Windows gives the port to whoever asks for it next, too, unless it is ours alone.
         option = getattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_REUSEADDR)
-        listener.setsockopt(socket.SOL_SOCKET, option, 1)
+        listener.setsockopt(socket.SOL_SOCKET, option, True)
         listener.bind(place)
         listener.listen(BACKLOG)
     except OSError as error:
@@ -6742,7 +6738,7 @@ class ForwardedConnection(Task):
         params = {"ports": self.record["targetPort"]}
         protocols = ["v4.channel.k8s.io"]
 
-        self._local.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._local.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
         self._remote = self._transport.connect(
             self.record["cluster"], path, params, self.scope, protocols, ping_timeout=math.inf)
         self.scope.hold(self)
@@ -7471,7 +7467,10 @@ class Client(Settings):
 
     def get_token(self, cluster: str) -> Optional[str]:
         """The token of `cluster` as the next request would send it; None without one."""
-        return self._transport.credentials.get_token(cluster)
+        try:
+            return self._transport.credentials.get_token(cluster, Scope(self.request_timeout))
+        except TimeoutError as error:
+            raise unanswered(error, "", "", cluster)
 
     def wait_for(
         self, url: str, name: str, condition: Union[str, Callable[[Json], Any]],

@@ -2134,6 +2134,19 @@ def test_an_error_names_the_port_although_the_address_does_not(new_client, names
     assert place + ": " in str(failed(connect, "ws" + url[4:]))
 
 
+def test_http_1_1_is_agreed_upon_where_a_server_would_rather_have_2(
+        serve, new_client, certificate, monkeypatch):
+    server = serve(
+        lambda request, conn: conn.reply(200, [conn.sock.selected_alpn_protocol()]), tls=True)
+    server.context.set_alpn_protocols(["h2", "http/1.1"])
+    monkeypatch.setenv("SSL_CERT_FILE", certificate)
+    forget_default_context()
+    try:
+        assert new_client(server).request("/x") == ["http/1.1"]
+    finally:
+        forget_default_context()
+
+
 # -- proxies
 
 
@@ -2252,10 +2265,13 @@ def test_no_proxy_is_read_as_go_reads_it(proxies, no_proxy, url, direct):
     assert (proxy is None) == direct
 
 
-def test_a_proxy_is_shown_without_its_password():
-    proxy = apiproxy.parse_proxy("http://user:SECRET@[::1]:3128")
-
-    assert repr(proxy) == "<Proxy [::1]:3128>"
+@pytest.mark.parametrize("url, shown, pair", [
+    ("http://user:SECRET@[::1]:3128", "[::1]:3128", b"user:SECRET"),
+    ("http://us%65r@proxy.test", "proxy.test:80", b"user:"), ("proxy.test", "proxy.test:80", None)])
+def test_a_proxy_is_shown_without_its_password(url, shown, pair):
+    proxy = apiproxy.parse_proxy(url)
+    assert repr(proxy) == "<Proxy %s>" % shown
+    assert proxy.headers == ({"Proxy-Authorization": "Basic " + b64(pair)} if pair else {})
 
 
 @pytest.mark.parametrize("name", ["http_proxy", "https_proxy", "no_proxy"])
@@ -2424,6 +2440,19 @@ def test_a_part_of_a_scope_is_over_no_later_than_the_whole():
     assert apiproxy.Scope().within().left() is None
     with pytest.raises(TimeoutError):
         apiproxy.Scope(0).within(90).check()
+
+
+def test_a_connection_does_not_wait_to_send_and_notices_a_dead_host(listener):
+    host, _, port = listener().partition(":")
+    with apiproxy.connect(host, int(port), apiproxy.Scope()) as sock:
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_an_ip_address_takes_no_thread_to_look_up(monkeypatch, host):
+    monkeypatch.setattr(apiproxy, "Aside", None)
+    assert {found[4][:2] for found in apiproxy.look_up(host, 80, apiproxy.Scope())} == {(host, 80)}
 
 
 def test_a_wire_that_was_closed_says_so_to_whoever_uses_it(listener):
@@ -2614,6 +2643,18 @@ def test_a_connection_is_kept_after_every_kind_of_whole_answer(serve, new_client
     client = new_client(server)
     for _ in range(3):
         client.request("/x")
+    assert server.count == 1
+
+
+@pytest.mark.parametrize("method, status", [("HEAD", 200), ("GET", 204), ("GET", 304)])
+def test_an_answer_that_has_no_body_is_whole_whatever_its_length_says(
+        serve, new_client, method, status):
+    answer = "HTTP/1.1 %d X\r\nContent-Length: 9\r\n\r\n" % status
+    server = serve(lambda request, conn: conn.send(answer))
+    client = new_client(server)
+    for _ in range(2):
+        call = functools.partial(client.request, "/x", {"method": method})
+        assert failed(call).status == 304 if status == 304 else call() is None
     assert server.count == 1
 
 
@@ -2819,6 +2860,11 @@ def test_what_is_not_json_is_an_error_that_says_so(serve, new_client, body, said
     response = client.request("/x", {"isJSON": False})
     assert (response.ok, response.body, repr(response)) == (True, body,
         "<Response 200 OK, %d bytes>" % len(body))
+
+
+@pytest.mark.parametrize("status, is_ok", [(199, False), (200, True), (299, True), (300, False)])
+def test_an_answer_is_ok_from_200_to_299(status, is_ok):
+    assert apiproxy.Response(status, "", {}, b"").ok == is_ok
 
 
 @pytest.mark.parametrize("was_on", [True, False])
@@ -4190,6 +4236,17 @@ def test_tls_names_and_authorities_are_checked_unless_told_not_to(serve, caplog)
     assert [record.levelname for record in warnings] == ["WARNING"]
 
 
+def test_nothing_but_http_1_is_agreed_on(serve, new_client, certificate, monkeypatch):
+    server = serve(lambda request, conn: conn.reply(
+        200, [conn.sock.selected_alpn_protocol()]), True)
+    server.context.set_alpn_protocols(["h2", "http/1.1"])
+    monkeypatch.setenv("SSL_CERT_FILE", certificate)
+    forget_default_context()
+    for context in (apiproxy.tls_context(certificate), None):
+        assert new_client(server, ssl_context=context).request("/x") == ["http/1.1"]
+    forget_default_context()
+
+
 def test_an_intermediate_authority_alone_is_trusted(serve, tmp_path):
     server = serve(echo_headers, tls=True)
     server.context.load_cert_chain(write(tmp_path / "leaf", LEAF_KEY + LEAF))
@@ -4315,7 +4372,7 @@ def test_half_a_client_certificate_is_refused(user, said):
     assert "SECRET" not in str(caught.value)
 
 
-def test_a_certificate_that_rotates_is_used_at_once(serve, certificate, tmp_path):
+def test_a_certificate_that_rotates_is_used_at_once(serve, certificate, tmp_path, caplog):
     server, (key, cert) = mutual(serve, certificate), pem()
     user = {"client-certificate": "tls.crt", "client-key": "tls.key"}
     cluster = {"certificate-authority-data": b64(cert)}
@@ -4333,6 +4390,7 @@ def test_a_certificate_that_rotates_is_used_at_once(serve, certificate, tmp_path
 
         write(tmp_path / "tls.crt", LEAF)  # half written: its key is not there yet
         assert client.endpoints["here"].context() is before
+        assert "settings of before are kept: client-certificate" in caplog.text
         assert client.request("/version")["subject"] == "apiproxy tests"
         os.unlink(str(tmp_path / "tls.key"))
         assert client.request("/version")["subject"] == "apiproxy tests"
@@ -4402,12 +4460,11 @@ def test_a_token_file_is_read_again_as_it_rotates(serve, tmp_path):
 
         for text in ("", " \n", b"SECRET\xff"):
             write(tmp_path / "token", text)
-            with pytest.raises(apiproxy.ApiError, match="token"):
-                client.request("/version")
+            assert failed(client.request, "/version").status == 0
 
         os.unlink(str(tmp_path / "token"))
-        with pytest.raises(apiproxy.ApiError, match=re.escape(str(tmp_path / "token"))):
-            client.request("/version")
+        error = failed(client.request, "/version")
+        assert error.status == 0 and str(tmp_path / "token") in str(error)
 
     assert len(server.requests) == 3  # none was sent without its token
 
@@ -4576,6 +4633,7 @@ def test_half_a_credential_is_an_error_and_no_request(serve, status):
         with pytest.raises(apiproxy.ApiError, match="exec plugin") as caught:
             client.request("/version")
 
+    assert caught.value.status == 0
     assert "SECRET" not in str(caught.value) and not server.requests
 
 
@@ -4645,8 +4703,11 @@ def test_a_plugin_gets_its_arguments_and_environment(tmp_path, spec, env, monkey
         "print(json.dumps({'status': {'token': token}}))\n"))
     write(tmp_path / "program", program, 0o700)
 
+    kills = []
+    monkeypatch.setattr(os, "killpg", lambda *args: kills.append(args))
     user = {"exec": {"apiVersion": V1, "command": str(tmp_path / "program"), **spec}}
     assert json.loads(run(user)) == [spec.get("args") or [], env, True]
+    assert not kills  # the number may be another's by now
 
 
 def test_a_command_with_a_slash_is_relative_to_its_files_folder(tmp_path, monkeypatch):
@@ -4729,12 +4790,16 @@ def test_a_plugin_is_interactive_as_it_wants_and_as_there_is_a_terminal(
     else:
         assert json.loads(run(user))["spec"] == {"interactive": interactive}
         assert inputs == [None if interactive else subprocess.DEVNULL]
+        with pytest.raises(apiproxy.ApiError, match="exit code 7"):
+            run(python("raise SystemExit(7)", interactiveMode=mode))
 
 
 def hanging(tmp_path):
     """A user whose plugin waits for a child that hangs; the child writes its id to a file."""
-    child = "import os, time; open(%r, 'w').write(str(os.getpid())); time.sleep(99)"
-    child %= str(tmp_path / "pid")
+    child = (
+        "import os, signal, time;"
+        "[signal.signal(each, signal.SIG_IGN) for each in (signal.SIGTERM, signal.SIGUSR1)];"
+        "open(%r, 'w').write(str(os.getpid())); time.sleep(99)") % str(tmp_path / "pid")
     return python("import subprocess, sys; subprocess.run([sys.executable, '-c', %r])" % child)
 
 
@@ -4765,6 +4830,23 @@ def test_a_plugin_that_hangs_is_killed_with_its_children(tmp_path):
 
     with pytest.raises(ConnectionAbortedError):
         token(scope)  # cancelled before it began
+
+
+@pytest.mark.parametrize("are_threads", [True, False])
+def test_an_interactive_plugin_that_hangs_is_killed(monkeypatch, are_threads):
+    popen, programs = subprocess.Popen, []
+    monkeypatch.setattr(os, "isatty", lambda descriptor: True)
+    monkeypatch.setattr(subprocess, "Popen", lambda *args, **options: (
+        programs.append(popen(*args, **options)) or programs[-1]))
+    if not are_threads:
+        def start(thread):
+            raise RuntimeError("no more threads")
+
+        monkeypatch.setattr(threading.Thread, "start", start)
+
+    with pytest.raises(TimeoutError, match="^%s has not ended" % re.escape(sys.executable)):
+        run(python("import time; time.sleep(20)", interactiveMode="Always"), seconds=0.3)
+    assert eventually(programs[0].poll) == -signal.SIGKILL
 
 
 def test_who_waits_for_a_plugin_waits_in_a_scope_of_its_own(tmp_path):
@@ -5183,6 +5265,7 @@ def test_one_bad_context_never_makes_the_file_unusable(tmp_path, caplog, section
     assert field in left_out.left_out["bad"]
     warnings = [r.message for r in caplog.records if r.levelname == "WARNING"]
     assert any(message.startswith("left out: " + path) for message in warnings)
+    assert path + ": a cluster without a name is left out" in warnings  # the rubbish
 
     with pytest.raises(ValueError, match=re.escape(path) + ": context bad.*" + field):
         apiproxy.Client.from_kubeconfig(path, "bad")
@@ -6117,9 +6200,12 @@ def test_a_deadline_covers_a_function_that_gives_the_token(serve, new_client):
             client.request("/x", {"timeout": 100})
         assert caught.value.status == 408 and time.monotonic() - begun < 2
         assert not server.requests
+        client.request_timeout = 0.1
+        assert failed(client.get_token, "dev").status == 408
     finally:
         release.set()
-    assert client.request("/x") == {}
+    client.request_timeout = 10
+    assert client.request("/x") == {} and client.get_token("dev") == "SECRET"
 
 
 @pytest.mark.parametrize("start", [
@@ -6661,6 +6747,11 @@ def test_rate_allows_20_requests_in_10_seconds_and_44_in_60(gap):
     assert most(times, 10) <= 20 and most(times, 60) <= 44
 
 
+def test_rate_lets_a_burst_through_at_once_and_then_one_after_the_other():
+    rate = apiproxy.Rate(3, 0.5, lambda: 7.0)
+    assert [rate.take() for _ in range(6)] == [0, 0, 0, 2, 4, 6]
+
+
 STREAM = "/api/v1/namespaces/default/pods/a/log"
 
 
@@ -6712,11 +6803,21 @@ def test_stream_passes_str_bytes_or_parsed(serve, new_client, args, sent, got):
 def test_a_stream_that_was_healthy_is_retried_at_once(
         serve, new_client, waits, steps, healthy_after, starts_anew):
     server = serve(once(*steps))
-    client = new_client(server, retry_base=8, retry_cap=64, retry_reset=healthy_after)
+    client = new_client(server, retry_base=0.8, retry_cap=6.4, retry_reset=healthy_after)
     stream = client.stream(STREAM, lambda message: None)
     eventually(lambda: len(server.requests) > 4)
     stream.cancel()
-    assert (max(waits) <= 1) == starts_anew
+    assert (max(waits) <= 0.1) == starts_anew
+
+
+@pytest.mark.parametrize("value, wait", [("7", 7), ("999", 60)])
+def test_a_stream_waits_as_long_as_it_is_told_to_within_limits(
+        serve, new_client, waits, value, wait):
+    server = serve(once(503, {"Retry-After": value}, b"later"))
+    stream = new_client(server).stream(STREAM, print)
+    eventually(lambda: len(server.requests) > 1)
+    stream.cancel()
+    assert max(waits) == wait
 
 
 def test_a_stream_that_ends_leaves_no_connection_open(serve, new_client):
@@ -6969,6 +7070,17 @@ def test_a_collection_shows_what_a_plain_dict_would(limit):
         assert collection.items() == view()
 
 
+def test_a_relist_forgets_deletions_before_it():
+    collection = apiproxy.Collection()
+    collection.apply("DELETED", pod("a", "5"))
+    collection.replace([], "10")
+    assert not collection.apply("ADDED", pod("a", "7"))
+
+    collection.apply("DELETED", pod("a", "20"))
+    collection.replace([], "12")  # a backup was restored
+    assert collection.apply("ADDED", pod("a", "13"))
+
+
 def test_a_relist_sees_other_contents_at_the_same_version():
     collection = apiproxy.Collection()
     collection.replace([pod("a")])
@@ -7129,6 +7241,16 @@ def test_an_event_of_33_mb_is_applied(serve, new_client):
 
 
 # -- lists
+
+
+def test_lists_come_again_after_resync_give_or_take_a_fifth(serve, new_client, clock):
+    api = clock.watch(Api(serve, watches=[[bookmark(), lambda *args: clock.skip(20), 1000]]))
+    api.start(new_client, resync=100.0)
+    eventually(lambda: len(api.asked(False)) > 20)
+    api.cancel()
+    times = [when for when, is_watch in clock.asked if not is_watch]
+    gaps = [after - before for before, after in zip(times, times[1:])]
+    assert 80 <= min(gaps) and max(gaps) <= 145  # a watch ends every 20
 
 
 # W20: a WatchList is never asked for
@@ -12964,9 +13086,12 @@ def test_an_address_that_can_not_be_is_refused(url):
     (ValueError, [lambda c: c.set_token("dev", "a\r\nX: y"), lambda c: c.set_token("dev", "a b"),
                   lambda c: c.set_token("a/b", "t"),
                   lambda c: c.post("/x", {"a": float("nan")}),
-                  lambda c: c.set_cluster({"kubeconfig": "a\nb"})]),
+                  lambda c: c.set_cluster({"kubeconfig": "a\nb"}), lambda c: c.api_factory(),
+                  lambda c: c.api_factory("a/b", "v1", "x"),
+                  lambda c: c.api_factory("a", "v1", "x/y")]),
     (TypeError, [lambda c: c.set_token("dev", b"a"), lambda c: c.post("/x", object()),
-        lambda c: c.patch("/x", "text")]),
+        lambda c: c.patch("/x", "text"), lambda c: c.api_factory("a", "v1"),
+        lambda c: c.api_factory(("a", "v1", "x"), "pod")]),
     (ValueError, [lambda c, url=url: apiproxy.Client(url)
         for url in ("http://u:p@h", "http://h?", "http://h/a/../b", "ftp://h")]),
 ])
@@ -13566,6 +13691,7 @@ def test_a_child_finds_no_lock_held(serve, new_client, monkeypatch):
     client.set_token("dev", "SECRET")
     client.request("/x")
     ws = connect(server.ws)
+    token = endpoint(config(user=says({"token": "SECRET"}))).token
     stream = client.stream("/x", lambda message: inside.set() or free.wait(30))  # in a callback
     assert inside.wait(10)
     gc.collect()
@@ -13578,6 +13704,7 @@ def test_a_child_finds_no_lock_held(serve, new_client, monkeypatch):
         client.set_token("dev", "SECRET-2")
         client.add_endpoint("other", apiproxy.Endpoint("http://127.0.0.1:1"))
         assert client.list_port_forward("other") == []
+        assert token(apiproxy.Scope(10)) == "SECRET"
         assert apiproxy.parse_json("[%s]" % ("1," * 60000 + "1"))
         answer = client.request("/x")
         client.close()
@@ -13813,6 +13940,23 @@ def test_a_cancel_that_was_interrupted_is_done_by_the_next(serve, new_client, mo
             api.cancel()
     api.cancel()
     assert not threads()
+
+
+def test_a_wait_whose_end_was_interrupted_ends_all_the_same(serve, new_client, monkeypatch):
+    client = new_client(Api(serve, watches=[[]]).server)
+    interrupt_once(monkeypatch, (apiproxy.Scope, "cancel"))
+    with pytest.raises(KeyboardInterrupt):
+        client.wait_for("/api/v1/pods", "a", lambda item: True)
+    assert not threads()
+
+
+def test_what_runs_with_the_old_client_ends_though_configure_was_interrupted(serve, monkeypatch):
+    apiproxy.configure(serve(hello).url, cluster="dev")
+    stream = apiproxy.stream("/x", print)
+    interrupt_once(monkeypatch, (apiproxy.Client, "close"))
+    with pytest.raises(KeyboardInterrupt):
+        apiproxy.configure()
+    assert not stream.is_alive
 
 
 # -- the interpreter: without the GIL, within another one, with what a system has not got
@@ -14263,6 +14407,8 @@ def test_exec_of_a_command_that_can_not_start_is_a_failure():
     ("watch_pods", ["-n", "a/b"], (1, "a/b")),
     ("watch_pods", ["--demo", "--url", "http://127.0.0.1:1"], (2, "--demo is not for use")),
     ("apply", ["/no/such/folder"], (1, "No such file")),
+    ("apply", [os.path.join(HERE, "LICENSE")], (1, "LICENSE: ")),
+    ("live_page", ["--port", "99999"], (1, "port")),
     ("drain", ["nope"], (1, 'nodes "nope" not found')),
     ("drain", ["--url", "http://127.0.0.1:1"], (1, "Connection refused")),
     ("in_cluster", [], (1, "not inside a cluster")),
