@@ -4724,7 +4724,7 @@ def test_a_plugin_is_interactive_as_it_wants_and_as_there_is_a_terminal(
     popen, inputs = subprocess.Popen, []
 
     def spy(*args, **kwargs):
-        inputs.append(kwargs["stdin"])
+        inputs.append((kwargs["stdin"], kwargs["start_new_session"]))
         return popen(*args, **{**kwargs, "stdin": subprocess.DEVNULL})
 
     monkeypatch.setattr(subprocess, "Popen", spy)
@@ -4736,7 +4736,8 @@ def test_a_plugin_is_interactive_as_it_wants_and_as_there_is_a_terminal(
         assert not inputs
     else:
         assert json.loads(run(user))["spec"] == {"interactive": interactive}
-        assert inputs == [None if interactive else subprocess.DEVNULL]
+        # in another session it could not read the terminal
+        assert inputs == [(None, False) if interactive else (subprocess.DEVNULL, True)]
         with pytest.raises(apiproxy.ApiError, match="exit code 7"):
             run(python("raise SystemExit(7)", interactiveMode=mode))
 
