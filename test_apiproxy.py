@@ -13621,12 +13621,12 @@ def test_a_child_finds_no_lock_held(serve, new_client, monkeypatch):
     def calls():
         stream.cancel()
         ws.abort()
+        answer = client.request("/x")
         client.set_token("dev", "SECRET-2")
         client.add_endpoint("other", apiproxy.Endpoint("http://127.0.0.1:1"))
         assert client.list_port_forward("other") == []
         assert token(apiproxy.Scope(10)) == "SECRET"
         assert apiproxy.parse_json("[%s]" % ("1," * 60000 + "1"))
-        answer = client.request("/x")
         client.close()
         return answer
 
