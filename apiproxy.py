@@ -4191,22 +4191,16 @@ def token_cookies(cluster: str, token: str) -> str:
 
 def fresh_token(headers: Headers, cluster: str) -> str:
     """The token that Headlamp sends for the one it got, as cookies or X-Authorization; or ""."""
-    pieces: Dict[int, str] = {}
-    name = cookie_name(cluster)
+    cookies: Dict[str, str] = {}
     for line in headers.get_all("Set-Cookie"):
         pair, *attributes = [part.strip() for part in line.split(";")]
-        key, _, value = pair.partition("=")
-        number = key[len(name):]
-        if key.startswith(name) and number.isdecimal() and len(number) < 4:
-            is_gone = any(attribute.lower() == "max-age=0" for attribute in attributes)
-            pieces[int(number)] = "" if is_gone else value.strip('"')
+        name, _, value = pair.partition("=")
+        is_gone = any(attribute.lower() == "max-age=0" for attribute in attributes)
+        cookies[name] = "" if is_gone else value.strip('"')
 
-    token = ""
-    for index in range(len(pieces)):
-        if not pieces.get(index):
-            break
-        token += pieces[index]
-    return token or headers.get("X-Authorization", "")
+    prefix = cookie_name(cluster)
+    pieces = (cookies.get("%s%d" % (prefix, index), "") for index in itertools.count())
+    return "".join(itertools.takewhile(bool, pieces)) or headers.get("X-Authorization", "")
 
 
 class Credentials:
