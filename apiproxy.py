@@ -4228,12 +4228,12 @@ class Credentials:
             self.left_out.pop(cluster, None)
             return old
 
-    def remove(self, cluster: str, base: str) -> Tuple[Optional[Endpoint], bool]:
-        """Forget all of a cluster; (its endpoint, whether a kubeconfig was stored for it)."""
+    def remove(self, cluster: str, base: str) -> Optional[Endpoint]:
+        """Forget all of a cluster; the endpoint that it had."""
         with self._lock:
             self._credentials.pop(cluster, None)
-            stored = self._kubeconfigs.pop((base, cluster), None)
-            return self.endpoints.pop(cluster, None), stored is not None
+            self._kubeconfigs.pop((base, cluster), None)
+            return self.endpoints.pop(cluster, None)
 
     def set_token(self, cluster: str, token: Token, base: str) -> None:
         """Use `token` for `cluster` at the endpoint that it has now, else at `base`."""
@@ -4360,12 +4360,11 @@ class Transport:
         if old is not None:
             self.handler.close(base_address(old.server))
 
-    def remove(self, cluster: str) -> Tuple[bool, bool]:
-        """Forget a cluster; whether it (had an endpoint, had a stored kubeconfig)."""
-        endpoint, stored = self.credentials.remove(cluster, self.settings.base_url)
+    def remove(self, cluster: str) -> None:
+        """Forget a cluster."""
+        endpoint = self.credentials.remove(cluster, self.settings.base_url)
         if endpoint is not None:
             self.handler.close(base_address(endpoint.server))
-        return endpoint is not None, stored
 
     def set_token(self, cluster: str, token: Token) -> None:
         """Use `token` for `cluster`, None to forget it."""

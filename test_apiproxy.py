@@ -5207,6 +5207,12 @@ def test_one_bad_context_never_makes_the_file_unusable(tmp_path, caplog, section
 
     with apiproxy.Client.from_kubeconfig(path) as client:
         assert list(client.endpoints) == ["here"] and client.cluster == "here"
+        with pytest.raises(ValueError, match=field):
+            client.request("/x", {"cluster": "bad"})
+        client.add_endpoint("bad", apiproxy.Endpoint("http://127.0.0.1:1"))
+        client.delete_cluster("bad")
+        with pytest.raises(ValueError, match="no cluster 'bad' here"):
+            client.request("/x", {"cluster": "bad"})
 
     left_out = apiproxy.read_kubeconfig(path)
     assert list(left_out.endpoints("here")) == ["here"]
@@ -5801,6 +5807,14 @@ def test_a_token_that_a_header_can_not_carry_is_refused_without_repeating_it(
     assert "SECRET" not in "%s %r" % (error, error)
     with pytest.raises(TypeError):
         client.set_token("dev", 5)
+
+
+@pytest.mark.parametrize("nothing", [None, ""])
+def test_a_token_is_forgotten(new_client, nothing):
+    client = new_client("http://127.0.0.1:1")
+    client.set_token("dev", "SECRET")
+    client.set_token("dev", nothing)
+    assert client.get_token("dev") is None
 
 
 @pytest.mark.parametrize("user_id", ["a\r\nX-Evil: y", "a\nb", "a\0", "a b", "a,b", "\u20ac"])
