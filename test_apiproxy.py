@@ -13598,13 +13598,13 @@ def test_what_a_child_ends_goes_on_in_its_parent(serve, new_client, trusting, tl
 
     def end():
         begun = time.monotonic()
+        tasks = len(api.client.tasks)
         api.cancel()
         stream.cancel()
         socket = stream.get_socket()
         ended = [outcome(call, *args) for call, *args in [(socket.recv,), (socket.send, "x")]]
         socket.close()
         socket.abort()
-        tasks = len(api.client.tasks)
         api.client.close()
         return time.monotonic() - begun < 5, tasks, threads(), [code for code, _ in ended]
 
@@ -14106,11 +14106,13 @@ def test_configure_reaches_functions_imported_by_name_and_keeps_credentials_at_h
 
     try:
         apiproxy.set_token("dev", "SECRET-dev")
+        set_kubeconfig(apiproxy.default_client(), "dev", "SECRET")
         assert request("/x") == {"from": 1} and apiproxy.default_client().cluster == "dev"
         apiproxy.configure(first.url, cluster="dev", gzip=False)
         assert request("/x") == {"from": 1}
         assert first.requests[-1].headers["accept-encoding"] == "identity"
         assert first.requests[-1].headers["authorization"] == "Bearer SECRET-dev"
+        assert first.requests[-1].headers["kubeconfig"] == "SECRET"
         assert apiproxy.default_client().user_id == "me"
         apiproxy.configure(second.url, cluster="dev")
         assert request("/x") == {"from": 2} and "authorization" not in second.requests[-1].headers
