@@ -5672,6 +5672,21 @@ def test_redirects_are_errors_and_nobody_else_is_asked(serve, new_client, status
     assert len(server.requests) == 2 and not other.count
 
 
+def test_a_request_has_these_headers_and_no_others(serve, new_client):
+    server = serve(lambda request, conn: conn.reply(200, {}))
+    client = new_client(server)
+    client.request("/x")
+    client.set_token("dev", "SECRET")
+    client.post("/x", {})
+
+    ours = ["Host: " + server.url[7:], "Accept: application/json", "Accept-Encoding: gzip",
+            "User-Agent: apiproxy/" + apiproxy.__version__]
+    of_post = ["Authorization: Bearer SECRET", "Content-Type: application/json",
+               "Content-Length: 2"]
+    assert [sorted(request.lines[1:]) for request in server.requests] == [
+        sorted(ours), sorted(ours + of_post)]
+
+
 def test_a_callers_headers_replace_ours_in_any_case(serve, new_client):
     server = serve(lambda request, conn: conn.reply(200, {}))
     own = {"host": "h", "ACCEPT": "a", "content-type": "b", "user-agent": "c", "AUTHORIZATION": "d"}
