@@ -5749,7 +5749,8 @@ def jwt(seconds, namespace="ns", name="robot"):
         "namespace": namespace, "serviceaccount": {"name": name, "uid": "1"}}}))
 
 
-def test_a_token_that_ends_soon_is_renewed_once_and_the_new_one_used_at_once(serve, new_client):
+def test_a_token_that_ends_soon_is_renewed_once_and_the_new_one_used_at_once(
+        serve, new_client, caplog):
     old, new = jwt(5), jwt(3600)
 
     def script(request, conn):
@@ -5772,16 +5773,20 @@ def test_a_token_that_ends_soon_is_renewed_once_and_the_new_one_used_at_once(ser
 
     sent = [r.headers["authorization"] for r in server.requests if r.method == "GET"]
     assert sent == ["Bearer " + new] * 8 + ["Bearer opaque-SECRET"]
-    assert client.get_token("dev") == new
+    assert client.get_token("dev") == new and "not renewed" not in caplog.text
 
 
-def test_a_renewal_that_fails_leaves_the_token_and_is_not_tried_again_at_once(serve, new_client):
-    server = serve(lambda request, conn: conn.reply(403 if request.method == "POST" else 200, {}))
+@pytest.mark.parametrize("status, why", [(403, ""), (201, "no token in the answer")])
+def test_a_renewal_that_fails_leaves_the_token_and_is_not_tried_again_at_once(
+        serve, new_client, caplog, status, why):
+    server = serve(lambda request, conn: conn.reply(
+        status if request.method == "POST" else 200, {}))
     client = new_client(server)
     client.set_token("dev", jwt(-5))
     for _ in "123":
         client.request("/api/v1/pods")
     assert [request.method for request in server.requests] == ["POST", "GET", "GET", "GET"]
+    assert "the token of cluster dev was not renewed: " + why in caplog.text
 
 
 def test_the_deadline_covers_the_renewal(serve, new_client):
