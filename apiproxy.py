@@ -4235,22 +4235,16 @@ def token_cookies(cluster: str, token: str) -> str:
 
 def fresh_token(headers: Headers, cluster: str) -> str:
     """The token that Headlamp sends for the one it got, as cookies or X-Authorization; or ""."""
-    pieces: Dict[int, str] = {}
-    name = cookie_name(cluster)
+    cookies: Dict[str, str] = {}
     for line in headers.get_all("Set-Cookie"):
         pair, *attributes = [part.strip() for part in line.split(";")]
-        key, _, value = pair.partition("=")
-        number = key[len(name):]
-        if key.startswith(name) and number.isdecimal() and len(number) < 4:
-            is_gone = any(attribute.lower() == "max-age=0" for attribute in attributes)
-            pieces[int(number)] = "" if is_gone else value.strip('"')
+        name, _, value = pair.partition("=")
+        is_gone = any(attribute.lower() == "max-age=0" for attribute in attributes)
+        cookies[name] = "" if is_gone else value.strip('"')
 
-    token = ""
-    for index in range(len(pieces)):
-        if not pieces.get(index):
-            break
-        token += pieces[index]
-    return token or headers.get("X-Authorization", "")
+    prefix = cookie_name(cluster)
+    pieces = (cookies.get("%s%d" % (prefix, index), "") for index in itertools.count())
+    return "".join(itertools.takewhile(bool, pieces)) or headers.get("X-Authorization", "")
 
 
 class Credentials:
@@ -4278,12 +4272,12 @@ class Credentials:
             self.left_out.pop(cluster, None)
             return old
 
-    def remove(self, cluster: str, base: str) -> Tuple[Optional[Endpoint], bool]:
-        """Forget all of a cluster; (its endpoint, whether a kubeconfig was stored for it)."""
+    def remove(self, cluster: str, base: str) -> Optional[Endpoint]:
+        """Forget all of a cluster; the endpoint that it had."""
         with self._lock:
             self._credentials.pop(cluster, None)
-            stored = self._kubeconfigs.pop((base, cluster), None)
-            return self.endpoints.pop(cluster, None), stored is not None
+            self._kubeconfigs.pop((base, cluster), None)
+            return self.endpoints.pop(cluster, None)
 
     def set_token(self, cluster: str, token: Token, base: str) -> None:
         """Use `token` for `cluster` at the endpoint that it has now, else at `base`."""
@@ -4410,12 +4404,11 @@ class Transport:
         if old is not None:
             self.handler.close(base_address(old.server))
 
-    def remove(self, cluster: str) -> Tuple[bool, bool]:
-        """Forget a cluster; whether it (had an endpoint, had a stored kubeconfig)."""
-        endpoint, stored = self.credentials.remove(cluster, self.settings.base_url)
+    def remove(self, cluster: str) -> None:
+        """Forget a cluster."""
+        endpoint = self.credentials.remove(cluster, self.settings.base_url)
         if endpoint is not None:
             self.handler.close(base_address(endpoint.server))
-        return endpoint is not None, stored
 
     def set_token(self, cluster: str, token: Token) -> None:
         """Use `token` for `cluster`, None to forget it."""
@@ -6659,7 +6652,7 @@ class PortForward(Task):
             except socket.timeout:
                 continue
             except OSError:
-                self.scope.wait(0.1)  # too many open files: they may become fewer
+                self.scope.wait(ACCEPT_WAIT)  # too many open files: they may become fewer
                 continue
 
             try:
