@@ -109,9 +109,11 @@ __version__ = "0.2.0"
 class _Log:
     """The logger, which is not imported before it is of use: that takes 3 ms, on 3.14 30."""
 
+    def debug(self, *args: Any) -> None:
+        if "logging" in sys.modules:  # else nobody can listen
+            self.__getattr__("debug")(*args)
+
     def __getattr__(self, name: str) -> Any:
-        if name in ("debug", "info") and "logging" not in sys.modules:
-            return lambda *_: None  # nobody can listen
         import logging
 
         global log
@@ -2670,11 +2672,8 @@ class HttpRequest:
         return self.method
 
 
-def decoded(head: Head, pieces: Iterator[bytes], most: int) -> Iterator[bytes]:
-    """The pieces of a body without gzip, `most` bytes at once; BadAnswer unless that is whole."""
-    if head.headers.get("Content-Encoding", "").lower() not in ("gzip", "x-gzip"):
-        yield from pieces
-        return
+def unzipped(pieces: Iterator[bytes], most: int) -> Iterator[bytes]:
+    """The pieces of a body without its gzip, `most` bytes at once; BadAnswer if it is not whole."""
     unzip: Any = None
     try:
         for piece in pieces:
@@ -2819,8 +2818,11 @@ class HttpHandler(urllib.request.BaseHandler):
         limit = self._limit(head)
         scope = request.scope if request.idle is None else request.scope.within(None, request.idle)
         body = io.BytesIO()  # not a list: a server may send two bytes at a time
+        pieces = conn.body(head, request.method, scope, limit)
+        if head.headers.tokens("Content-Encoding") in (["gzip"], ["x-gzip"]):
+            pieces = unzipped(pieces, limit + 1)
         try:
-            for piece in decoded(head, conn.body(head, request.method, scope, limit), limit + 1):
+            for piece in pieces:
                 body.write(piece)
                 if body.tell() > limit:
                     raise TooLarge
