@@ -4865,7 +4865,7 @@ def test_a_plugin_is_interactive_as_it_wants_and_as_there_is_a_terminal(
     popen, inputs = subprocess.Popen, []
 
     def spy(*args, **kwargs):
-        inputs.append(kwargs["stdin"])
+        inputs.append((kwargs["stdin"], kwargs["start_new_session"]))
         return popen(*args, **{**kwargs, "stdin": subprocess.DEVNULL})
 
     monkeypatch.setattr(subprocess, "Popen", spy)
@@ -4877,7 +4877,8 @@ def test_a_plugin_is_interactive_as_it_wants_and_as_there_is_a_terminal(
         assert not inputs
     else:
         assert json.loads(run(user))["spec"] == {"interactive": interactive}
-        assert inputs == [None if interactive else subprocess.DEVNULL]
+        # in another session it could not read the terminal
+        assert inputs == [(None, False) if interactive else (subprocess.DEVNULL, True)]
         with pytest.raises(apiproxy.ApiError, match="exit code 7"):
             run(python("raise SystemExit(7)", interactiveMode=mode))
 
@@ -5347,6 +5348,12 @@ def test_one_bad_context_never_makes_the_file_unusable(tmp_path, caplog, section
 
     with apiproxy.Client.from_kubeconfig(path) as client:
         assert list(client.endpoints) == ["here"] and client.cluster == "here"
+        with pytest.raises(ValueError, match=field):
+            client.request("/x", {"cluster": "bad"})
+        client.add_endpoint("bad", apiproxy.Endpoint("http://127.0.0.1:1"))
+        client.delete_cluster("bad")
+        with pytest.raises(ValueError, match="no cluster 'bad' here"):
+            client.request("/x", {"cluster": "bad"})
 
     left_out = apiproxy.read_kubeconfig(path)
     assert list(left_out.endpoints("here")) == ["here"]
@@ -5753,6 +5760,21 @@ def test_redirects_are_errors_and_nobody_else_is_asked(serve, new_client, status
     assert len(server.requests) == 2 and not other.count
 
 
+def test_a_request_has_these_headers_and_no_others(serve, new_client):
+    server = serve(lambda request, conn: conn.reply(200, {}))
+    client = new_client(server)
+    client.request("/x")
+    client.set_token("dev", "SECRET")
+    client.post("/x", {})
+
+    ours = ["Host: " + server.url[7:], "Accept: application/json", "Accept-Encoding: gzip",
+            "User-Agent: apiproxy/" + apiproxy.__version__]
+    of_post = ["Authorization: Bearer SECRET", "Content-Type: application/json",
+               "Content-Length: 2"]
+    assert [sorted(request.lines[1:]) for request in server.requests] == [
+        sorted(ours), sorted(ours + of_post)]
+
+
 def test_a_callers_headers_replace_ours_in_any_case(serve, new_client):
     server = serve(lambda request, conn: conn.reply(200, {}))
     own = {"host": "h", "ACCEPT": "a", "content-type": "b", "user-agent": "c", "AUTHORIZATION": "d"}
@@ -5815,7 +5837,8 @@ def jwt(seconds, namespace="ns", name="robot"):
         "namespace": namespace, "serviceaccount": {"name": name, "uid": "1"}}}))
 
 
-def test_a_token_that_ends_soon_is_renewed_once_and_the_new_one_used_at_once(serve, new_client):
+def test_a_token_that_ends_soon_is_renewed_once_and_the_new_one_used_at_once(
+        serve, new_client, caplog):
     old, new = jwt(5), jwt(3600)
 
     def script(request, conn):
@@ -5838,16 +5861,20 @@ def test_a_token_that_ends_soon_is_renewed_once_and_the_new_one_used_at_once(ser
 
     sent = [r.headers["authorization"] for r in server.requests if r.method == "GET"]
     assert sent == ["Bearer " + new] * 8 + ["Bearer opaque-SECRET"]
-    assert client.get_token("dev") == new
+    assert client.get_token("dev") == new and "not renewed" not in caplog.text
 
 
-def test_a_renewal_that_fails_leaves_the_token_and_is_not_tried_again_at_once(serve, new_client):
-    server = serve(lambda request, conn: conn.reply(403 if request.method == "POST" else 200, {}))
+@pytest.mark.parametrize("status, why", [(403, ""), (201, "no token in the answer")])
+def test_a_renewal_that_fails_leaves_the_token_and_is_not_tried_again_at_once(
+        serve, new_client, caplog, status, why):
+    server = serve(lambda request, conn: conn.reply(
+        status if request.method == "POST" else 200, {}))
     client = new_client(server)
     client.set_token("dev", jwt(-5))
     for _ in "123":
         client.request("/api/v1/pods")
     assert [request.method for request in server.requests] == ["POST", "GET", "GET", "GET"]
+    assert "the token of cluster dev was not renewed: " + why in caplog.text
 
 
 def test_the_deadline_covers_the_renewal(serve, new_client):
@@ -5936,11 +5963,19 @@ def test_a_token_that_a_header_can_not_carry_is_refused_without_repeating_it(
     assert "SECRET" not in str(caught.value)
 
     client.set_token("dev", lambda: token)
-    with pytest.raises(apiproxy.ApiError) as caught:
-        client.request("/a")
-    assert "SECRET" not in "%s %r" % (caught.value, caught.value) and not server.requests
+    error = failed(client.request, "/a")
+    assert error.status == 0 and not server.requests
+    assert "SECRET" not in "%s %r" % (error, error)
     with pytest.raises(TypeError):
         client.set_token("dev", 5)
+
+
+@pytest.mark.parametrize("nothing", [None, ""])
+def test_a_token_is_forgotten(new_client, nothing):
+    client = new_client("http://127.0.0.1:1")
+    client.set_token("dev", "SECRET")
+    client.set_token("dev", nothing)
+    assert client.get_token("dev") is None
 
 
 @pytest.mark.parametrize("user_id", ["a\r\nX-Evil: y", "a\nb", "a\0", "a b", "a,b", "\u20ac"])
@@ -6352,7 +6387,7 @@ def cookies(request):
 @pytest.mark.parametrize("size, pieces", [(6, 1), (3800, 1), (3801, 2), (7600, 2), (9000, 3)])
 def test_a_token_may_go_as_cookies_in_pieces(serve, new_client, size, pieces):
     server, token = serve(hello_or_json), "SECRET".ljust(size, "x")
-    client = new_client(server, token_as="cookie", cluster="d.e\u00e9v_1")
+    client = new_client(server, token_as="cookie", cluster="d.e\u00e9v_1" + "x" * 50)
     client.set_token(client.cluster, token)
     client.request("/x")
     seen = []
@@ -6362,7 +6397,7 @@ def test_a_token_may_go_as_cookies_in_pieces(serve, new_client, size, pieces):
     for request in server.requests:
         assert "authorization" not in request.headers
         assert [name for name, _ in cookies(request)] == [
-            "headlamp-auth-dev_1.%d" % number for number in range(pieces)]
+            "headlamp-auth-dev_1%s.%d" % ("x" * 45, number) for number in range(pieces)]
         assert "".join(value for _, value in cookies(request)) == token
         assert max(len(value) for _, value in cookies(request)) <= 3800
         assert "bearer" not in request.headers.get("sec-websocket-protocol", "")
@@ -7282,7 +7317,7 @@ def test_tombstones_are_bounded():
     collection = apiproxy.Collection()
     for number in range(20000):
         collection.apply("DELETED", pod("a", str(number), uid=str(number)))
-    assert tombstones(collection) <= 10000
+    assert tombstones(collection) == 10000
     assert not collection.apply("ADDED", pod("a", "1", uid="19999"))
 
 
@@ -13844,13 +13879,13 @@ def test_what_a_child_ends_goes_on_in_its_parent(serve, new_client, trusting, tl
 
     def end():
         begun = time.monotonic()
+        tasks = len(api.client.tasks)
         api.cancel()
         stream.cancel()
         socket = stream.get_socket()
         ended = [outcome(call, *args) for call, *args in [(socket.recv,), (socket.send, "x")]]
         socket.close()
         socket.abort()
-        tasks = len(api.client.tasks)
         api.client.close()
         return time.monotonic() - begun < 5, tasks, threads(), [code for code, _ in ended]
 
@@ -13884,12 +13919,12 @@ def test_a_child_finds_no_lock_held(serve, new_client, monkeypatch):
         stream.cancel()
         assert time.monotonic() - begun < 4  # it waits for no callback: that is the parent's
         ws.abort()
+        answer = client.request("/x")
         client.set_token("dev", "SECRET-2")
         client.add_endpoint("other", apiproxy.Endpoint("http://127.0.0.1:1"))
         assert client.list_port_forward("other") == []
         assert token(apiproxy.Scope(10)) == "SECRET"
         assert apiproxy.parse_json("[%s]" % ("1," * 60000 + "1"))
-        answer = client.request("/x")
         client.close()
         return answer
 
@@ -14372,11 +14407,13 @@ def test_configure_reaches_functions_imported_by_name_and_keeps_credentials_at_h
 
     try:
         apiproxy.set_token("dev", "SECRET-dev")
+        set_kubeconfig(apiproxy.default_client(), "dev", "SECRET")
         assert request("/x") == {"from": 1} and apiproxy.default_client().cluster == "dev"
         apiproxy.configure(first.url, cluster="dev", gzip=False)
         assert request("/x") == {"from": 1}
         assert first.requests[-1].headers["accept-encoding"] == "identity"
         assert first.requests[-1].headers["authorization"] == "Bearer SECRET-dev"
+        assert first.requests[-1].headers["kubeconfig"] == "SECRET"
         assert apiproxy.default_client().user_id == "me"
         apiproxy.configure(second.url, cluster="dev")
         assert request("/x") == {"from": 2} and "authorization" not in second.requests[-1].headers
@@ -14468,6 +14505,30 @@ assert threading.active_count() == 1 and not logging.root.handlers and not opene
 
 def test_importing_starts_nothing():
     subprocess.run([sys.executable, "-W", "error", "-c", IMPORTED], check=True, cwd=HERE)
+
+
+QUIET = """\
+import sys, apiproxy
+apiproxy.log.debug("nobody listens")
+assert "logging" not in sys.modules
+apiproxy.log.warning("this %s", "matters")
+assert apiproxy.log is sys.modules["logging"].getLogger("apiproxy")
+"""
+HEARD = """\
+import logging, sys, apiproxy
+logging.basicConfig(level=logging.INFO, format="%(name)s %(funcName)s %(message)s")
+def work():
+    apiproxy.log.info("this %s", "matters")
+work()
+"""
+
+
+@pytest.mark.parametrize("script, said", [(QUIET, b"this matters"),
+    (HEARD, b"apiproxy work this matters")])
+def test_logging_is_imported_when_somebody_may_listen(script, said):
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script], check=True, cwd=HERE, stderr=subprocess.PIPE)
+    assert done.stderr.strip() == said
 
 
 FORGETFUL = """\
