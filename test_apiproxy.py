@@ -2650,6 +2650,17 @@ def test_a_connection_is_kept_after_every_kind_of_whole_answer(serve, new_client
     assert server.count == 1
 
 
+def test_a_kept_connection_is_not_kept_after_an_answer_that_breaks(serve, new_client):
+    broken = CHUNKED + "no size\r\n"
+    server = serve(lambda request, conn: conn.send(broken) if request.path.endswith("broken")
+                   else conn.reply(200, {}))
+    client = new_client(server)
+    client.request("/x")
+    assert failed(client.request, "/broken").status == 502
+    client.request("/x")
+    assert server.count == 2
+
+
 def test_connections_that_got_too_old_are_closed_by_calls_to_other_servers(
         serve, new_client, monkeypatch):
     first, second = (serve(lambda request, conn: conn.reply(200, {})) for _ in range(2))
