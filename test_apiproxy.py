@@ -3902,6 +3902,12 @@ def test_iteration_ends_at_a_clean_close_and_raises_at_another(dial, last, clean
     assert seen == ["a", b"b"]
 
 
+def test_a_peer_that_answers_no_ping_is_hung_up_on(dial):
+    ws = dial(idle, ping_interval=0.02, ping_timeout=0.02)
+    assert outcome(ws.recv) == (1006, "the peer did not answer a ping")
+    assert socket_of(ws).fileno() == -1
+
+
 def test_a_send_beside_a_close_is_told_so(dial):
     come, go = threading.Event(), threading.Event()
     ws = dial(lambda conn: conn.read_frame() and come.set() or go.wait(10), close_timeout=10)
@@ -13945,6 +13951,17 @@ def test_a_child_finds_no_lock_held(serve, new_client, monkeypatch):
     finally:
         free.set()
     ws.abort()
+
+
+@needs_fork
+def test_a_child_has_nothing_of_a_request_that_goes_on(serve, new_client):
+    server, before = serve(hang), sockets()
+    client = new_client(server)
+    call = background(client.request, "/x")
+    eventually(lambda: server.requests)
+    assert sockets() == before + 2 and in_child(sockets) == before + 1  # the server's is here too
+    server.stop()
+    assert call.result().status == 502
 
 
 @needs_fork
