@@ -5850,17 +5850,24 @@ def test_401_forgets_only_the_token_that_was_sent(serve, new_client):
     assert logouts == ["dev", "dev"]
 
 
-def test_x_authorization_replaces_the_token_of_that_cluster_and_x_reload_reloads(serve, new_client):
+def test_x_authorization_replaces_the_token_of_that_cluster_and_x_reload_reloads(
+        serve, new_client, caplog):
     reloads = []
+
+    def reload():
+        reloads.append(1)
+        raise ValueError("no window")
+
     server = serve(lambda request, conn: conn.reply(200, {},
         {"X-Authorization": "SECRET-new", "X-Reload": "reload"}))
-    client = new_client(server, on_reload=lambda: reloads.append(1))
+    client = new_client(server, on_reload=reload)
     client.set_token("dev", "SECRET-old")
     client.request("/a")
     client.request("/a", use_cluster=False)
 
     assert client.get_token("dev") == "SECRET-new"
     assert reloads == [1, 1]
+    assert caplog.text.count("a hook failed") == caplog.text.count("ValueError: no window") == 2
     assert "authorization" not in server.requests[1].headers
 
 
