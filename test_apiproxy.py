@@ -5907,17 +5907,17 @@ def test_a_user_id_that_a_header_can_not_carry_is_refused(serve, new_client, use
     with pytest.raises(ValueError):
         client.request("/x")
 
-    streams = [lambda: client.stream("/x", print, {"failCb": lambda: errors.append(1)}),
+    streams = [lambda: client.stream("/x", print, {"failCb": errors.append}),
                lambda: client.stream_results("/api/v1/pods", print,
                    lambda error, cancel: [errors.append(error), cancel()])]
     for count, start in enumerate(streams, 1):
         try:
             start()
         except ValueError:
-            errors.append(1)
+            errors.append(apiproxy.ApiError(0))
         eventually(lambda: len(errors) == count)  # one way or the other it is said
 
-    assert not server.requests
+    assert [error.status for error in errors] == [0, 0] and not server.requests
 
 
 def test_a_token_may_be_a_function_and_is_asked_each_time(serve, new_client):
