@@ -6637,7 +6637,7 @@ class PortForward(Task):
             except socket.timeout:
                 continue
             except OSError:
-                self.scope.wait(0.1)  # too many open files: they may become fewer
+                self.scope.wait(ACCEPT_WAIT)  # too many open files: they may become fewer
                 continue
 
             try:

@@ -1023,12 +1023,12 @@ def test_every_call_says_which_cluster_did_not_answer_or_refused(serve, new_clie
 
 
 def test_what_breaks_within_a_stream_says_where_too(serve, new_client):
-    api = Api(serve, [pods(pod("a"))], [[error(500)], [frame(TEXT, "{")], []])
+    api = Api(serve, [pods(pod("a"))], [[error(500, message="why")], [frame(TEXT, "{")], []])
     client = new_client(api.server)
     seen = Views()
     client.stream_results(PODS, seen.cb, seen.err_cb)
     eventually(lambda: len(seen.errors) == 2)
-    assert str(seen.errors[0]) == "Watch failed (GET /api/v1/pods, cluster dev)"
+    assert str(seen.errors[0]) == "Watch failed - why (GET /api/v1/pods, cluster dev)"
     assert str(seen.errors[1]).startswith("an event that can't be read: ")
     assert str(seen.errors[1]).endswith(" (GET /api/v1/pods, cluster dev)")
 
@@ -1873,11 +1873,14 @@ def test_a_winner_that_is_no_longer_among_the_addresses_is_not_tried(serve, name
     assert (first.count, second.count) == (1, 1)
 
 
-def test_when_all_addresses_fail_the_last_says_why(names, no_winners):
-    names["many.test"] = [at("127.0.0.1:1"), at("127.0.0.1:1", 99), at("127.0.0.1:1")]
+@pytest.mark.parametrize("families, number", [
+    ([socket.AF_INET, 99, socket.AF_INET], errno.ECONNREFUSED),
+    ([socket.AF_INET, 99], errno.EAFNOSUPPORT)])
+def test_when_all_addresses_fail_the_last_says_why(names, no_winners, families, number):
+    names["many.test"] = [at("127.0.0.1:1", family) for family in families]
     before = sockets()
     error = failed(connect, "ws://many.test:81/")
-    assert error.status == 502 and isinstance(error.__cause__, ConnectionRefusedError)
+    assert (error.status, error.__cause__.errno) == (502, number)
     assert "many.test:81" in str(error) and sockets() == before
 
 
@@ -2644,6 +2647,13 @@ def test_a_connection_is_kept_after_every_kind_of_whole_answer(serve, new_client
     for _ in range(3):
         client.request("/x")
     assert server.count == 1
+
+
+def test_a_connection_with_a_broken_answer_is_closed(serve, new_client):
+    server = serve(sends(CHUNKED + "no size\r\n"))
+    error = failed(new_client(server).request, "/x")
+    assert error.status == 502  # held meanwhile, and so are the frames that it came from
+    eventually(lambda: not server.open)
 
 
 @pytest.mark.parametrize("method, status", [("HEAD", 200), ("GET", 204), ("GET", 304)])
@@ -3651,6 +3661,40 @@ def test_a_pong_that_a_sender_was_in_the_way_of_leaves_after_its_message(dial):
     assert answered.wait(10)
 
 
+@pytest.mark.parametrize("timeout", [0.05, 0, -1])
+def test_recv_waits_no_longer_than_it_is_told_while_another_thread_reads(dial, timeout):
+    ws = dial(idle)
+    reader = background(ws.recv)
+    eventually(lambda: is_blocked(ws))
+    begun = time.monotonic()
+    with pytest.raises(TimeoutError, match="another thread is reading"):
+        ws.recv(timeout)
+    assert time.monotonic() - begun < 1
+    ws.abort()
+    assert isinstance(reader.result(), ConnectionClosed)
+
+
+def test_close_waits_for_a_sender_in_the_midst_of_a_message(dial):
+    go, last = threading.Event(), []
+
+    def script(conn):
+        go.wait(10)
+        wire = b""
+        with contextlib.suppress(EOFError):
+            while True:
+                wire = wire[-7:] + some(conn)
+        last.append(wire[-8:-6])
+
+    ws = dial(script, close_timeout=10)
+    sender = background(ws.send, bytes(20 << 20))
+    eventually(lambda: is_blocked(ws))
+    closing = background(ws.close)
+    closing.join(0.1)
+    go.set()
+    assert (sender.result(), closing.result()) == (None, None)
+    eventually(lambda: last == [b"\x88\x82"])  # a close frame with a code
+
+
 @row("F23")
 @both
 def test_recv_goes_on_beside_a_send_that_is_stuck(dial, tls):
@@ -3828,6 +3872,33 @@ def test_iteration_ends_at_a_clean_close_and_raises_at_another(dial, last, clean
         assert not clean
 
     assert seen == ["a", b"b"]
+
+
+def test_a_send_beside_a_close_is_told_so(dial):
+    come, go = threading.Event(), threading.Event()
+    ws = dial(lambda conn: conn.read_frame() and come.set() or go.wait(10), close_timeout=10)
+    ending = background(ws.close)
+    assert come.wait(10)
+    assert outcome(ws.send, "x") == (1000, "closed here")
+    go.set()
+    ending.result()
+
+
+@both
+def test_close_reads_to_the_end_so_that_the_peer_can_answer(dial, tls):
+    go, got = threading.Event(), []
+
+    def script(conn):
+        conn.send(frame(TEXT, "x" * 1000) * 100)  # which nobody reads
+        go.wait(10)
+        got.extend([conn.read_frame(), conn.send(closing(1000))])  # no reset has come
+
+    ws = dial(script, tls, close_timeout=10)
+    ending = background(ws.close)
+    ending.join(0.1)
+    go.set()
+    ending.result()
+    eventually(lambda: got == [(CLOSE, b"\x03\xe8"), None])
 
 
 @row("F14")
@@ -6862,6 +6933,41 @@ def test_a_stream_waits_as_long_as_it_is_told_to_within_limits(
     assert max(waits) == wait
 
 
+def test_a_second_cancel_waits_for_nothing(serve, new_client, monkeypatch):
+    monkeypatch.setattr(apiproxy, "CANCEL_WAIT", 5)
+    stream = new_client(serve(hello)).stream(STREAM, print)
+    stream.cancel()
+    begun = time.monotonic()
+    stream.cancel()
+    assert time.monotonic() - begun < 4
+
+
+def test_close_waits_for_the_callbacks_of_all_streams_at_once(serve, new_client, monkeypatch):
+    monkeypatch.setattr(apiproxy, "CANCEL_WAIT", 0.1)
+    client, stuck, free = new_client(serve(hello)), [], threading.Event()
+    for _ in range(5):
+        client.stream(STREAM, lambda message: stuck.append(message) or free.wait(10))
+    eventually(lambda: len(stuck) == 5)
+    begun = time.monotonic()
+    client.close()
+    took = time.monotonic() - begun
+    free.set()
+    assert 0.1 <= took < 3
+
+
+def test_a_stream_whose_start_was_interrupted_ends(serve, new_client, monkeypatch):
+    def start(real, thread):
+        real(thread)
+        if thread.name.startswith("apiproxy"):
+            raise KeyboardInterrupt
+
+    client = new_client(serve(hello))
+    wrap(monkeypatch, (threading.Thread, "start"), start)
+    with pytest.raises(KeyboardInterrupt):
+        client.stream(STREAM, print)
+    eventually(lambda: not threads() and not client.tasks)
+
+
 def test_a_stream_that_ends_leaves_no_connection_open(serve, new_client):
     server = serve(once(frame(TEXT, "{")))
     stream = new_client(server).stream(
@@ -7782,6 +7888,12 @@ def test_the_third_error_at_one_version_lists_again(serve, new_client):
     assert (api.errors, len(api.asked(False)), api.views) == ([500, 503, 500], 2, ["a1"])
 
 
+def test_what_breaks_three_times_at_one_version_is_listed_again(serve, new_client):
+    api = Api(serve, watches=[[1011]]).start(new_client, short_watch=0.0)
+    eventually(lambda: len(api.asked(False)) > 1)
+    assert [request.is_watch for request in api.server.requests[:5]] == [0, 1, 1, 1, 0]
+
+
 @pytest.mark.parametrize("lists, watches", [
     ([pods(version="\ud800"), pods(pod("b"))], [[]]),
     ([pods(), pods(pod("b"))], [[event("ADDED", "a", "\ud800")], []])])
@@ -8463,7 +8575,7 @@ def test_cancel_ends_every_stage_within_a_second(
 
     api.start(lambda server, **settings: new_client(url or server, **settings), **settings)
     if not url:
-        eventually(lambda: api.errors or api.asked(watch != ()))
+        eventually(lambda: api.errors or api.asked(watch != ()) and (api.views or stage != "pace"))
     elif stage == "refused":
         eventually(lambda: api.errors)
     else:
@@ -10060,6 +10172,22 @@ def test_the_endpoint_that_answered_last_is_asked_first_by_cluster(serve, new_cl
     assert asked == ["one old", "one apps", "one apps", "two old", "one apps", "two old"]
 
 
+def test_the_endpoint_that_a_list_came_from_is_asked_first(serve, new_client):
+    def script(request, conn):
+        if "/old/" in request.path:
+            return conn.reply(404, "404 page not found\n")
+        return hang(request, conn) if request.is_watch else conn.reply(200, pods())
+
+    server, seen = serve(script), Views()
+    maps = new_client(server).api_factory(("old", "v1", "a"), ("apps", "v1", "a"))
+    cancel = maps.list(seen.cb, seen.err_cb)
+    eventually(lambda: seen.views)
+    maps.delete("x")
+    cancel()
+    assert server.requests[-1].method == "DELETE"
+    assert len([path for path in server.paths() if "/old/" in path]) == 1
+
+
 def test_two_resources_of_one_api_are_two_endpoints(serve, new_client):
     def script(request, conn):
         if "/olds" in request.path:
@@ -10226,6 +10354,12 @@ def test_what_can_not_be_applied_is_refused_before_anything_is_sent(serve, new_c
     with pytest.raises(TypeError, match="object to apply: mapping expected, not list"):
         new_client(server).apply([body])  # as read_yaml gives it
     assert not server.requests
+
+
+@pytest.mark.parametrize("more", [{"kind": "AllowList"}, {"kind": "Menu", "items": []}])
+def test_a_kind_that_only_looks_like_a_list_can_be_applied(more):
+    body = {"apiVersion": "g/v1", "metadata": {"name": "a"}, **more}
+    assert apiproxy.check_applicable(body) == body
 
 
 UTC = datetime.timezone.utc
@@ -12026,18 +12160,20 @@ def test_with_kubectl_proxy_as_base_url_drains_and_forwards_are_done_here(serve,
 # -- forwarding: half-closes, silence, amounts
 
 
-def test_a_half_closed_connection_has_its_answer_however_late(serve, direct):
+@pytest.mark.parametrize("delay, linger", [
+    (0.1, 0.9), (1.5, 2.0)])  # the latter is longer than any wait that began before the half-close
+def test_a_half_closed_connection_has_its_answer_however_late(serve, direct, delay, linger):
     def answers_late(conn):
         request = b""
         for data in said(conn):
             request += data
             if request == b"question":
-                conn.stopped.wait(1.5)  # longer than any wait that began before the half-close
+                conn.stopped.wait(delay)
                 say(conn, b"answer")
                 return end(conn)
         return False
 
-    one = direct(serve(Pods(answers_late, p={})), forward_linger=2.0)
+    one = direct(serve(Pods(answers_late, p={})), forward_linger=linger)
     made = one.start_port_forward("here", "ns", "p", 80, "", "")
     with connected(made) as local:
         local.sendall(b"question")
@@ -13727,6 +13863,7 @@ def test_what_a_child_ends_goes_on_in_its_parent(serve, new_client, trusting, tl
 @needs_fork
 def test_a_child_finds_no_lock_held(serve, new_client, monkeypatch):
     monkeypatch.setattr(apiproxy, "FORK_WAIT", 0.1)
+    monkeypatch.setattr(apiproxy, "CANCEL_WAIT", 5)
     inside, free = threading.Event(), threading.Event()
     server = serve(hello_or_json)
     client = new_client(server)
@@ -13741,7 +13878,9 @@ def test_a_child_finds_no_lock_held(serve, new_client, monkeypatch):
     assert len(locks) > 9
 
     def calls():
+        begun = time.monotonic()
         stream.cancel()
+        assert time.monotonic() - begun < 4  # it waits for no callback: that is the parent's
         ws.abort()
         answer = client.request("/x")
         client.set_token("dev", "SECRET-2")
@@ -14253,6 +14392,27 @@ def test_configure_reaches_functions_imported_by_name_and_keeps_credentials_at_h
 #
 # The file is held to its word.
 # ------------------------------------------------------------------------------
+
+
+def test_readme_has_every_setting_with_its_default():
+    with open(os.path.join(HERE, "README.md"), encoding="utf-8") as file:
+        section = file.read().partition("\n## Settings\n")[2].partition("\n## ")[0]
+    table = re.findall(r"^\| `(\w+)` \| `(.*?)` \|", section, re.M)
+    said = {name: ast.literal_eval(text) for name, text in table if "*" not in text}
+    real = {name: default(name) for name in apiproxy.Settings.__annotations__}
+    assert dict(said, max_body=256 << 20, max_message=64 << 20) == real
+
+
+def test_a_wait_takes_a_minute_unless_told():
+    assert inspect.signature(apiproxy.wait_for).parameters["timeout"].default == 60
+
+
+def test_a_websocket_by_itself_has_a_clients_defaults():
+    parameters = inspect.signature(apiproxy.WebSocket.connect).parameters
+    for name, setting in (("timeout", "connect_timeout"), ("max_message_size", "max_message"),
+                          *[(name, name) for name in
+                            ("ping_interval", "ping_timeout", "close_timeout")]):
+        assert parameters[name].default == default(setting), name
 
 
 def test_the_documented_names_are_all_there():
