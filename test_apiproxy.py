@@ -1022,13 +1022,14 @@ def test_every_call_says_which_cluster_did_not_answer_or_refused(serve, new_clie
             assert error.cluster == cluster
 
 
-def test_what_breaks_within_a_stream_says_where_too(serve, new_client):
+def test_what_breaks_within_a_stream_says_where_too(serve, new_client, caplog):
     api = Api(serve, [pods(pod("a"))], [[error(500, message="why")], [frame(TEXT, "{")], []])
     client = new_client(api.server)
     seen = Views()
     client.stream_results(PODS, seen.cb, seen.err_cb)
     eventually(lambda: len(seen.errors) == 2)
     assert str(seen.errors[0]) == "Watch failed - why (GET /api/v1/pods, cluster dev)"
+    eventually(lambda: "again soon: " + str(seen.errors[0]) in caplog.text)
     assert str(seen.errors[1]).startswith("an event that can't be read: ")
     assert str(seen.errors[1]).endswith(" (GET /api/v1/pods, cluster dev)")
 
@@ -2647,6 +2648,22 @@ def test_a_connection_is_kept_after_every_kind_of_whole_answer(serve, new_client
     for _ in range(3):
         client.request("/x")
     assert server.count == 1
+
+
+def test_connections_that_got_too_old_are_closed_by_calls_to_other_servers(
+        serve, new_client, monkeypatch):
+    first, second = (serve(lambda request, conn: conn.reply(200, {})) for _ in range(2))
+    client = new_client(first)
+    client.add_endpoint("other", apiproxy.Endpoint(second.url))
+    client.request("/x")
+    client.request("/x", {"cluster": "other"})
+    assert first.open
+
+    set_time(monkeypatch, lambda: time.monotonic() + default("keep_alive") + 1)
+    client.request("/x", {"cluster": "other"})
+    eventually(lambda: not first.open)
+    client.request("/x", {"cluster": "other"})
+    assert second.open and second.count == 2
 
 
 def test_a_connection_with_a_broken_answer_is_closed(serve, new_client):
@@ -9671,6 +9688,23 @@ def test_a_watch_that_lasted_counts_as_healthy_however_quiet_it_was(
     assert max(clock.waits[len(grown):], default=0) <= 0.1
 
 
+def test_lists_and_watches_that_follow_each_other_have_one_pace(serve, new_client, clock):
+    api = clock.watch(Api(serve, watches=[[B2, error(410)]]))
+    api.start(new_client, **REAL_TIMES)
+    eventually(lambda: len(clock.asked) > 40)
+    api.cancel()
+    assert clock.is_no_storm()
+
+
+def test_a_quiet_watch_that_lasts_as_long_as_it_was_to_is_healthy(serve, new_client, clock):
+    lasting = [frame(9, "?"), lambda request, conn: conn.read_frame(),
+               lambda *args: clock.skip(10), 1000]
+    api = Api(serve, watches=[lasting])
+    api.start(new_client, {"timeoutSeconds": 10}, **REAL_TIMES)
+    eventually(lambda: len(api.asked(True)) > 6)
+    assert max(clock.waits) <= 0.1
+
+
 def shown(items):
     return " ".join(sorted(text(items).split()))
 
@@ -10184,8 +10218,7 @@ def test_the_endpoint_that_a_list_came_from_is_asked_first(serve, new_client):
     eventually(lambda: seen.views)
     maps.delete("x")
     cancel()
-    assert server.requests[-1].method == "DELETE"
-    assert len([path for path in server.paths() if "/old/" in path]) == 1
+    assert len([path for path in server.paths() if "/old/" in path]) == 1  # by the list
 
 
 def test_two_resources_of_one_api_are_two_endpoints(serve, new_client):
@@ -12201,6 +12234,17 @@ def test_after_the_local_sides_end_a_pod_may_be_silent_for_so_long(serve, direct
     assert listed(one, made)["error"] == ""  # to give up is no error
 
 
+def test_a_forward_that_is_stopped_ends_its_connections_at_once(serve, direct):
+    one = direct(serve(Pods(p={})), forward_linger=1000.0)
+    made = one.start_port_forward("here", "ns", "p", 80, "", "")
+    with connected(made) as local:
+        local.sendall(b"x")
+        assert local.recv(1) == b"X"
+        one.stop_or_delete_port_forward("here", made["id"])
+        eventually(lambda: not one.tasks)
+        assert received(local) == b""
+
+
 def test_a_local_side_that_stays_holds_nothing_for_long_when_its_pod_has_ended(serve, direct):
     one = direct(serve(Pods(end, p={})), forward_linger=0.05)
     made = one.start_port_forward("here", "ns", "p", 80, "", "")
@@ -14100,8 +14144,8 @@ def interrupt_once(monkeypatch, place):
 def test_what_is_interrupted_while_bytes_move_is_the_connections_end(
         dial, monkeypatch, place, call, ended):
     go = threading.Event()
-    ws = dial(lambda conn: go.wait(10) and conn.send(frame(PING, "p")) or conn.wait_end())
-    calls = {"send": lambda: ws.send("y"), "recv": ws.recv}
+    ws = dial(lambda conn: go.wait(10) and conn.send(frame(PING, "p")) or idle(conn))
+    calls = {"send": lambda: ws.send("y"), "recv": lambda: ws.recv(5)}
     interrupt_once(monkeypatch, place)
     go.set()
     with pytest.raises(KeyboardInterrupt):
