@@ -5955,17 +5955,24 @@ def test_401_forgets_only_the_token_that_was_sent(serve, new_client):
     assert logouts == ["dev", "dev"]
 
 
-def test_x_authorization_replaces_the_token_of_that_cluster_and_x_reload_reloads(serve, new_client):
+def test_x_authorization_replaces_the_token_of_that_cluster_and_x_reload_reloads(
+        serve, new_client, caplog):
     reloads = []
+
+    def reload():
+        reloads.append(1)
+        raise ValueError("no window")
+
     server = serve(lambda request, conn: conn.reply(200, {},
         {"X-Authorization": "SECRET-new", "X-Reload": "reload"}))
-    client = new_client(server, on_reload=lambda: reloads.append(1))
+    client = new_client(server, on_reload=reload)
     client.set_token("dev", "SECRET-old")
     client.request("/a")
     client.request("/a", use_cluster=False)
 
     assert client.get_token("dev") == "SECRET-new"
     assert reloads == [1, 1]
+    assert caplog.text.count("a hook failed") == caplog.text.count("ValueError: no window") == 2
     assert "authorization" not in server.requests[1].headers
 
 
@@ -6005,17 +6012,17 @@ def test_a_user_id_that_a_header_can_not_carry_is_refused(serve, new_client, use
     with pytest.raises(ValueError):
         client.request("/x")
 
-    streams = [lambda: client.stream("/x", print, {"failCb": lambda: errors.append(1)}),
+    streams = [lambda: client.stream("/x", print, {"failCb": errors.append}),
                lambda: client.stream_results("/api/v1/pods", print,
                    lambda error, cancel: [errors.append(error), cancel()])]
     for count, start in enumerate(streams, 1):
         try:
             start()
         except ValueError:
-            errors.append(1)
+            errors.append(apiproxy.ApiError(0))
         eventually(lambda: len(errors) == count)  # one way or the other it is said
 
-    assert not server.requests
+    assert [error.status for error in errors] == [0, 0] and not server.requests
 
 
 def test_a_token_may_be_a_function_and_is_asked_each_time(serve, new_client):
