@@ -252,7 +252,7 @@ def cli(main: Callable[[], Any]) -> None:
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(BROKEN_PIPE)
-    except (apiproxy.ApiError, ValueError, OSError) as error:
+    except (apiproxy.ApiError, ValueError, OSError, OverflowError) as error:
         fail(str(error))
 
 
@@ -313,9 +313,18 @@ def manifests(args: Args) -> List[Any]:
     objects: List[Any] = []
     for name in sorted(files) if os.path.isdir(path) else [path]:
         with open(name, "rb") as file:
-            for body in filter(None, apiproxy.read_yaml(file.read())):
-                objects += body["items"] if body.get("kind") == "List" else [body]
-    return sorted(objects, key=lambda body: bool(body.get("kind") != "Namespace"))
+            text = file.read()
+        try:
+            for body in filter(None, apiproxy.read_yaml(text)):
+                for item in body["items"] if body["kind"] == "List" else [body]:
+                    if not {"apiVersion", "kind", "metadata"} <= set(item):
+                        raise KeyError
+                    objects.append(item)
+        except (KeyError, TypeError):
+            raise ValueError(name + ": apiVersion, kind or metadata is missing") from None
+        except ValueError as error:
+            raise ValueError("%s: %s" % (name, error)) from None
+    return sorted(objects, key=lambda body: bool(body["kind"] != "Namespace"))
 
 
 def all_resources(client: apiproxy.Client) -> Iterator[Tuple[str, Dict[str, Any]]]:

@@ -20,6 +20,7 @@ def main() -> None:
     with connect(args, drain_time=1.0) as client:
         client.drain_timeout = args.seconds or 300.0
         node = named(args, "node", client, "/api/v1/nodes")
+        client.request("/api/v1/nodes/" + node)  # or there is none, which is told
 
         def keep(items: List[Any]) -> None:
             pods[:] = [pod for pod in items if not any(

@@ -18,6 +18,8 @@ def main() -> None:
         name = named(args, "deployment", client, path)
         deployments = client.api_factory_with_namespace("apps", "v1", "deployments", True)
 
+        shown = [""]
+
         def is_there(item: Any) -> bool:
             status = item.get("status", {})
             ready, wanted = status.get("readyReplicas", 0), item["spec"]["replicas"]
@@ -26,7 +28,10 @@ def main() -> None:
 
         def show(item: Any) -> None:
             ready, wanted = item.get("status", {}).get("readyReplicas", 0), item["spec"]["replicas"]
-            say("%s %s %d/%d" % (name, bar(ready, wanted), ready, wanted))
+            line = "%s %s %d/%d" % (name, bar(ready, wanted), ready, wanted)
+            if line != shown[-1]:  # other changes are of no interest here
+                shown.append(line)
+                say(line)
 
         before = deployments.scale.get(namespace, name)["spec"].get("replicas", 0)
         say("%s has %d, and will have %d" % (name, before, args.replicas))

@@ -3,9 +3,11 @@
 
 import argparse
 import concurrent.futures
+import itertools
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,18 +17,15 @@ CI = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TOP = os.path.dirname(CI)
 sys.path.insert(0, CI)
 
-from mutants.table import GROUPS, MUTANTS, SIM  # noqa: E402
+from mutants.sample import DEFAULT_TESTS, EQUAL, draw  # noqa: E402
+from mutants.table import GROUPS, MUTANTS, SIM, Stale  # noqa: E402
 
 SEEDS = 100
 SIMULATE = [".ci/simulate", str(SEEDS), "--jobs", "2", "--patience", "2", "--stop"]
-PYTEST = ["-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=line", "-k"]
+PYTEST = ["-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=line"]
 TESTS_FAILED = 1  # pytest's exit status; another one says that it could not run them, or found none
-SECONDS, FULL_SECONDS = 120, 600  # that one of those may take: it hangs else
+SECONDS, FULL_SECONDS = 300, 600  # that one of those may take: it hangs else
 PARTS = ("test_apiproxy.py", "setup.cfg", "README.md", "examples", ".ci")  # of the copy
-
-
-class Stale(Exception):
-    """A mutant, or what has to notice it, is no longer there."""
 
 
 def make_copy(folder, name):
@@ -39,33 +38,39 @@ def make_copy(folder, name):
         elif os.path.exists(path):
             shutil.copy(path, folder)
 
-    with open(os.path.join(TOP, "apiproxy.py"), encoding="utf-8") as file:
-        text = file.read()
-    if name:
-        mutant = MUTANTS[name]
-        if text.count(mutant.old) != 1:
-            raise Stale("its text is there %d times" % text.count(mutant.old))
-        text = text.replace(mutant.old, mutant.new)
+    text = read_module()
     with open(os.path.join(folder, "apiproxy.py"), "w", encoding="utf-8") as file:
-        file.write(text)
+        file.write(MUTANTS[name].apply(text) if name else text)
+
+
+def read_module():
+    """Its text."""
+    with open(os.path.join(TOP, "apiproxy.py"), encoding="utf-8") as file:
+        return file.read()
 
 
 def what_fails(folder, how, full):
     """What fails in a copy, in a few words; "" for nothing."""
     is_sim = how == SIM
-    arguments = SIMULATE[:-1] if is_sim and full else SIMULATE if is_sim else PYTEST + [how]
+    if is_sim:
+        arguments = SIMULATE[:-1] if full else SIMULATE
+    else:
+        arguments = PYTEST if how == DEFAULT_TESTS else PYTEST + ["-k", how]
+    process = subprocess.Popen(
+        [sys.executable] + arguments, cwd=folder, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, start_new_session=True,
+        env=dict(os.environ, PYTHONDONTWRITEBYTECODE="1"))
     try:
-        done = subprocess.run(
-            [sys.executable] + arguments, cwd=folder, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, timeout=FULL_SECONDS if full else SECONDS,
-            env=dict(os.environ, PYTHONDONTWRITEBYTECODE="1"))
+        output, _ = process.communicate(timeout=FULL_SECONDS if full else SECONDS)
     except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # with the examples that the tests started
+        process.communicate()
         return "it hangs"
-    if not done.returncode:
+    if not process.returncode:
         return ""
-    if not is_sim and done.returncode != TESTS_FAILED:
-        raise Stale("pytest -k %s ends with status %d" % (how, done.returncode))
-    return (failed_seed if is_sim else failed_test)(done.stdout.decode("utf-8", "replace"), full)
+    if how not in (SIM, DEFAULT_TESTS) and process.returncode != TESTS_FAILED:
+        raise Stale("pytest -k %s ends with status %d" % (how, process.returncode))
+    return (failed_seed if is_sim else failed_test)(output.decode("utf-8", "replace"), full)
 
 
 def failed_seed(text, full):
@@ -85,7 +90,7 @@ def failed_test(text, _full):
 
 
 def trial(name, full):
-    """(name, what noticed it, seconds, "killed", "survives" or "stale"); "" is the module."""
+    """(name, what noticed it, seconds, the verdict); "" is the module."""
     begin = time.monotonic()
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -95,6 +100,8 @@ def trial(name, full):
     except Stale as error:
         return name, "DOES NOT APPLY: %s" % error, 0.0, "stale"
 
+    if name and MUTANTS[name].what in EQUAL and not all(failures):
+        return name, "equal", time.monotonic() - begin, "equal"
     texts = [" ".join(failure.split())[:90] or "SURVIVES" for failure in failures]
     is_well = all(failures) if name else not any(failures)
     text = "; ".join(texts) if name or not is_well else "passes"
@@ -108,12 +115,16 @@ def parse_options():
     parser.add_argument("names", nargs="*", metavar="NAME|GROUP",
                         help="all if none is named; groups: %s; mutants: %s" % (
                             " ".join(GROUPS), " ".join(MUTANTS)))
+    parser.add_argument("--sample", type=int, default=0, help="so many more, by chance")
+    parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--full", action="store_true", help="count the seeds that notice")
     options = parser.parse_args()
 
-    names = []
-    for name in options.names or GROUPS:
+    sample = draw(read_module(), options.sample, options.seed) if options.sample else {}
+    MUTANTS.update(sample)
+    names = list(sample)
+    for name in options.names or (() if sample else GROUPS):
         if name not in MUTANTS and name not in GROUPS:
             parser.error("no such mutant: " + name)
         names += GROUPS.get(name, [name])
@@ -125,7 +136,7 @@ def main():
     options, names = parse_options()
     begin, verdicts = time.monotonic(), {}
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
-        trials = pool.map(trial, [""] + names, [options.full] * (len(names) + 1))
+        trials = pool.map(trial, [""] + names, itertools.repeat(options.full))
         for name, text, seconds, verdict in trials:
             verdicts[name] = verdict
             what = MUTANTS[name].what if name else ""
@@ -136,8 +147,8 @@ def main():
             if verdicts[name] == "survives"]
     stale = [name for name in verdicts if verdicts[name] == "stale"]
     killed = sum(verdicts[name] == "killed" for name in names)
-    print("%d mutants, %d killed, %.0f s%s%s" % (
-        len(names), killed, time.monotonic() - begin,
+    print("%d mutants, %d killed, %d equal, %.0f s%s%s" % (
+        len(names), killed, list(verdicts.values()).count("equal"), time.monotonic() - begin,
         ", surviving: " + " ".join(lost) if lost else "",
         ", not applying: " + " ".join(stale) if stale else ""))
     return 2 if stale else 1 if lost else 0

@@ -12,6 +12,10 @@ from typing import NamedTuple, Tuple
 SIM = "the simulation"
 
 
+class Stale(Exception):
+    """A mutant, or what has to notice it, is no longer there."""
+
+
 class Mutant(NamedTuple):
     """What it is, the text, what stands there instead, and what has to notice."""
 
@@ -19,6 +23,12 @@ class Mutant(NamedTuple):
     old: str
     new: str
     notices: Tuple[str, ...]
+
+    def apply(self, text):
+        """The module with it."""
+        if text.count(self.old) != 1:
+            raise Stale("its text is there %d times" % text.count(self.old))
+        return text.replace(self.old, self.new)
 
 
 WATCHING = {
@@ -74,17 +84,17 @@ WATCHING = {
         (SIM,)),
     "skip-corrupt": Mutant(
         "9: messages that can't be read are passed over",
-        "                for event in parse_events(message):\n",
-        """                try:
-                    events = parse_events(message)
-                except (ValueError, KeyError, TypeError):
-                    events = []
-                for event in events:
+        "        for event in parse_events(message):\n",
+        """        try:
+            events = parse_events(message)
+        except (ValueError, KeyError, TypeError):
+            events = []
+        for event in events:
 """,
         (SIM,)),
     "trust-short": Mutant(
         "10: a watch that ended at once is resumed",
-        "        early = not heard and lasted < ",
+        "        early = not self._heard and lasted < ",
         "        early = False and lasted < ",
         (SIM,)),
     "reject-lower": Mutant(
@@ -280,8 +290,8 @@ WEBSOCKET = {
         ("messages_are_the_same",)),
     "bad-utf8": Mutant(
         "text need not be UTF-8",
-        """str(buffer[body:self._start], "utf-8")""",
-        """str(buffer[body:self._start], "utf-8", "replace")""",
+        """codecs.utf_8_decode(buffer[body:self._start], "strict", True)""",
+        """codecs.utf_8_decode(buffer[body:self._start], "replace", True)""",
         ("illegal_frame",)),
     "half-character": Mutant(
         "text may end within a character",

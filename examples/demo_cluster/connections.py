@@ -281,7 +281,7 @@ class Connection:
 
 
 def hang_up(connection: Connection) -> None:
-    """A handler that ends the connection without a word."""
+    """A handler that ends the connection silently."""
     raise Gone()
 
 

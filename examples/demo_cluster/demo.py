@@ -107,7 +107,7 @@ class DemoCluster(Settings):
         self.store(cluster).compact()
 
     def drop_connections(self) -> None:
-        """End every open watch without a word, as a server that dies does."""
+        """End every open watch silently, as a server that dies does."""
         self._server.drop(lambda connection: connection.watching)
 
     def restart_headlamp(self) -> None:
