@@ -2650,6 +2650,17 @@ def test_a_connection_is_kept_after_every_kind_of_whole_answer(serve, new_client
     assert server.count == 1
 
 
+def test_a_kept_connection_is_not_kept_after_an_answer_that_breaks(serve, new_client):
+    broken = CHUNKED + "no size\r\n"
+    server = serve(lambda request, conn: conn.send(broken) if request.path.endswith("broken")
+                   else conn.reply(200, {}))
+    client = new_client(server)
+    client.request("/x")
+    assert failed(client.request, "/broken").status == 502
+    client.request("/x")
+    assert server.count == 2
+
+
 def test_connections_that_got_too_old_are_closed_by_calls_to_other_servers(
         serve, new_client, monkeypatch):
     first, second = (serve(lambda request, conn: conn.reply(200, {})) for _ in range(2))
@@ -3889,6 +3900,12 @@ def test_iteration_ends_at_a_clean_close_and_raises_at_another(dial, last, clean
         assert not clean
 
     assert seen == ["a", b"b"]
+
+
+def test_a_peer_that_answers_no_ping_is_hung_up_on(dial):
+    ws = dial(idle, ping_interval=0.02, ping_timeout=0.02)
+    assert outcome(ws.recv) == (1006, "the peer did not answer a ping")
+    assert socket_of(ws).fileno() == -1
 
 
 def test_a_send_beside_a_close_is_told_so(dial):
@@ -13962,6 +13979,17 @@ def test_a_child_finds_no_lock_held(serve, new_client, monkeypatch):
     finally:
         free.set()
     ws.abort()
+
+
+@needs_fork
+def test_a_child_has_nothing_of_a_request_that_goes_on(serve, new_client):
+    server, before = serve(hang), sockets()
+    client = new_client(server)
+    call = background(client.request, "/x")
+    eventually(lambda: server.requests)
+    assert sockets() == before + 2 and in_child(sockets) == before + 1  # the server's is here too
+    server.stop()
+    assert call.result().status == 502
 
 
 @needs_fork
