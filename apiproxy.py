@@ -3066,7 +3066,6 @@ class WebSocket:
             protocol = check_handshake(head, key, protocols)
             rest = b"" if conn.receiver.is_empty else conn.receiver.some(scope)
         except BaseException as error:
-            scope.hold(None)
             if wire is not None:
                 wire.close()
             if not isinstance(error, FAILURES):

@@ -2650,6 +2650,17 @@ def test_a_connection_is_kept_after_every_kind_of_whole_answer(serve, new_client
     assert server.count == 1
 
 
+def test_a_kept_connection_is_not_kept_after_an_answer_that_breaks(serve, new_client):
+    broken = CHUNKED + "no size\r\n"
+    server = serve(lambda request, conn: conn.send(broken) if request.path.endswith("broken")
+                   else conn.reply(200, {}))
+    client = new_client(server)
+    client.request("/x")
+    assert failed(client.request, "/broken").status == 502
+    client.request("/x")
+    assert server.count == 2
+
+
 def test_connections_that_got_too_old_are_closed_by_calls_to_other_servers(
         serve, new_client, monkeypatch):
     first, second = (serve(lambda request, conn: conn.reply(200, {})) for _ in range(2))
@@ -3930,6 +3941,12 @@ def test_iteration_ends_at_a_clean_close_and_raises_at_another(dial, last, clean
         assert not clean
 
     assert seen == ["a", b"b"]
+
+
+def test_a_peer_that_answers_no_ping_is_hung_up_on(dial):
+    ws = dial(idle, ping_interval=0.02, ping_timeout=0.02)
+    assert outcome(ws.recv) == (1006, "the peer did not answer a ping")
+    assert socket_of(ws).fileno() == -1
 
 
 def test_a_send_beside_a_close_is_told_so(dial):
@@ -5903,6 +5920,27 @@ def test_a_token_that_ends_soon_is_renewed_once_and_the_new_one_used_at_once(
     sent = [r.headers["authorization"] for r in server.requests if r.method == "GET"]
     assert sent == ["Bearer " + new] * 8 + ["Bearer opaque-SECRET"]
     assert client.get_token("dev") == new and "not renewed" not in caplog.text
+
+
+def test_a_stream_renews_its_token_first(serve, new_client):
+    new, seen = jwt(3600), []
+    server = serve(lambda request, conn: conn.reply(201, {"status": {"token": new}})
+        if request.method == "POST" else hello(request, conn))
+    client = new_client(server)
+    client.set_token("dev", jwt(5))
+    client.stream("/x", seen.append)
+    eventually(lambda: seen)
+    assert server.requests[-1].headers["authorization"] == "Bearer " + new
+
+
+def test_one_request_has_headlamp_renew_a_token_and_the_others_wait(serve, new_client):
+    old, new = jwt(5, name=""), jwt(3600, name="")
+    server = serve(lambda request, conn: conn.reply(200, {}, {"X-Authorization": new}))
+    client = new_client(server)
+    client.set_token("dev", old)
+    together(*[functools.partial(client.request, "/x")] * 4)
+    sent = [request.headers["authorization"] for request in server.requests]
+    assert sent == ["Bearer " + old] + ["Bearer " + new] * 3
 
 
 @pytest.mark.parametrize("status, why", [(403, ""), (201, "no token in the answer")])
@@ -13982,6 +14020,17 @@ def test_a_child_finds_no_lock_held(serve, new_client, monkeypatch):
     finally:
         free.set()
     ws.abort()
+
+
+@needs_fork
+def test_a_child_has_nothing_of_a_request_that_goes_on(serve, new_client):
+    server, before = serve(hang), sockets()
+    client = new_client(server)
+    call = background(client.request, "/x")
+    eventually(lambda: server.requests)
+    assert sockets() == before + 2 and in_child(sockets) == before + 1  # the server's is here too
+    server.stop()
+    assert call.result().status == 502
 
 
 @needs_fork
