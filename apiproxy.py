@@ -2371,7 +2371,6 @@ IDEMPOTENT = ("GET", "HEAD", "OPTIONS", "PUT", "DELETE")  # RFC 9110 9.2.2
 MAX_IDLE = 32  # connections kept for one server: more than that are a burst, not a habit
 MAX_LINE = 4 * KiB  # of a chunk's size or a trailer; servers send some tens of bytes
 MAX_TRAILERS = 100
-WINDOW = 32 * MiB  # of a list's body are parsed at once; shorter ones whole, in less time
 LARGE = 100 * 1000  # bytes of JSON from which the cyclic collector costs more than pausing it
 
 
@@ -2381,7 +2380,7 @@ def encode_json(value: Any) -> bytes:
 
 
 class Collector:
-    """The cyclic collector, which rests while something large is parsed, or comes to be.
+    """The cyclic collector, which rests while somebody parses something large.
 
     It would find nothing in what is built, but look through all of it again and again: 3,000 Pods
     take a third of the time without it (measured). Who found it on turns it on again, by one call
@@ -2414,9 +2413,6 @@ class Collector:
 
 
 _collector = Collector()
-_LIST = (  # how one starts, and its first object; nothing may hide another "items"
-    r'\{(?:"(?:kind|apiVersion)":"[^"\\]*",|"metadata":\{[^{}\\]*\},)*"items":\[(\{"\w+":)'
-)
 _decode = json.JSONDecoder().raw_decode
 
 
@@ -2444,19 +2440,23 @@ class Response:
 
     def __init__(
         self, status: int, reason: str, headers: Mapping[str, str], body: bytes,
-        method: str = "", url: str = "", parsed: Sequence[Json] = (),
+        method: str = "", url: str = "",
     ) -> None:
         self.status = status
         self.reason = reason
         self.headers = headers
-        self._parsed = parsed  # the first of the body's `items`, which it has no more
-        self.body = body
+        self._body: Union[bytes, str] = body
         self.cluster = ""  # that was asked
         self._method = method
         self._url = url
 
     def __repr__(self) -> str:
         return "<Response %d %s, %d bytes>" % (self.status, self.reason, len(self.body))
+
+    @property
+    def body(self) -> bytes:
+        """The body, without gzip."""
+        return self._body if isinstance(self._body, bytes) else self._body.encode()
 
     @property
     def ok(self) -> bool:
@@ -2479,17 +2479,16 @@ class Response:
 
     def json(self) -> Json:
         """The parsed body; None when there is none; ApiError when it is not JSON."""
-        if not self.body or self.body.isspace():
+        if not self._body or self._body.isspace():
             return None
         try:
-            value = parse_json(self.body)
-            if self._parsed:
-                value["items"] = [*self._parsed, *value["items"]]
-            return value
-        except (ValueError, RecursionError, TypeError):
+            if isinstance(self._body, bytes) and len(self._body) >= LARGE:
+                self._body = self._body.decode()  # not both: a list may have 100 MB
+            return parse_json(self._body)
+        except (ValueError, RecursionError):
             pass
         except MemoryError:
-            raise self.error("no memory to parse %d bytes" % len(self.body)) from None
+            raise self.error("no memory to parse %d bytes" % len(self._body)) from None
         kind = self.headers.get("Content-Type", "something")
         raise self.error("" if self.is_page else "the server sent %s instead of JSON: %.80r"
                          % (kind, self.text()))
@@ -2645,8 +2644,7 @@ class HttpConnection:
 class HttpRequest:
     """What urllib's opener and our handler need; urllib's own would take the address apart again.
 
-    idle   seconds of silence once the answer has begun, None for no limit but the scope's
-    whole  the body is wanted as it came, also of a long list
+    idle  seconds of silence once the answer has begun, None for no limit but the scope's
     """
 
     timeout: Any = None  # set by the opener, not used: there is a scope
@@ -2655,7 +2653,7 @@ class HttpRequest:
     def __init__(
         self, method: str, url: str, target: str, lines: Dict[str, Any], body: Optional[bytes],
         scope: Scope, address: Address, context: Optional[ssl.SSLContext], proxy: Optional[str],
-        idle: Optional[float] = None, whole: bool = False,
+        idle: Optional[float] = None,
     ) -> None:
         self.method = method
         self.full_url = url
@@ -2667,7 +2665,6 @@ class HttpRequest:
         self.context = context
         self.proxy = proxy
         self.idle = idle
-        self.whole = whole
         self.type = "https" if address.secure else "http"
 
     def get_method(self) -> str:
@@ -2675,55 +2672,20 @@ class HttpRequest:
         return self.method
 
 
-def unzipped(pieces: Iterator[bytes], limit: int) -> Iterator[bytes]:
-    """The pieces of a body without its gzip; TooLarge over the limit, BadAnswer if not whole."""
+def unzipped(pieces: Iterator[bytes], most: int) -> Iterator[bytes]:
+    """The pieces of a body without its gzip, `most` bytes at once; BadAnswer if it is not whole."""
     unzip: Any = None
-    size = 0
     try:
         for piece in pieces:
             while piece:  # a body may have several members (RFC 1952 2.2)
                 if unzip is None or unzip.eof:
                     unzip = zlib.decompressobj(31)
-                data = unzip.decompress(piece, limit + 1 - size)
-                yield data
-                size += len(data)
-                if size > limit:
-                    raise TooLarge
+                yield unzip.decompress(piece, most)
                 piece = unzip.unused_data
     except zlib.error:
         raise BadAnswer("it is not gzip") from None
     if unzip and not unzip.eof:
         raise BadAnswer("its gzip has no end")
-
-
-def take_items(data: bytearray, pieces: Iterator[bytes], items: List[Json]) -> bytearray:
-    """The body that begins with `data` without its first `items`, which are parsed as they come.
-
-    So a list of 100 MB needs memory for its objects only. What is not as API servers write it
-    stays as it is.
-    """
-    text = codecs.utf_8_decode(data, "ignore", False)[0]
-    start = re.match(_LIST, text)
-    if not start:
-        for piece in pieces:
-            data += piece
-        return data
-    head = data[:start.start(1)]
-    del data[:start.start(1)]
-    window = 0
-    for piece in itertools.chain((b"",), pieces):
-        data += piece
-        if len(data) < window:
-            continue
-        try:
-            text = codecs.utf_8_decode(data, "strict", False)[0]
-            text = text.rpartition("}," + start[1])[0]
-            items += parse_json("[%s}]" % text)  # many at once: they share their keys
-            del data[:len(text.encode()) + len("},")]
-        except (ValueError, RecursionError):
-            pass  # it ends inside an object, or can't be read
-        window = max(WINDOW, 2 * len(data))  # an object may be larger
-    return head + data
 
 
 class HttpHandler(urllib.request.BaseHandler):
@@ -2819,10 +2781,9 @@ class HttpHandler(urllib.request.BaseHandler):
         request.scope.hold(conn.wire)
         try:
             head = self._ask(conn, request)
-            items: List[Json] = []
-            body = self._body(conn, head, request, items)
+            body = self._body(conn, head, request)
             return Response(head.status, head.reason, head.headers, body,
-                            request.method, request.full_url, items)
+                            request.method, request.full_url)
         finally:
             request.scope.hold(None)
             self._give(key, conn, conn.is_whole and not request.scope.cancelled, closings)
@@ -2853,23 +2814,18 @@ class HttpHandler(urllib.request.BaseHandler):
         text = "the body is larger than max_body, %d bytes" % self._settings.max_body
         return BodyError(head.status, text)
 
-    def _body(
-        self, conn: HttpConnection, head: Head, request: HttpRequest, items: List[Json],
-    ) -> bytes:
+    def _body(self, conn: HttpConnection, head: Head, request: HttpRequest) -> bytes:
         limit = self._limit(head)
         scope = request.scope if request.idle is None else request.scope.within(None, request.idle)
         body = io.BytesIO()  # not a list: a server may send two bytes at a time
         pieces = conn.body(head, request.method, scope, limit)
         if head.headers.tokens("Content-Encoding") in (["gzip"], ["x-gzip"]):
-            pieces = unzipped(pieces, limit)
-        window = limit if request.whole or head.status != 200 else WINDOW
+            pieces = unzipped(pieces, limit + 1)
         try:
             for piece in pieces:
                 body.write(piece)
-                if body.tell() > window:
-                    data = bytearray(body.getbuffer())
-                    body = io.BytesIO()
-                    body.write(_collector.at_rest(lambda: take_items(data, pieces, items)))
+                if body.tell() > limit:
+                    raise TooLarge
         except TooLarge:
             if not head.is_error:
                 raise self._too_large(head)
@@ -4503,7 +4459,7 @@ class Transport:
         self, method: str, path: str, cluster: str = "", *, body: Any = None,
         params: Params = None, headers: Optional[HeaderLines] = None,
         scope: Optional[Scope] = None, auto_logout: bool = True, on_behalf: str = "",
-        cookie: bool = False, idle: Optional[float] = None, whole: bool = False,
+        cookie: bool = False, idle: Optional[float] = None,
     ) -> Response:
         """One request and its answer; ApiError unless that is 2xx: redirects are never followed.
 
@@ -4512,7 +4468,6 @@ class Transport:
         on_behalf  for routes of Headlamp itself: the cluster whose credentials go along
         cookie     for routes of Headlamp that read a token from its cookies only
         idle       seconds of silence within the answer
-        whole      the body is wanted, not what it says
         """
         caller_headers = self._checked(headers)
         if body is not None and not isinstance(body, bytes):
@@ -4524,7 +4479,7 @@ class Transport:
             route = self.route(cluster, on_behalf)
             logout = auto_logout and self._is_api(cluster, path)
             response, is_fresh = self._once(
-                route, method, path, body, caller_headers, scope, cookie, idle, whole, logout)
+                route, method, path, body, caller_headers, scope, cookie, idle, logout)
             if response.status != 401 or not is_fresh:
                 break  # else the token was refused for its age, and here is another
         if not response.ok:
@@ -4534,7 +4489,7 @@ class Transport:
     def _once(
         self, route: Route, method: str, path: str, body: Optional[bytes],
         caller_headers: HeaderLines, scope: Scope, cookie: bool, idle: Optional[float],
-        whole: bool, logout: bool,
+        logout: bool,
     ) -> Tuple[Response, bool]:
         """One exchange; whether its answer brought a fresh token."""
         url = combine_path(route.base, path)
@@ -4552,7 +4507,7 @@ class Transport:
                 lines["Connection"] = "keep-alive, Upgrade"
 
             response = self._exchange(self._request(
-                route, method, path, lines, body, scope, idle, whole), route)
+                route, method, path, lines, body, scope, idle), route)
             response.cluster = route.cluster
             return response, self._notice(response, route, logout, lines)
         except (ApiError, TimeoutError, ConnectionAbortedError) as error:
@@ -4564,11 +4519,10 @@ class Transport:
     def _request(
         self, route: Route, method: str, path: str, lines: Dict[str, Any],
         body: Optional[bytes], scope: Scope, idle: Optional[float] = None,
-        whole: bool = False,
     ) -> HttpRequest:
         target = combine_path(route.address.target, path)
         return HttpRequest(method, combine_path(route.base, path), target, lines, body, scope,
-                           route.address, self._context(route), route.proxy, idle, whole)
+                           route.address, self._context(route), route.proxy, idle)
 
     def _checked(self, headers: Optional[HeaderLines]) -> HeaderLines:
         caller_headers = check_headers(headers)
@@ -7608,13 +7562,12 @@ class Client(Settings):
         if body is not None:
             expect(body, (str, bytes), "body (post() takes objects)")
 
-        is_json = options.get("isJSON", True)
         response = self._transport.send(
             method.upper(), path, options.get("cluster") or "", params=query_params,
             headers=options.get("headers"), body=body.encode() if isinstance(body, str) else body,
             scope=Scope(self._seconds(options)),
-            auto_logout=options.get("autoLogoutOnAuthError", True), whole=not is_json)
-        return response.json() if is_json else response
+            auto_logout=options.get("autoLogoutOnAuthError", True))
+        return response.json() if options.get("isJSON", True) else response
 
     def _seconds(self, options: Mapping[str, Any]) -> Optional[float]:
         """The time limit of a call, which its options give in milliseconds."""

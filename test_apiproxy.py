@@ -3049,54 +3049,13 @@ def test_many_small_chunks_cost_no_more_than_their_bytes(serve, new_client):
         tracemalloc.stop()
 
 
-def body_of(
-        items, before='{"kind":"PodList","apiVersion":"v1","metadata":{"continue":"x"},',
-        after="}\n", **options):
-    return before + '"items":' + json.dumps(items, separators=(",", ":"), **options) + after
-
-
-ITEMS = [
-    {"metadata": {"name": "thing-%d" % number}, "text": "\u20ac\U0001f600\"},{[" * (number % 3),
-     "more": [{"metadata": {}, "a": number}, {"metadata": {}}]} for number in range(9)]
-
-
-@pytest.mark.parametrize("body", [
-    body_of(ITEMS), body_of(ITEMS, ensure_ascii=False), body_of([]), body_of(ITEMS[:1]),
-    body_of(ITEMS, '{"apiVersion":"v1",', ',"kind":"PodList","metadata":{}}'),
-    body_of(ITEMS, '{"metadata":{"selfLink":"\\u0026},\\"items\\":["},'), body_of([[1], [2]]),
-    body_of([1, 2, "x" * 200]), json.dumps({"items": ITEMS}, indent=1), json.dumps(ITEMS),
-    body_of(ITEMS, '{"a":{"items":[1]},'), body_of([*ITEMS, {"metadata": "x" * 3000}, *ITEMS]),
-    ], ids=short)
-@pytest.mark.parametrize("window, size", [(1, 1), (64, 7), (300, 50), (10**6, 50)])
-def test_a_list_that_is_parsed_as_it_comes_is_what_its_body_says(
-        serve, new_client, monkeypatch, body, window, size):
-    monkeypatch.setattr(apiproxy, "WINDOW", window)
-    data = body.encode()
-    chunks = [data[start:start + size] for start in range(0, len(data), size)]
-    wire = b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks)
-    client = new_client(serve(lambda _, conn: conn.send(CHUNKED.encode() + wire + b"0\r\n\r\n")))
-    assert client.request("/x") == json.loads(body)
-    assert client.request("/x", {"isJSON": False}).body == data
-
-
-@pytest.mark.parametrize("cut", [b"\xff", b"", b"]", b"{"])
-def test_a_list_that_breaks_off_is_no_json(serve, new_client, monkeypatch, cut):
-    monkeypatch.setattr(apiproxy, "WINDOW", 100)
-    body = body_of(ITEMS).encode()[:-300] + cut
-    plain = CHUNKED.encode() + b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
-    error = failed(new_client(serve(lambda request, conn: conn.send(plain))).request, "/x")
-    assert "instead of JSON" in str(error)
-
-
 @pytest.mark.parametrize("is_json", [True, False])
 @pytest.mark.parametrize("compressed", [True, False])
-def test_a_large_body_is_in_memory_once_and_a_list_as_objects_only(
-        serve, new_client, monkeypatch, compressed, is_json):
-    items = [{"metadata": {"name": "thing-%d" % number}, "data": os.urandom(400).hex()}
-             for number in range(4000)]
-    body = json.dumps({"kind": "PodList", "items": items}, separators=(",", ":")).encode()
-    monkeypatch.setattr(apiproxy, "WINDOW", 1 << 16)
-    plain = CHUNKED.encode() + b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+def test_a_large_body_is_in_memory_once(serve, new_client, compressed, is_json):
+    items = [{"metadata": {"name": "thing-%d" % number}, "data": os.urandom(100).hex()}
+             for number in range(20000)]
+    body = json.dumps({"kind": "PodList", "items": items}).encode()
+    plain = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
     answer = zipped(gzip.compress(body, 1)) if compressed else plain
     client = new_client(serve(lambda request, conn: conn.send(answer)))
     client.request("/x?first")
@@ -3110,7 +3069,7 @@ def test_a_large_body_is_in_memory_once_and_a_list_as_objects_only(
         tracemalloc.stop()
 
     if is_json:
-        assert got["items"] == items and peak - now < 0.5 * len(body)
+        assert got["items"] == items and peak - now < 1.3 * len(body)
     else:
         assert got.body == body and peak < 1.3 * len(body)
         assert got.json()["items"] == items and got.body == body
