@@ -12504,6 +12504,7 @@ def test_a_shortage_of_threads_costs_one_connection(serve, direct, caplog, monke
 
 
 def test_a_shortage_of_descriptors_is_waited_out_without_a_busy_loop(serve, direct, monkeypatch):
+    monkeypatch.setattr(apiproxy, "ACCEPT_WAIT", 0.1)
     one = direct(serve(Pods(p={})))
     made = one.start_port_forward("here", "ns", "p", 80, "", "")
     accept, times = socket.socket.accept, []
