@@ -5097,7 +5097,7 @@ def distinct_keys(items: Iterable[Json]) -> Dict[Any, Json]:
 
 def is_same(old: Json, listed: Json) -> bool:
     """Whether a list shows the known object: after a restored backup a version comes again."""
-    return bool({key: value for key, value in old.items() if key != "actionType"} == listed)
+    return bool((without(old, ("actionType",)) if "actionType" in old else old) == listed)
 
 
 def newest_first(item: Json) -> str:
@@ -5431,7 +5431,7 @@ class Watch(Task):
 
     def _list(self) -> None:
         items, version = self._fetch_all()
-        changed = self._replace(items, version) or not self._listed
+        changed = _collector.at_rest(lambda: self._replace(items, version)) or not self._listed
         self._reader.forget_version()
         if not self._listed and self._found:
             self._found(self._paths[0])

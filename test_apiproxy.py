@@ -5909,6 +5909,27 @@ def test_a_token_that_ends_soon_is_renewed_once_and_the_new_one_used_at_once(
     assert client.get_token("dev") == new and "not renewed" not in caplog.text
 
 
+def test_a_stream_renews_its_token_first(serve, new_client):
+    new, seen = jwt(3600), []
+    server = serve(lambda request, conn: conn.reply(201, {"status": {"token": new}})
+        if request.method == "POST" else hello(request, conn))
+    client = new_client(server)
+    client.set_token("dev", jwt(5))
+    client.stream("/x", seen.append)
+    eventually(lambda: seen)
+    assert server.requests[-1].headers["authorization"] == "Bearer " + new
+
+
+def test_one_request_has_headlamp_renew_a_token_and_the_others_wait(serve, new_client):
+    old, new = jwt(5, name=""), jwt(3600, name="")
+    server = serve(lambda request, conn: conn.reply(200, {}, {"X-Authorization": new}))
+    client = new_client(server)
+    client.set_token("dev", old)
+    together(*[functools.partial(client.request, "/x")] * 4)
+    sent = [request.headers["authorization"] for request in server.requests]
+    assert sent == ["Bearer " + old] + ["Bearer " + new] * 3
+
+
 @pytest.mark.parametrize("status, why", [(403, ""), (201, "no token in the answer")])
 def test_a_renewal_that_fails_leaves_the_token_and_is_not_tried_again_at_once(
         serve, new_client, caplog, status, why):

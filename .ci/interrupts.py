@@ -28,7 +28,6 @@ import random
 import signal
 import ssl
 import sys
-import tempfile
 import threading
 import time
 import warnings

@@ -287,6 +287,7 @@ class Scene:
         self.body = server.body(kind, self.objects)
         self.go, self.over = threading.Event(), threading.Event()
         self.queues = []  # one for each open watch
+        self.lists = 0  # whole ones that were sent
         if not hold:
             self.go.set()
 
@@ -295,6 +296,12 @@ class Scene:
         self.go.set()
         for one in list(self.queues):
             one.put(None)
+
+
+GONE = (
+    b'{"type":"ERROR","object":{"kind":"Status","apiVersion":"v1","metadata":{},'
+    b'"status":"Failure","code":410,"reason":"Expired","message":"too old resource version"}}'
+)
 
 
 def frame(payload):
@@ -401,6 +408,8 @@ class Server:
             for number in range(self.scene.count):
                 self.scene.queues[number % int(watches)].put(number)
                 self.scene.over.wait(float(gap))
+        elif what == "lists":
+            return self.scene.lists
         return len(self.scene.queues)
 
     def _get(self, sock, path, query, compressed):
@@ -418,16 +427,19 @@ class Server:
             )
         elif "limit" in query or "continue" in query:
             start = int(query.get("continue") or 0)
+            scene.lists += not start
             self._send(
                 sock,
                 scene.stock.page(
                     start, start + int(query.get("limit") or scene.objects), scene.objects
                 ),
             )
-        elif path.endswith(scene.kind) and compressed and scene.body[1]:
-            self._send(sock, scene.body[1], b"Content-Encoding: gzip\r\n")
         elif path.endswith(scene.kind):
-            self._send(sock, scene.body[0])
+            scene.lists += 1
+            if compressed and scene.body[1]:
+                self._send(sock, scene.body[1], b"Content-Encoding: gzip\r\n")
+            else:
+                self._send(sock, scene.body[0])
         else:  # discovery
             kinds = [
                 {
@@ -494,7 +506,10 @@ class Server:
                         )
                     )
                 )
-        elif scene.events:
+        elif scene.events == "GONE" and scene.queues[0] is mine:
+            sock.sendall(pack(GONE) + (b"\x88\x00" if websocket else b"0\r\n\r\n"))
+            return
+        elif scene.events not in ("", "GONE"):
             self._pour(
                 sock,
                 map(pack, scene.stock.events(scene.events, scene.count, scene.touched, scene.big)),
@@ -674,14 +689,14 @@ def http_client(at):
     return floor(at)._replace(watch=watch, view=None)
 
 
-def apiproxy(at):
+def apiproxy(at, **settings):
     import sys
 
     sys.path.insert(0, at["root"])
     import apiproxy as module
 
     context = module.tls_context(at["ca"]) if at["ca"] else None
-    client = module.Client("", cluster="bench")
+    client = module.Client("", cluster="bench", **settings)
     client.add_endpoint("bench", module.Endpoint(at["url"], ssl_context=context, token=at["token"]))
     collection = "/api/v1/namespaces/%s/" % at["namespace"]
 
@@ -713,6 +728,11 @@ def apiproxy(at):
         ),
         connect,
     )
+
+
+def gathering(at):
+    """The same with a burst shown at once."""
+    return apiproxy(at, gather=0.2)
 
 
 def kubernetes(at):
@@ -865,6 +885,7 @@ Peer = namedtuple(
 CLIENTS = {
     "floor": Peer(floor, "", "import urllib.request, http.client, ssl, json, threading, socket"),
     "apiproxy": Peer(apiproxy, "", "import sys; sys.path.insert(0, %r); import apiproxy" % ROOT),
+    "gathering": Peer(gathering, "", ""),
     "http.client": Peer(http_client, "", ""),
     "kubernetes": Peer(kubernetes, "kubernetes", "from kubernetes import client, config, watch"),
     "kubernetes raw": Peer(kubernetes_raw, "kubernetes", ""),
@@ -905,6 +926,22 @@ def idle(client, cb):
     (client.idle or (lambda cb: begin(client.watch, "configmaps", cb)))(cb)
 
 
+def keep(make, client, kind):
+    """Have all objects and watch them; who has no view lists again when its watch ends."""
+    if client.view and make.args[0] != "floor":
+        return client.view(kind, lambda *_: None)
+
+    def run():
+        while True:
+            held = client.list(kind)
+            with contextlib.suppress(Exception):
+                for _ in client.watch(kind):
+                    pass
+            del held
+
+    return threading.Thread(target=run, daemon=True).start()
+
+
 class Counting:
     """A clock, and a callback that stops it at the last of `count` calls after `start`."""
 
@@ -917,6 +954,9 @@ class Counting:
         )
 
     def start(self):
+        self.before = resident()
+        with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as file:
+            file.write("5")  # the peak begins here
         self._from = time.perf_counter(), time.process_time()
         return self
 
@@ -924,6 +964,7 @@ class Counting:
         return {
             "cpu": time.process_time() - self._from[1],
             "wall": time.perf_counter() - self._from[0],
+            "peak": peak() - self.before,
         }
 
     def __call__(self, *_):
@@ -1015,8 +1056,19 @@ def do_view(make, control, kind, objects, changes, rate=0, **params):
         rate=rate,
         touched=params.get("limit", 0),
     )
-    client, counting = make(), Counting(changes)
-    client.view(kind, counting, **(params if client.idle else {}))  # only ours has `limit`
+    client, counting, last = make(), Counting(changes), str(20000000 + changes - 1)
+    if make.args[0] == "gathering":
+        counting = Counting(1)
+
+    def cb(items):
+        if items[(changes - 1) % objects]["metadata"]["resourceVersion"] == last:
+            counting()
+
+    client.view(
+        kind,
+        cb if make.args[0] == "gathering" else counting,
+        **(params if client.idle else {}),  # only ours has `limit`
+    )
     control.wait(1, 80)
     counting.start()
     control("go")
@@ -1038,8 +1090,15 @@ def do_spread(make, control, watches, count):
 
 def resident():
     gc.collect()
-    with open("/proc/self/statm") as file:
+    with contextlib.suppress(OSError), open("/proc/self/statm") as file:  # Linux has it
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return 0
+
+
+def peak():
+    with contextlib.suppress(OSError), open("/proc/self/status") as file:
+        return int(re.search(r"VmHWM:\s*(\d+)", file.read()).group(1)) * 1024
+    return 0
 
 
 def do_memory(make, control, watches):
@@ -1110,6 +1169,99 @@ def do_send(make, control, size, count, head=14):
         send(data)
     recv()
     return clock.stop()
+
+
+def do_objects(make, control, kind, objects):
+    """Have a list and a watch of it."""
+    control("set", kind=kind, objects=objects, hold=1)
+    client = make()
+    client.small()
+    clock = Counting().start()
+    keep(make, client, kind)
+    control.wait(1, 280)
+    return {**clock.stop(), "bytes": resident() - clock.before}
+
+
+def do_relist(make, control, kind, objects):
+    """A watch is told 410: list again, and watch."""
+    control("set", kind=kind, objects=objects, events="GONE", hold=1)
+    client = make()
+    client.small()
+    keep(make, client, kind)
+    control.wait(1, 140)
+    lists, clock = control("lists"), Counting().start()
+    control("go")
+    control.wait(2, 140)
+    result = clock.stop()
+    assert control("lists") > lists, "does not list again"
+    return result
+
+
+def do_rollout(make, _, pods):
+    """All Pods of a namespace in view while a real cluster makes them and gets them ready."""
+    at = make.args[1]
+    at["namespace"] = "rollout-%d" % os.getpid()
+    with subprocess.Popen(
+        [sys.executable, os.path.abspath(__file__), "--rollout", json.dumps([at, pods])],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as driver:
+        driver.stdout.readline()  # the namespace is there
+        client, last = make(), []
+
+        def cb(*_):
+            last[:] = [clock.stop()]
+
+        clock = Counting().start()
+        if client.view:
+            client.view("pods", cb)
+        else:
+            begin(client.watch, "pods", cb)
+        time.sleep(2)
+        driver.stdin.write(b"go\n")
+        driver.stdin.flush()
+        ready, seen = int(driver.stdout.readline()), None
+        while seen != last:  # it may be behind
+            seen = list(last)
+            time.sleep(3)
+        driver.stdin.close()
+        assert ready == pods, "only %d of %d Pods got ready" % (ready, pods)
+    return seen[0]
+
+
+def rollout(at, pods):
+    """A process of its own: Deployments, until all their Pods are ready; then away with them."""
+    client = endpoint_client(at)
+    namespace = "/api/v1/namespaces/" + at["namespace"]
+    deployments = "/apis/apps/v1/namespaces/%s/deployments" % at["namespace"]
+    client.post("/api/v1/namespaces", {"metadata": {"name": at["namespace"]}})
+    print("there", flush=True)
+    sys.stdin.readline()
+    for number in range(10):
+        name = "thing-%d" % number
+        container = {**POD["container"], "name": "main", "image": "registry.example/thing:1"}
+        container.pop("volumeMounts")
+        container["resources"] = {"requests": {"cpu": "1m", "memory": "1Mi"}}
+        template = {
+            "metadata": {"labels": {"app": name}},
+            "spec": {"containers": [container, {**container, "name": "sidecar"}]},
+        }
+        spec = {
+            "replicas": pods // 10,
+            "selector": {"matchLabels": {"app": name}},
+            "template": template,
+        }
+        client.post(deployments, {"metadata": {"name": name}, "spec": spec})
+    ready, end = 0, time.monotonic() + 300
+    while ready < pods and time.monotonic() < end:
+        time.sleep(1)
+        items = client.request(deployments)["items"]
+        ready = sum(item.get("status", {}).get("readyReplicas", 0) for item in items)
+    print(ready, flush=True)
+    sys.stdin.readline()
+    client.remove(namespace)
+    while client.request(namespace + "/pods", query_params={"limit": 1})["items"]:
+        time.sleep(1)
 
 
 def do_million(make, control, objects, count):
@@ -1252,12 +1404,36 @@ REAL = ("configmaps", "gets", "watch", "import", "first")
 Growth = namedtuple(
     "Growth", "title unit points value", defaults=("cpu",)
 )  # points: (what, function, arguments, divisor)
+CONFIG_MAPS, PODS = (1000, 10000, 100000), (1000, 5000, 20000)  # of 1 KB, and of 5 KB
+
+
+def by_objects(what, unit, function, scale, value="cpu"):
+    """A table for ConfigMaps and one for Pods, with a figure for each object."""
+    return [
+        Growth(
+            "%s, by %s" % (what, {"configmaps": "ConfigMaps", "pods": "Pods"}[kind]),
+            unit,
+            [(n, function, {"kind": kind, "objects": n}, n * scale) for n in sizes],
+            value,
+        )
+        for kind, sizes in (("configmaps", CONFIG_MAPS), ("pods", PODS))
+    ]
+
+
+CPU, KB = ("microseconds of CPU an object", 1), ("KB an object", 1024e6)
+BY_OBJECTS = {
+    "list": by_objects("A list", CPU[0], do_list, CPU[1]),
+    "list-peak": by_objects("The peak of memory in a list", KB[0], do_list, KB[1], "peak"),
+    "relist": by_objects("List again after 410", CPU[0], do_relist, CPU[1]),
+    "relist-peak": by_objects("The peak of that", KB[0], do_relist, KB[1], "peak"),
+    "objects": by_objects("Memory that a watched list keeps", KB[0], do_objects, KB[1], "bytes"),
+}
 GROWTH = {
-    "list": Growth(
-        "A list, by objects",
-        "microseconds of CPU an object",
-        [(n, do_list, {"kind": "configmaps", "objects": n}, n) for n in (100, 1000, 10000, 100000)],
-    ),
+    **{
+        name + suffix: table
+        for name, tables in BY_OBJECTS.items()
+        for suffix, table in zip(("", "-pods"), tables)
+    },
     "view": Growth(
         "1,000 changes to a view, by objects",
         "microseconds of CPU a change",
@@ -1319,7 +1495,21 @@ GROWTH = {
         "part",
     ),
 }
-GROWTH_PEERS = {"list": CLUSTER, "view": ("kubernetes",)}  # too slow for the others
+for name, value, unit, scale in (
+    ("rollout", "cpu", "seconds of CPU", 1e6),
+    ("rollout-peak", "peak", "MB", 1e12),
+):
+    GROWTH[name] = Growth(
+        "A rollout in a real cluster with nodes, by Pods",
+        unit,
+        [(n, do_rollout, {"pods": n}, scale) for n in (1000, 3000)],
+        value,
+    )
+GROWTH_PEERS = {  # kubernetes alone has views of its own
+    **dict.fromkeys([*GROWTH][: 2 * len(BY_OBJECTS)], CLUSTER),
+    "view": ("gathering", "kubernetes"),
+    **dict.fromkeys(("rollout", "rollout-peak"), ("gathering", *CLUSTER)),
+}
 
 
 class Bench:
@@ -1386,7 +1576,7 @@ class Bench:
             try:
                 out, err = running.communicate(timeout=self.options.seconds)
             except subprocess.TimeoutExpired:
-                return {"error": "hangs"}
+                return {"error": "did not finish"}
             finally:
                 running.kill()
                 running.wait()
@@ -1503,17 +1693,15 @@ class Bench:
             if value == "part":
                 value = "part %d" % (what * 5 // args["count"])
             if self.options.quick:
-                if table.value != "part" and what > 1000:
+                if table.value != "part" and what > 1000 and what != table.points[0][0]:
                     continue
                 args = {
                     **args,
                     **({"count": max(500, args["count"] // 100)} if "count" in args else {}),
                 }
+            once = run in (do_million, do_rollout)
             cells = self.cells(
-                self.rounds(
-                    clients, run, args, 1 if table.value == "part" else self.options.rounds
-                ),
-                value,
+                self.rounds(clients, run, args, 1 if once else self.options.rounds), value
             )
             shown = [
                 "%.1f" % (got[0] * 1e6 / divisor) if isinstance(got, tuple) else got
@@ -1591,8 +1779,19 @@ def reach(url, ca, token, namespace, folder, real):
     }
 
 
+def endpoint_client(at):
+    """What prepares a real cluster."""
+    import apiproxy as module
+
+    client, context = module.Client("", cluster="real"), None
+    if at["ca"]:
+        context = module.tls_context(at["ca"])
+    client.add_endpoint("real", module.Endpoint(at["url"], ssl_context=context, token=at["token"]))
+    return client
+
+
 @contextlib.contextmanager
-def own_server(plain):
+def own_server(plain, _):
     """Our server, with a certificate made for it."""
     with tempfile.TemporaryDirectory() as folder:
         pem, ca = os.path.join(folder, "server.pem"), os.path.join(folder, "ca.pem")
@@ -1644,10 +1843,8 @@ def own_server(plain):
 
 
 @contextlib.contextmanager
-def real_server(plain):
-    """The cluster of the environment, with 5,000 ConfigMaps in a namespace for the time being."""
-    import apiproxy as module
-
+def real_server(plain, count):
+    """The cluster of the environment, with so many ConfigMaps in a namespace for the time being."""
     url = os.environ.get("APIPROXY_TEST_DIRECT", "") if not plain else ""
     url = url or "%s/clusters/%s" % (
         os.environ["APIPROXY_TEST_URL"],
@@ -1657,17 +1854,12 @@ def real_server(plain):
     namespace, stock, numbers = (
         "benchmark-%d" % os.getpid(),
         Objects("configmaps"),
-        iter(range(5000)),
+        iter(range(count)),
     )
     collection = "/api/v1/namespaces/%s/configmaps" % namespace
-    with tempfile.TemporaryDirectory() as folder, module.Client("", cluster="real") as client:
+    with tempfile.TemporaryDirectory() as folder:
         at = reach(url, ca, os.environ.get("APIPROXY_TEST_TOKEN", ""), namespace, folder, True)
-        client.add_endpoint(
-            "real",
-            module.Endpoint(
-                url, ssl_context=module.tls_context(ca) if ca else None, token=at["token"]
-            ),
-        )
+        client = endpoint_client(at)
         client.post("/api/v1/namespaces", {"metadata": {"name": namespace}})
         try:
 
@@ -1718,12 +1910,16 @@ def main():
         help="these beside the floor and apiproxy, with commas between",
     )
     parser.add_argument(
-        "--seconds", type=float, default=90.0, help="limit for each process (default: %(default)s)"
+        "--seconds",
+        type=float,
+        default=300.0,
+        help="limit for each process (default: %(default)s)",
     )
     parser.add_argument(
         "--verbose", action="store_true", help="show what the measured processes say on stderr"
     )
     parser.add_argument("--serve", help=argparse.SUPPRESS)
+    parser.add_argument("--rollout", help=argparse.SUPPRESS)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -1731,6 +1927,8 @@ def main():
     sys.path[:0] = [ROOT, HERE]
     if options.serve is not None:
         return serve(options.serve)
+    if options.rollout:
+        return rollout(*json.loads(options.rollout))
     known = GROWTH if options.growth else ROWS
     if options.list:
         return print("\n".join("%-12s%s" % (name, known[name].title) for name in known))
@@ -1739,12 +1937,15 @@ def main():
     options.rounds = 1 if options.quick else options.rounds
     real = bool(os.environ.get("APIPROXY_TEST_URL") or os.environ.get("APIPROXY_TEST_DIRECT"))
     names = [
-        name for name in options.only or known if not real or name in REAL and not options.growth
+        name
+        for name in options.only or known
+        if (name.startswith("rollout") == real if options.growth else not real or name in REAL)
     ]
     if not real and not options.plain and not shutil.which("openssl"):
         say("There is no openssl to make a certificate with: plain HTTP.\n")
         options.plain = True
-    with (real_server if real else own_server)(options.plain) as at:
+    count = 0 if options.growth else 5000
+    with (real_server if real else own_server)(options.plain, count) as at:
         bench = Bench(options, at, make_peers(options.peers) if options.peers else sys.executable)
         say(
             "%s, %d cores, %s; Python %s, %s; %s%s; medians of %d rounds%s.\n"
