@@ -12261,7 +12261,7 @@ def test_with_kubectl_proxy_as_base_url_drains_and_forwards_are_done_here(serve,
 
 
 @pytest.mark.parametrize("delay, linger", [
-    (0.1, 0.9), (1.5, 2.0)])  # the latter is longer than any wait that began before the half-close
+    (0.1, 4.0), (1.5, 4.0)])  # the latter is longer than any wait that began before the half-close
 def test_a_half_closed_connection_has_its_answer_however_late(serve, direct, delay, linger):
     def answers_late(conn):
         request = b""
