@@ -1962,11 +1962,11 @@ class Race:
         except OSError as error:
             self._failure = error
             return
+        self._sockets[sock.fileno()] = sock, found  # first: somebody may fork meanwhile
         sock.setblocking(False)
         error_number = sock.connect_ex(address)
-        if error_number in (0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR):
-            self._sockets[sock.fileno()] = sock, found
-        else:
+        if error_number not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR):
+            del self._sockets[sock.fileno()]
             self._fail(sock, error_number)
 
     def _fail(self, sock: Socket, error_number: int) -> None:
