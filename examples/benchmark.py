@@ -20,15 +20,15 @@ Printed on two cores of an AMD EPYC under Linux, Python 3.11.7, OpenSSL 3.0.19, 
 rounds, beside kubernetes 37.0.2, lightkube 1.0.1, pykube-ng 23.6.0 and kr8s 0.20.15:
 
                                             floor apiproxy kubernetes  lightkube pykube-ng   kr8s
-    list of 5,000 ConfigMaps                51 ms     0.71       5.13       0.93      3.70  43.96
-    list of 3,000 Pods                     498 ms     0.33       4.75       1.02      3.10  19.11
-    300 small GETs                          18 ms     1.30       4.67       4.66      8.55  20.21
-    watch, 5,000 events                     33 ms     1.12       4.75       1.98      4.02  50.73
-    view of 5,000 ConfigMaps, each changed  35 ms     3.50       5.53
-    view of 5,000 Pods, each changed       174 ms     2.42      10.30
-    import                                  37 ms     1.33       4.55       2.80      2.64   4.55
-    import and first GET                    40 ms     1.28      11.74       3.34      2.55   6.06
-    memory for each idle watch             101 KB   106 KB     147 KB     123 KB    145 KB  98 KB
+    list of 5,000 ConfigMaps                40 ms     0.91       5.24       0.85      4.23  51.67
+    list of 3,000 Pods                     538 ms     0.30       5.14       1.08      2.62  16.83
+    300 small GETs                          21 ms     0.94       3.69       5.05      6.82  16.22
+    watch, 5,000 events                     33 ms     0.96       4.44       1.91      3.94  47.47
+    view of 5,000 ConfigMaps, each changed  33 ms     3.05       5.23
+    view of 5,000 Pods, each changed       176 ms     2.40       9.71
+    import                                  35 ms     1.24       4.64       2.95      2.79   4.68
+    import and first GET                    39 ms     1.22      12.13       3.39      2.54   7.49
+    memory for each idle watch             100 KB   106 KB     147 KB     123 KB    145 KB  98 KB
 """
 
 import argparse
