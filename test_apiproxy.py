@@ -14706,14 +14706,14 @@ def running_examples(request, tmp_path_factory):
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_an_example_does_what_it_says(running_examples, name):
     done = running_examples[name]
-    out, err = done.communicate(timeout=60)
+    out, err = done.communicate(timeout=120)
     said = [text for text in EXAMPLES[name] if text != LIVE and not text.startswith("--")]
     if [text for text in said if text not in out.decode()] and (
             LIVE in EXAMPLES[name] or name == "picture"):
         # with much else to do its seconds may have been over before it had anything to show
         options = [text for text in EXAMPLES[name] if text == "--port=0"]
         done = run_example(name, *options, "--seconds=30")
-        out, err = done.communicate(timeout=60)
+        out, err = done.communicate(timeout=120)
     assert (done.returncode, err) == (0, b""), err.decode()
     assert [text for text in said if text not in out.decode()] == []
 
