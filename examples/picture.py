@@ -54,6 +54,7 @@ def screens(command: List[str], seconds: float) -> Iterator[str]:
     """What a terminal in which `command` runs shows, each second."""
     pid, terminal = pty.fork()
     if pid == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background has it ignored
         os.execvpe(command[0], command, {**os.environ, "TERM": "xterm", "LANG": "C.UTF-8"})
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", LINES + 1, COLUMNS, 0, 0))
     came, tick, end = "", time.monotonic() + 1, time.monotonic() + seconds
