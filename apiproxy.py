@@ -110,6 +110,7 @@ class _Log:
     """The logger, which is not imported before it is of use: that takes 3 ms, on 3.14 30."""
 
     def debug(self, *args: Any) -> None:
+        """As Logger.debug."""
         if "logging" in sys.modules:  # else nobody can listen
             self.__getattr__("debug")(*args)
 
