@@ -14272,6 +14272,16 @@ def test_what_runs_with_the_old_client_ends_though_configure_was_interrupted(ser
 # -- the interpreter: without the GIL, within another one, with what a system has not got
 
 
+A_REQUEST_AND_A_STREAM = """\
+assert client.request("/x") == {}
+seen = threading.Event()
+stream = client.stream("/x", lambda message: seen.set())
+assert seen.wait(10)
+stream.cancel()
+client.close()
+assert threading.active_count() == 1
+"""
+
 SUBINTERPRETER = """\
 import sys, threading
 sys.path.insert(0, %r)
@@ -14279,14 +14289,7 @@ import apiproxy
 
 client = apiproxy.Client("http://localhost:%d", cluster="dev")
 client.set_token("dev", lambda: "SECRET")
-assert client.request("/x") == {}
-seen = threading.Event()
-cancel = client.stream("/x", lambda message: seen.set())
-assert seen.wait(10)
-cancel.cancel()
-client.close()
-assert threading.active_count() == 1
-"""
+""" + A_REQUEST_AND_A_STREAM
 
 
 def test_a_subinterpreter_looks_up_names_and_has_streams(serve):
@@ -14410,14 +14413,7 @@ sys.path.insert(0, %r)
 import apiproxy
 
 client = apiproxy.Client(%r, cluster="dev")
-assert client.request("/x") == {}
-seen = threading.Event()
-stream = client.stream("/x", lambda message: seen.set())
-assert seen.wait(10)
-stream.cancel()
-client.close()
-assert threading.active_count() == 1
-"""
+""" + A_REQUEST_AND_A_STREAM
 
 
 @pytest.mark.parametrize("lacks", [
