@@ -7189,6 +7189,11 @@ class Headlamp:
             }
 
         try:
+            with_query("", params)
+        except ValueError as error:  # a lone surrogate
+            raise ApiError(0, "the server's names of %r can't be sent back" % name) from error
+
+        try:
             return self._send("DELETE", path, "", None, params).object()
         except ApiError as error:
             if error.status != 500 or params:

@@ -13260,6 +13260,17 @@ def test_what_the_server_stored_goes_from_its_file_and_the_users_own_stays(
                       "clusterID": file + "+dev"} if file else {})
 
 
+@pytest.mark.parametrize("field", ["originalName", "clusterID", "origin"])
+def test_names_of_the_servers_that_can_not_be_sent_back_are_its_fault(serve, new_client, field):
+    config = known("dynamic_cluster")
+    config["clusters"][1]["meta_data"][field] = (
+        {"kubeconfig": "\ud800"} if field == "origin" else "\ud800")
+    server = serve(routes({"/config": (200, config)}))
+    with pytest.raises(apiproxy.ApiError, match="can't be sent back"):
+        new_client(server).delete_cluster("dev")
+    assert server.paths() == ["/config"]
+
+
 @pytest.mark.parametrize("gone, asked", [(True, False), (False, False), (True, True)])
 def test_a_server_of_may_2024_fails_after_it_has_forgotten_a_cluster(
         serve, new_client, gone, asked):
