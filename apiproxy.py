@@ -4113,8 +4113,8 @@ class Claims(NamedTuple):
     account: Tuple[str, str] = ("", "")
 
     @classmethod
-    def of(cls, token: str) -> Claims:
-        """Of an opaque token: nothing."""
+    def of(cls, token: Any) -> Claims:
+        """Of an opaque token, or of a function that gives one: nothing."""
         try:
             payload = token.split(".")[1]
             text = base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))
@@ -4122,7 +4122,7 @@ class Claims(NamedTuple):
             about = dig(claims, "kubernetes.io", kind=dict)
             account = dig(about, "namespace"), dig(about, "serviceaccount", "name")
             return cls(float(claims["exp"]), account if all(account) else ("", ""))
-        except (IndexError, KeyError, TypeError, ValueError, RecursionError):
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError):
             return cls()
 
 
@@ -4135,9 +4135,10 @@ class Credential:
 
     def __init__(self, token: Any, destination: Any, is_fixed: bool = False) -> None:
         self._token: Any = token if callable(token) else check_token(token)
-        self._claims = Claims.of(self._token) if isinstance(self._token, str) else Claims()
+        self.claims = Claims.of(self._token)
         self.destination = destination  # an Endpoint or Headlamp's address; nobody else gets it
-        self._is_fixed = is_fixed  # it stands in a kubeconfig: a 401 does not make it forgotten
+        # it stands in a kubeconfig, or comes from a function: a 401 does not make it forgotten
+        self.is_fixed = is_fixed or callable(token)
         self._retry_at = 0.0  # monotonic: not to be renewed before
         self.forked()
         Fresh.add(self)
@@ -4164,32 +4165,22 @@ class Credential:
             text = "the function that gives the token failed: %s" % type(error).__name__
             raise ApiError(0, text) from error
 
-    def begin_renewal(self, scope: Scope, window: float, held: List[Any]) -> bool:
-        """Whether the caller is to renew a token that ends soon, and to release what is in `held`.
+    def begin_renewal(self, scope: Scope, window: float, turn: List[Any]) -> bool:
+        """Whether the caller is to renew a token that ends soon; it releases what is in `turn`.
 
         Others wait for that; nobody tries again for as long as the window is.
         """
-        turn: List[Any] = []
-        try:
-            if self._ends_soon(window):
-                scope.acquire(self._renewing, turn)
-                now = time.monotonic()
-                if self._ends_soon(window) and now >= self._retry_at:
-                    self._retry_at = now + window
-                    held.extend(turn)
-        finally:
-            if turn and not held:
-                turn[0].release()
-        return bool(held)
+        if self._ends_soon(window):
+            scope.acquire(self._renewing, turn)
+            now = time.monotonic()
+            if self._ends_soon(window) and now >= self._retry_at:
+                self._retry_at = now + window
+                return True
+        return False
 
     def _ends_soon(self, window: float) -> bool:
-        is_ours = self._claims.account[0] or isinstance(self.destination, str)
-        return bool(is_ours) and self._claims.expiry - time.time() <= window
-
-    @property
-    def account(self) -> Tuple[str, str]:
-        """(namespace, name) of the service account that it is, else ("", "")."""
-        return self._claims.account
+        is_ours = self.claims.account[0] or isinstance(self.destination, str)
+        return bool(is_ours) and self.claims.expiry - time.time() <= window
 
     def replace(self, sent: str, fresh: Any) -> bool:
         """Take a token that a server gave for the one that was sent; whether it was still that."""
@@ -4198,20 +4189,15 @@ class Credential:
         except (TypeError, ValueError):
             return False
         with self._lock:
-            if not fresh or callable(self._token) or self._token != sent:
+            if not fresh or self._token != sent:
                 return False
-            self._token, self._claims, self._retry_at = fresh, Claims.of(fresh), 0.0
+            self._token, self.claims, self._retry_at = fresh, Claims.of(fresh), 0.0
             return True
 
     def refused(self, sent: str) -> bool:
-        """The server answered 401; whether the token is to be forgotten."""
+        """The server answered 401; whether that is about the token of now."""
         if isinstance(self._token, ExecPlugin):
             self._token.forget(sent)
-        with self._lock:
-            return not self._is_fixed and not callable(self._token) and self._token == sent
-
-    def is_current(self, sent: str) -> bool:
-        """Whether a refusal of `sent` is one of this credential."""
         return callable(self._token) or self._token == sent
 
 
@@ -4297,9 +4283,9 @@ class Credentials:
         return credential.read(scope) or None if credential else None
 
     def forget(self, cluster: str, credential: Credential) -> None:
-        """Forget a token that was refused, unless there is another meanwhile."""
+        """Forget a token that was refused, unless it is fixed or there is another meanwhile."""
         with self._lock:
-            if self._credentials.get(cluster) is credential:
+            if self.is_current(cluster, credential) and not credential.is_fixed:
                 del self._credentials[cluster]
 
     def is_current(self, cluster: str, credential: Credential) -> bool:
@@ -4337,15 +4323,13 @@ class Route:
 
     def __init__(
         self, cluster: str, base: str, endpoint: Optional[Endpoint],
-        credential: Optional[Credential], authority: str,
+        credential: Optional[Credential],
     ) -> None:
         self.cluster = cluster  # whose credentials go along
         self.base = base
         self.endpoint = endpoint  # None: the Headlamp server, or kubectl proxy
         self.credential = credential
         self.address = base_address(base)
-        if authority:
-            self.address = self.address._replace(authority=authority)
         self.context: Optional[ssl.SSLContext] = None
         self.proxy = endpoint.proxy if endpoint else None
         self.token = ""  # that is sent
@@ -4357,19 +4341,6 @@ class Route:
             self.token = self.credential.read(scope)
         if self.endpoint is not None:
             self.context = self.endpoint.context()
-
-    def authorization(self) -> Dict[str, Any]:
-        """The Authorization header, and whom to impersonate."""
-        endpoint = self.endpoint
-        lines: Dict[str, Any] = {}
-        for name, value in endpoint.impersonate if endpoint else ():
-            lines.setdefault(name, []).append(value)
-        if self.token:
-            lines["Authorization"] = "Bearer " + self.token
-        elif endpoint and endpoint.basic:
-            pair = base64.b64encode(endpoint.basic.encode()).decode()
-            lines["Authorization"] = "Basic " + pair
-        return lines
 
 
 class Transport:
@@ -4435,23 +4406,22 @@ class Transport:
         base = self.settings.base_url
         endpoint, credential = self.credentials.of(on_behalf or cluster, base)
         if endpoint is not None and cluster:
-            return Route(cluster, endpoint.server, endpoint, credential, "")
+            return Route(cluster, endpoint.server, endpoint, credential)
         if endpoint is not None:  # added meanwhile: what is its is not Headlamp's
             credential = None
 
         if not base:
-            why = self.credentials.left_out.get(cluster)
-            if why:
-                raise ValueError(why)
+            why = "this needs a Headlamp server, or the name of a cluster"
             if cluster:
-                raise ValueError("no cluster %r here, and no Headlamp server to ask" % cluster)
-            raise ValueError("this needs a Headlamp server, or the name of a cluster")
+                why = "no cluster %r here, and no Headlamp server to ask" % cluster
+            raise ValueError(self.credentials.left_out.get(cluster, why))
+        address = cluster_address(base, cluster) if cluster else base
+        route = Route(on_behalf or cluster, address, None, credential)
+        route.kubeconfig = self.credentials.kubeconfig(route.cluster, base)
         host = self.settings.host
         if host:
             check_headers({"Host": host})
-        address = cluster_address(base, cluster) if cluster else base
-        route = Route(on_behalf or cluster, address, None, credential, host)
-        route.kubeconfig = self.credentials.kubeconfig(route.cluster, base)
+            route.address = route.address._replace(authority=host)
         return route
 
     # -- requests --------------------------------------------------------------------
@@ -4470,7 +4440,10 @@ class Transport:
         cookie     for routes of Headlamp that read a token from its cookies only
         idle       seconds of silence within the answer
         """
-        caller_headers = self._checked(headers)
+        caller_headers = check_headers(headers)
+        caller_names = {name.lower() for name in caller_headers}
+        if caller_names & {"content-length", "transfer-encoding"}:
+            raise ValueError("the length of a body is not the caller's to say")
         if body is not None and not isinstance(body, bytes):
             body = encode_json(body)
         path = with_query(check_path(path), params)
@@ -4478,69 +4451,48 @@ class Transport:
 
         for _ in range(2):
             route = self.route(cluster, on_behalf)
-            logout = auto_logout and self._is_api(cluster, path)
-            response, is_fresh = self._once(
-                route, method, path, body, caller_headers, scope, cookie, idle, logout)
+            held: List[Any] = []
+            try:
+                self._renew(route, scope, held)
+                route.identify(scope)
+                lines = self._lines(route, body is not None, cookie)
+                if caller_headers:
+                    ours = {name: lines[name] for name in lines if name.lower() not in caller_names}
+                    lines = {**ours, **caller_headers}
+                caches = not route.endpoint and self.settings.base_url in self._caching
+                if method == "GET" and caches:
+                    lines["Connection"] = "keep-alive, Upgrade"
+
+                request = self._request(route, method, path, lines, body, scope, idle)
+                response = self._exchange(request, route)
+                response.cluster = route.cluster
+                is_fresh = self._notice(response, route, path, lines, auto_logout)
+            except (ApiError, TimeoutError, ConnectionAbortedError) as error:
+                raise unanswered(error, method, combine_path(route.base, path), route.cluster)
+            finally:
+                if held:
+                    held[0].release()
             if response.status != 401 or not is_fresh:
                 break  # else the token was refused for its age, and here is another
         if not response.ok:
             raise response.error()
         return response
 
-    def _once(
-        self, route: Route, method: str, path: str, body: Optional[bytes],
-        caller_headers: HeaderLines, scope: Scope, cookie: bool, idle: Optional[float],
-        logout: bool,
-    ) -> Tuple[Response, bool]:
-        """One exchange; whether its answer brought a fresh token."""
-        url = combine_path(route.base, path)
-        held: List[Any] = []
-        try:
-            self._renew(route, scope, held)
-            route.identify(scope)
-            lines = self._lines(route, body is not None, cookie)
-
-            if caller_headers:
-                names = {name.lower() for name in caller_headers}
-                lines = {name: value for name, value in lines.items() if name.lower() not in names}
-                lines.update(caller_headers)
-            if method == "GET" and not route.endpoint and self.settings.base_url in self._caching:
-                lines["Connection"] = "keep-alive, Upgrade"
-
-            response = self._exchange(self._request(
-                route, method, path, lines, body, scope, idle), route)
-            response.cluster = route.cluster
-            return response, self._notice(response, route, logout, lines)
-        except (ApiError, TimeoutError, ConnectionAbortedError) as error:
-            raise unanswered(error, method, url, route.cluster)
-        finally:
-            if held:
-                held[0].release()
-
     def _request(
         self, route: Route, method: str, path: str, lines: Dict[str, Any],
         body: Optional[bytes], scope: Scope, idle: Optional[float] = None,
     ) -> HttpRequest:
+        context = None
+        if route.address.secure:
+            context = route.context or self.settings.ssl_context or default_context()
         target = combine_path(route.address.target, path)
         return HttpRequest(method, combine_path(route.base, path), target, lines, body, scope,
-                           route.address, self._context(route), route.proxy, idle)
-
-    def _checked(self, headers: Optional[HeaderLines]) -> HeaderLines:
-        caller_headers = check_headers(headers)
-        for name in caller_headers:
-            if name.lower() in ("content-length", "transfer-encoding"):
-                raise ValueError("the length of a body is not the caller's to say")
-        return caller_headers
-
-    def _context(self, route: Route) -> Optional[ssl.SSLContext]:
-        if not route.address.secure:
-            return None
-        return route.context or self.settings.ssl_context or default_context()
+                           route.address, context, route.proxy, idle)
 
     def _exchange(self, request: HttpRequest, route: Route) -> Response:
         """Its answer, which is its own: a Headlamp's cache may give another request's instead."""
         base = self.settings.base_url
-        may_cache = request.method == "GET" and not route.endpoint and bool(route.cluster)
+        may_cache = request.method == "GET" and not route.endpoint and route.cluster
         failure: Optional[ApiError] = None
         try:
             response = exchange(self._opener, request)
@@ -4581,20 +4533,29 @@ class Transport:
 
     def _identity(self, route: Route, cookie: bool = False) -> Dict[str, Any]:
         """The headers that say who we are."""
-        lines = route.authorization()
-        if route.endpoint:
+        lines: Dict[str, Any] = {}
+        if route.token:
+            lines["Authorization"] = "Bearer " + route.token
+        endpoint = route.endpoint
+        if endpoint:
+            for name, value in endpoint.impersonate:
+                lines.setdefault(name, []).append(value)
+            if endpoint.basic and not route.token:
+                pair = base64.b64encode(endpoint.basic.encode()).decode()
+                lines["Authorization"] = "Basic " + pair
             return lines
 
         settings = self.settings
         if settings.token_as not in TOKEN_WAYS:
             raise ValueError("token_as is one of %s" % ", ".join(TOKEN_WAYS))
-        if route.token and (cookie or settings.token_as == "cookie"):
+        in_cookies_only = settings.token_as == "cookie"
+        if route.token and (cookie or in_cookies_only):
             cookies = token_cookies(route.cluster, route.token)
             if cookies:
                 lines["Cookie"] = cookies
-            elif settings.token_as == "cookie":
+            elif in_cookies_only:
                 raise ValueError("this token, or this cluster's name, does not go into a cookie")
-            if settings.token_as == "cookie":
+            if in_cookies_only:
                 del lines["Authorization"]
         if settings.backend_token:
             lines["X-HEADLAMP_BACKEND-TOKEN"] = check_token(settings.backend_token)
@@ -4609,30 +4570,23 @@ class Transport:
             raise ValueError("a user_id is made of letters, digits, - and _")
         return settings.user_id
 
-    def _is_api(self, cluster: str, path: str) -> bool:
-        """Whether a 401 speaks of the cluster's token: not that of a route of Headlamp's own."""
-        first = path.lstrip("/").partition("?")[0].partition("/")[0]
-        return bool(cluster) and (cluster in self.endpoints or first not in HEADLAMP_ROUTES)
-
     def _renew(self, route: Route, scope: Scope, held: List[Any]) -> None:
         """Renew a token that ends soon; the request at hand does it where a lock is in `held`."""
-        credential, window = route.credential, self.settings.token_window
-        if credential is None:
-            return
-        if not credential.account[0]:
-            credential.begin_renewal(scope, window, held)
-            return
+        credential = route.credential
         turn: List[Any] = []
         try:
-            if credential.begin_renewal(scope, window, turn):
-                self._request_token(route, credential, scope)
+            if credential and credential.begin_renewal(scope, self.settings.token_window, turn):
+                if credential.claims.account[0]:
+                    self._request_token(route, credential, scope)
+                else:
+                    held.extend(turn)
         finally:
-            if turn:
+            if turn and not held:
                 turn[0].release()
 
     def _request_token(self, route: Route, credential: Credential, scope: Scope) -> None:
         """Ask for another token of a service account, along the route that the old one is for."""
-        namespace, name = credential.account
+        namespace, name = credential.claims.account
         path = "/api/v1/namespaces/%s/serviceaccounts/%s/token"
         review = {
             "kind": "TokenRequest",
@@ -4653,25 +4607,22 @@ class Transport:
             log.warning("the token of cluster %s was not renewed: %s", route.cluster, error)
 
     def _notice(
-        self, response: Response, route: Route, logout: bool, lines: HeaderLines,
+        self, response: Response, route: Route, path: str, lines: HeaderLines, auto_logout: bool,
     ) -> bool:
         """What an answer to `lines` says beside its body; whether there is a fresh token."""
         headers = cast(Headers, response.headers)
         self._warn(response, headers)
         is_fresh = self._take_fresh(headers, route)
         if response.status == 401 and not is_fresh:
-            logout = logout and _says_who(lines)
-            credential = route.credential
-            if credential is None:
-                current = True  # the caller's own header
-            else:
-                current = (self.credentials.is_current(route.cluster, credential)
-                           and credential.is_current(route.token))
-                if credential.refused(route.token) and logout:
+            credential = route.credential  # None: it was the caller's own header
+            is_current = credential is None or (
+                credential.refused(route.token)
+                and self.credentials.is_current(route.cluster, credential))
+            if is_current and auto_logout and _is_about_token(route, path, lines):
+                if credential:
                     self.credentials.forget(route.cluster, credential)
-            if logout and current:
                 self.call_hook(self.settings.on_logout, route.cluster)
-        if "X-Reload" in headers and "reload" in headers["X-Reload"]:
+        if "reload" in headers.get("X-Reload", ""):
             self.call_hook(self.settings.on_reload)
         return is_fresh
 
@@ -4708,51 +4659,39 @@ class Transport:
 
         ping_timeout  where it is to be another than the setting
         """
-        limited = scope.within(self.settings.request_timeout)  # of a plugin: a login may take long
+        settings = self.settings
+        limited = scope.within(settings.request_timeout)  # of a plugin: a login may take long
         fresh: List[bool] = []  # whether each answer brought a fresh token
         while True:
+            url = path
+            held: List[Any] = []
             try:
-                return self._dial(
-                    cluster, path, params, scope, limited, protocols, ping_timeout, fresh)
-            except HandshakeError as error:
-                if error.status != 401 or fresh != [True]:
-                    raise  # else the token was refused for its age, as in `send`
-
-    def _dial(
-        self, cluster: str, path: str, params: Params, scope: Scope, limited: Scope,
-        protocols: Sequence[str], ping_timeout: Optional[float], fresh: List[bool],
-    ) -> WebSocket:
-        """One attempt."""
-        url = path
-        settings = self.settings
-        held: List[Any] = []
-        try:
-            route = self.route(cluster)
-            url = "ws" + with_query(combine_path(route.base, check_path(path)), params)[4:]
-            self._renew(route, limited, held)
-            route.identify(limited)
-            lines = self._identity(route)
-            offered = self._protocols(route, lines, protocols)
-            lines["Accept"] = "application/json, */*"  # a kubelet answers 406 to anything narrower
-            lines["User-Agent"] = "apiproxy/" + __version__
-            return WebSocket.connect(
-                url, protocols=offered, headers=lines, timeout=settings.connect_timeout,
-                ssl_context=route.context or settings.ssl_context, proxy=route.proxy,
-                host=route.address.authority, max_message_size=settings.max_message,
-                ping_interval=settings.ping_interval,
-                ping_timeout=settings.ping_timeout if ping_timeout is None else ping_timeout,
-                close_timeout=settings.close_timeout, scope=scope,
-                notice=functools.partial(self._notice_handshake, route, fresh))
-        except (ApiError, TimeoutError, ConnectionAbortedError) as error:
-            raise unanswered(error, "GET", url, cluster)
-        except ValueError as error:  # the cluster was taken away, or a setting can't be sent
-            raise ApiError(0, str(error), method="GET", url=url) from error
-        finally:
-            if held:
-                held[0].release()
-
-    def _notice_handshake(self, route: Route, fresh: List[bool], head: Head) -> None:
-        fresh.append(self._take_fresh(head.headers, route))
+                route = self.route(cluster)
+                url = "ws" + with_query(combine_path(route.base, check_path(path)), params)[4:]
+                self._renew(route, limited, held)
+                route.identify(limited)
+                lines = self._identity(route)
+                offered = self._protocols(route, lines, protocols)
+                # a kubelet answers 406 to anything narrower
+                lines["Accept"] = "application/json, */*"
+                lines["User-Agent"] = "apiproxy/" + __version__
+                return WebSocket.connect(
+                    url, protocols=offered, headers=lines, timeout=settings.connect_timeout,
+                    ssl_context=route.context or settings.ssl_context, proxy=route.proxy,
+                    host=route.address.authority, max_message_size=settings.max_message,
+                    ping_interval=settings.ping_interval,
+                    ping_timeout=settings.ping_timeout if ping_timeout is None else ping_timeout,
+                    close_timeout=settings.close_timeout, scope=scope,
+                    notice=lambda head: fresh.append(self._take_fresh(head.headers, route)))
+            except (ApiError, TimeoutError, ConnectionAbortedError) as error:
+                if fresh != [True] or getattr(error, "status", 0) != 401:
+                    raise unanswered(error, "GET", url, cluster)
+                # else the token was refused for its age, as in `send`
+            except ValueError as error:  # the cluster was taken away, or a setting can't be sent
+                raise ApiError(0, str(error), method="GET", url=url) from error
+            finally:
+                if held:
+                    held[0].release()
 
     def _protocols(
         self, route: Route, lines: Dict[str, Any], protocols: Sequence[str],
@@ -4768,10 +4707,11 @@ class Transport:
         return offered
 
 
-def _says_who(lines: Iterable[str]) -> bool:
-    """Whether a request carried a credential that a 401 can be about."""
-    names = {name.lower() for name in lines}
-    return "authorization" in names or "cookie" in names
+def _is_about_token(route: Route, path: str, lines: Iterable[str]) -> bool:
+    """Whether a 401 speaks of a token of the cluster's, not of a route of Headlamp's own."""
+    first = re.split("[/?]", path.lstrip("/"))[0]
+    is_api = route.cluster and (route.endpoint or first not in HEADLAMP_ROUTES)
+    return bool(is_api and {"authorization", "cookie"} & {name.lower() for name in lines})
 
 
 # ------------------------------------------------------------------------------
