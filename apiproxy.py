@@ -4900,14 +4900,12 @@ class Stream(Task):
         self._url = url
         self._cb = cb
         self._args = args
-        self._protocols = args.get("additionalProtocols") or ()
         self._fail_cb: Optional[Callable[..., None]] = args.get("failCb")
         self._tells_error = self._fail_cb is not None and takes_argument(self._fail_cb)
         self._socket: Optional[WebSocket] = None
 
         runs_command = re.search("/(exec|attach)$", url.partition("?")[0])  # again, each time
         self._reconnects = args.get("reconnectOnFailure", not self._fail_cb and not runs_command)
-        self._insists = args.get("reconnectOnFailure") is True
 
     def get_socket(self) -> Optional[WebSocket]:
         """The WebSocket while one is open, else None."""
@@ -4922,30 +4920,31 @@ class Stream(Task):
             if self.scope.cancelled:
                 return
 
-            self.error = error
             log.info("stream ended: %s", error)
             self._tell(error)
             if not self._reconnects:
                 return
-            if not self._insists and isinstance(error, HandshakeError) and error.status in REFUSALS:
+            is_refusal = isinstance(error, HandshakeError) and error.status in REFUSALS
+            if is_refusal and self._args.get("reconnectOnFailure") is not True:
                 log.warning("a stream was refused and ends: %s", error)
                 return
             after = min(error.retry_after or 0, settings.max_retry_after)
             self.scope.wait(max(backoff.next(), after))
 
     def _tell(self, error: ApiError) -> None:
+        self.error = error
         self._call(self._fail_cb, *([error] if self._tells_error else []))
 
     def _failed(self, error: Exception) -> None:
-        self.error = unexpected(error)
-        self._tell(self.error)
+        self._tell(unexpected(error))
 
     def _once(self, backoff: Backoff) -> ApiError:
         """One connection, and how it ended."""
         opened = time.monotonic()
         try:
             socket = self._transport.connect(
-                self._cluster, self._url, None, self.scope, self._protocols)
+                self._cluster, self._url, None, self.scope,
+                self._args.get("additionalProtocols") or ())
         except ApiError as error:
             return error
 
@@ -5038,7 +5037,7 @@ def distinct_keys(items: Iterable[Json]) -> Dict[Any, Json]:
 
 def is_same(old: Json, listed: Json) -> bool:
     """Whether a list shows the known object: after a restored backup a version comes again."""
-    return bool((without(old, ("actionType",)) if "actionType" in old else old) == listed)
+    return bool(without(old, ("actionType",)) == listed)
 
 
 def newest_first(item: Json) -> str:
@@ -5389,10 +5388,9 @@ class Watch(Task):
 
     def _follow(self) -> None:
         """Watch once, from the last version, to whatever end; raises unless it is a routine one."""
-        params = dict(self._watch_params, watch=True, resourceVersion=self._version)
-        if params.get("timeoutSeconds") is None:
-            seconds = random.uniform(*self._settings.watch_timeout)
-            params["timeoutSeconds"] = max(1, int(seconds))
+        seconds = max(1, int(random.uniform(*self._settings.watch_timeout)))
+        params = {"timeoutSeconds": seconds, **self._watch_params,
+                  "watch": True, "resourceVersion": self._version}
         lasts = float(params["timeoutSeconds"])
         self._pace()
         socket = self._connect(params)
@@ -5656,8 +5654,10 @@ class Poller(Task):
         failures = 0
         while not self.scope.cancelled:
             try:
-                answer = self._ask()
+                answer = self._get(self._cluster, self._url).json()
                 failures = 0
+                if isinstance(answer, dict) and "items" in answer:
+                    answer = answer["items"] or []
                 self._call(self._on_metrics, answer)
             except ApiError as error:
                 if self.scope.cancelled:
@@ -5666,12 +5666,6 @@ class Poller(Task):
                 self._call(self._on_error, error)
             slower = min(2 ** max(0, failures - 1), 6)
             self.scope.wait(self._settings.metrics_period * slower)
-
-    def _ask(self) -> Json:
-        answer = self._get(self._cluster, self._url).json()
-        if isinstance(answer, dict) and "items" in answer:
-            return answer["items"] or []
-        return answer
 
     def _failed(self, error: Exception) -> None:
         self._call(self._on_error, unexpected(error))
@@ -5694,14 +5688,17 @@ class Waiter(Watch):
         self._done = Cancel()
         self._is_there = False
         self._item: Json = None  # as it was last
-        self._result: Optional[Callable[[], Json]] = None  # gives the object, or raises
+        self._result: Optional[Tuple[Json, Optional[BaseException]]] = None  # one or the other
         self._reported: Optional[ApiError] = None  # the last that was reported
 
     def result(self, timeout: Optional[float]) -> Json:
         """The object; TimeoutError that says what it last was, ApiError when the server refuses."""
         is_over = self._done.wait(FOREVER if timeout is None else timeout)
-        if self._result is not None:
-            return self._result()
+        if self._result:
+            item, error = self._result
+            if error:
+                raise error
+            return item
         if not is_over:
             wanted = "as wanted" if callable(self._condition) else self._condition
             text = "%s is not %s: %s" % (self._name, wanted, self._last())
@@ -5733,33 +5730,25 @@ class Waiter(Watch):
 
     def _look(self, items: List[Json]) -> None:
         item = next((item for item in items if dig(item, "metadata", "name") == self._name), None)
-        last, self._item = self._item, item or self._item
+        self._item = item or self._item
         self._is_there = item is not None
+        error: Optional[BaseException] = None
         try:
-            if self._condition == "deleted":
-                is_met, found = item is None, last
-            else:
-                is_met, found = item is not None and self._is_met(item), item
-        except BaseException as error:  # the caller's own function: it is the caller's to know
-            self._finish(functools.partial(_raise, error))
-        else:
-            if is_met:
-                self._finish(lambda: found)
-
-    def _finish(self, result: Callable[[], Json]) -> None:
-        self._result = self._result or result  # the first counts
-        self._done.set()
+            is_over = self._is_met(item)
+        except BaseException as failure:  # the caller's own function: it is the caller's to know
+            is_over, error = True, failure
+        if is_over:
+            self._result = self._result or (self._item, error)  # the first counts
+            self._done.set()
 
     def _is_met(self, item: Json) -> bool:
+        if self._condition == "deleted":
+            return item is None
         if callable(self._condition):
-            return bool(self._condition(item))
+            return item is not None and bool(self._condition(item))
         conditions = dig(item, "status", "conditions", kind=list)
         return any(dig(condition, "type") == self._condition and dig(condition, "status") == "True"
                    and is_up_to_date(item, condition) for condition in conditions)
-
-
-def _raise(error: BaseException) -> NoReturn:
-    raise error
 
 
 def is_up_to_date(item: Json, condition: Json) -> bool:
