@@ -5964,8 +5964,8 @@ class NamespacedApiClient(ObjectCalls):
         cluster: Optional[str] = None,
     ) -> Callable[[], None]:
         """As Client.stream_result; gives the function that cancels."""
-        rest = (name, cb, err_cb, query_params)
-        return self._endpoints.watch(ItemWatch, namespace, cluster, *rest)
+        return self._endpoints.watch(
+            ItemWatch, namespace, cluster, name, cb, err_cb, query_params)
 
     def patch(
         self,
@@ -5986,8 +5986,8 @@ class NamespacedApiClient(ObjectCalls):
         cluster: Optional[str] = None,
     ) -> Json:
         """Delete one object; the server's Status, or the object while it is going."""
-        item = item_path(name)
-        return self._endpoints.send("DELETE", namespace, item, None, query_params, cluster)
+        return self._endpoints.send(
+            "DELETE", namespace, item_path(name), None, query_params, cluster)
 
 
 class ScalableApiClient(NamespacedApiClient):
@@ -6008,21 +6008,21 @@ class ScaleApi:
 
     def get(self, namespace: str, name: str, cluster_name: Optional[str] = None) -> Json:
         """The Scale of one object."""
-        item = item_path(name, "/scale")
-        return self._endpoints.send("GET", namespace, item, None, None, cluster_name)
+        return self._endpoints.send(
+            "GET", namespace, item_path(name, "/scale"), None, None, cluster_name)
 
     def put(self, body: Json, cluster_name: Optional[str] = None) -> Json:
         """Set `spec.replicas` of the object that `body["metadata"]` names."""
         namespace, name = names_in(body)
-        item = item_path(name, "/scale")
-        return self._endpoints.send("PUT", namespace, item, body, None, cluster_name)
+        return self._endpoints.send(
+            "PUT", namespace, item_path(name, "/scale"), body, None, cluster_name)
 
     def patch(
         self, body: Json, namespace: str, name: str, cluster_name: Optional[str] = None
     ) -> Json:
         """Change the Scale of one object: {"spec": {"replicas": 3}}."""
-        item = item_path(name, "/scale")
-        return self._endpoints.patch(namespace, item, body, None, cluster_name)
+        return self._endpoints.patch(
+            namespace, item_path(name, "/scale"), body, None, cluster_name)
 
 
 class Resource(NamedTuple):
@@ -6053,8 +6053,8 @@ class Discovery:
         group: str,
         version: str,
         kind: str,
-        scope: Optional[Scope] = None,
-        afresh: bool = False,
+        scope: Scope,
+        afresh: bool,
     ) -> Resource:
         """The resource of a kind: from memory unless `afresh`, but asked again before saying no."""
         root = api_root(group, version)
@@ -6365,7 +6365,7 @@ class Api(NamedTuple):
         scope = self.scope.within(self.transport.settings.request_timeout)
         return self.transport.send(method, path, self.cluster, scope=scope, **options)
 
-    def get_pod(self, pod: Pod) -> Dict[str, Any]:
+    def get_pod(self, pod: Pod) -> Json:
         """The pod as it is now; ApiError 404 when it has gone, though another has its name."""
         live = self.send("GET", pod.path).object()
         if pod.uid and dig(live, "metadata", "uid") != pod.uid:
@@ -6376,7 +6376,7 @@ class Api(NamedTuple):
 # -- drains --------------------------------------------------------------------------
 
 
-def must_go(pod: Dict[str, Any]) -> bool:
+def must_go(pod: Json) -> bool:
     """Whether a drain evicts the pod, as kubectl decides it."""
     is_mirror = "kubernetes.io/config.mirror" in dig(pod, "metadata", "annotations", kind=dict)
     is_finished = dig(pod, "status", "phase") in ("Succeeded", "Failed")
@@ -6746,7 +6746,7 @@ def check_target(port: Any) -> str:
     return str(port) if is_name else check_port(port, "container_port", 1)
 
 
-def check_running(pod: Dict[str, Any]) -> None:
+def check_running(pod: Json) -> None:
     """ApiError for a pod that is known not to run."""
     phase = dig(pod, "status", "phase")
     if phase not in ("", "Running"):
@@ -6791,7 +6791,7 @@ def service_target(api: Api, namespace: str, service: str, port: str) -> Tuple[P
     raise ApiError(503, "the service %s has no ready pod" % service)
 
 
-def service_groups(api: Api, namespace: str, service: str) -> List[Any]:
+def service_groups(api: Api, namespace: str, service: str) -> List[Json]:
     """Its EndpointSlices, or the subsets of its Endpoints where a server has no slices for us."""
     path = "/apis/discovery.k8s.io/v1/namespaces/%s/endpointslices" % namespace
     selector = {"labelSelector": "kubernetes.io/service-name=" + service}
@@ -6802,11 +6802,10 @@ def service_groups(api: Api, namespace: str, service: str) -> List[Any]:
         if error.status not in (400, 403, 404):
             raise
     path = "/api/v1/namespaces/%s/endpoints/%s" % (namespace, service)
-    subsets: List[Any] = dig(api.send("GET", path).object(), "subsets", kind=list)
-    return subsets
+    return cast(List[Json], dig(api.send("GET", path).object(), "subsets", kind=list))
 
 
-def ready_pods(group: Any) -> List[Any]:
+def ready_pods(group: Json) -> List[Json]:
     """References to the pods of a slice or subset; an endpoint that says nothing is ready."""
     endpoints = dig(group, "endpoints", kind=list) or dig(group, "addresses", kind=list)
     pods = [dig(endpoint, "targetRef", kind=dict) for endpoint in endpoints
@@ -6839,36 +6838,32 @@ class Direct:
         for task in tasks:
             task.cancel()
 
-    def start_port_forward(
-        self, cluster: str, namespace: str, podname: str, container_port: Union[str, int],
-        service: str, service_namespace: str, port: Union[str, int, None], address: str, id: str,
-    ) -> Dict[str, Any]:
+    def start_port_forward(self, cluster: str, wanted: Dict[str, str], address: str) -> Json:
         """The record of a forward that accepts connections.
 
-        `container_port` is the pod's, by number or name. Without a `podname` it is the service's,
-        and any ready pod behind it will do.
+        "targetPort" is the pod's, by number or name. Without a "pod" it is the service's, and any
+        ready pod behind it will do.
         """
         api = Api(self._transport, cluster, Scope(self._transport.settings.request_timeout))
-        local_port, target = check_port(port or 0, "port"), check_target(container_port)
-        key = cluster, id or os.urandom(8).hex()
+        namespace, target = wanted["namespace"], wanted["targetPort"]
+        key = cluster, wanted["id"] or os.urandom(8).hex()
         self._check_free(key)
-        listener = listen(address, int(local_port))
+        listener = listen(address, int(wanted.get("port") or 0))
 
         forward: Optional[PortForward] = None
         try:
-            if podname:
-                pod, target = pod_target(api, Pod(namespace, podname), target)
+            if wanted["pod"]:
+                pod, target = pod_target(api, Pod(namespace, wanted["pod"]), target)
             else:
-                namespace = service_namespace or namespace
-                pod, target = service_target(api, namespace, service, target)
+                namespace = wanted["serviceNamespace"] or namespace
+                pod, target = service_target(api, namespace, wanted["service"], target)
 
             record = {
+                **wanted,
                 "id": key[1],
                 "cluster": cluster,
                 "namespace": namespace,
                 "pod": pod.name,
-                "service": service,
-                "serviceNamespace": service_namespace,
                 "targetPort": target,
                 "port": str(listener.getsockname()[1]),
                 "error": "",
@@ -6902,29 +6897,23 @@ class Direct:
             self._forwards.pop((cluster, id), None)
         return "stopped"
 
-    def list_port_forward(self, cluster: str) -> List[Dict[str, Any]]:
+    def list_port_forward(self, cluster: str) -> Json:
         """The record of each, and its "status": "Running" as long as it accepts, then "Stopped"."""
         return [
             {**forward.record, "status": "Stopped" if forward.scope.cancelled else "Running"}
             for key, forward in list(self._forwards.items()) if key[0] == cluster
         ]
 
-    def drain_node(self, cluster: str, node_name: str) -> Dict[str, Any]:
+    def drain_node(self, cluster: str, node_name: str) -> Json:
         """Begin to drain a node, unless that goes on already."""
         key = cluster, node_name
-        segment(node_name, "node_name")
 
         with self._lock:
             if key not in self._drains or self._drains[key].status:
-                self._drains[key] = Drain(self._transport, cluster, node_name)
-                try:
-                    self._drains[key].start()
-                except BaseException:
-                    del self._drains[key]
-                    raise
+                self._drains[key] = Drain(self._transport, cluster, node_name).start()
         return {"message": "Drain node request submitted successfully", "cluster": cluster}
 
-    def drain_node_status(self, cluster: str, node_name: str) -> Dict[str, Any]:
+    def drain_node_status(self, cluster: str, node_name: str) -> Json:
         """{"id": the `status` of the Drain, "" where none was begun, "cluster": cluster}."""
         drain = self._drains.get((cluster, node_name))
         return {"id": drain.status if drain else "", "cluster": cluster}
@@ -6958,32 +6947,9 @@ class Headlamp:
             if key[0] == cluster:
                 self._drains.pop(key, None)
 
-    def start_port_forward(
-        self,
-        cluster: str,
-        namespace: str,
-        podname: str,
-        container_port: Union[str, int],
-        service: str,
-        service_namespace: str,
-        port: Union[str, int, None],
-        address: str,
-        id: str,
-    ) -> Dict[str, Any]:
+    def start_port_forward(self, cluster: str, wanted: Dict[str, str], address: str) -> Json:
         """The forward as the server has it, with the `id` and `port` that it chose."""
-        body = {
-            "id": id,
-            "namespace": namespace,
-            "pod": podname,
-            "service": service,
-            "serviceNamespace": service_namespace,
-            "targetPort": str(container_port),  # a number is a 400, here as in the next
-        }
-
-        if port is not None:
-            body["port"] = str(port)
-
-        forward = self._forward("POST", cluster, "", body, Response.object, address=address)
+        forward = self._forward("POST", cluster, "", wanted, Response.object, address=address)
         return {"cluster": cluster, **forward}
 
     def stop_port_forward(self, cluster: str, id: str, stop_or_delete: bool) -> str:
@@ -6991,7 +6957,7 @@ class Headlamp:
         body = {"id": id, "stopOrDelete": stop_or_delete}
         return self._forward("DELETE", cluster, "", body, _stopped)
 
-    def list_port_forward(self, cluster: str) -> List[Dict[str, Any]]:
+    def list_port_forward(self, cluster: str) -> Json:
         """The forwards of this cluster; the server adds those of others whose names begin alike."""
         forwards = self._forward("GET", cluster, "/list", None, _forwards)
         return [forward for forward in forwards if dig(forward, "cluster") == cluster]
@@ -7037,7 +7003,7 @@ class Headlamp:
 
         raise next((error for error in failures if error.status != 200), failures[0])  # no page
 
-    def drain_node(self, cluster: str, node_name: str) -> Dict[str, Any]:
+    def drain_node(self, cluster: str, node_name: str) -> Json:
         """What the server says at once; it goes on by itself."""
         began = time.monotonic()
         body = {"cluster": cluster, "nodeName": node_name}
@@ -7046,7 +7012,7 @@ class Headlamp:
         self._drains[cluster, node_name] = "", began
         return answer
 
-    def drain_node_status(self, cluster: str, node_name: str) -> Dict[str, Any]:
+    def drain_node_status(self, cluster: str, node_name: str) -> Json:
         """{"id", "cluster"}; "" is a drain that runs, or none."""
         key = cluster, node_name
         now = time.monotonic()
@@ -7075,7 +7041,7 @@ class Headlamp:
         self._drains[key] = dig(answer, "id"), now
         return answer
 
-    def set_cluster(self, request: Dict[str, Any], kubeconfigs: Dict[str, str]) -> Dict[str, Any]:
+    def set_cluster(self, request: Dict[str, Any], kubeconfigs: Dict[str, str]) -> Json:
         """Add a cluster; `kubeconfigs`, base64 by cluster, gets what goes with its requests."""
         kubeconfig = request.get("kubeconfig")
 
@@ -7101,7 +7067,7 @@ class Headlamp:
         kubeconfigs.update({name: reduce_kubeconfig(text, name) for name in names if name})
         return answer
 
-    def delete_cluster(self, name: str, remove_kubeconfig: bool = False) -> Dict[str, Any]:
+    def delete_cluster(self, name: str, remove_kubeconfig: bool = False) -> Json:
         """Remove a cluster from the server, and what the server stored from its file."""
         path = "/cluster/" + segment(name, "cluster")
         meta = dig(_entry(self._config(), name), "meta_data", kind=dict)
@@ -7141,7 +7107,7 @@ class Headlamp:
         path = "/plugins/" + segment(name, "plugin")
         return self._send("DELETE", path, "", None, {"type": type or None}).json()
 
-    def _config(self) -> Dict[str, Any]:
+    def _config(self) -> Json:
         return self._send("GET", "/config", "").object()
 
     def _send(
@@ -7160,7 +7126,7 @@ class Headlamp:
         )
 
 
-def _entry(config: Dict[str, Any], name: str) -> Any:
+def _entry(config: Json, name: str) -> Any:
     """What the server's configuration has of a cluster; None without one of that name."""
     clusters = dig(config, "clusters", kind=list)
     return next((cluster for cluster in clusters if dig(cluster, "name") == name), None)
@@ -7303,7 +7269,6 @@ class Client(Settings):
             raise ValueError("token_as is one of %s" % ", ".join(TOKEN_WAYS))
 
         self._transport = Transport(self)
-        self._handler = self._transport.handler
         self._discovery = Discovery(self._transport)
         self._direct = Direct(self._transport)
         self._headlamp = Headlamp(self._transport)
@@ -7382,7 +7347,7 @@ class Client(Settings):
         end = time.monotonic() + CANCEL_WAIT
         for task in tasks:
             task.join(end)
-        self._handler.close()
+        self._transport.handler.close()
 
     def _keep_secrets(self, old: Client) -> None:
         """Take over what `old` knew for the same server."""
@@ -7718,10 +7683,18 @@ class Client(Settings):
         if podname or not service:
             segment(podname, "podname")
         check_port(port or 0, "port")
-        check_target(container_port)
-        return self._owner(cluster, lambda owner: owner.start_port_forward(
-            cluster, namespace, podname, container_port, service, service_namespace, port, address,
-            id))
+        wanted = {
+            "id": id,
+            "namespace": namespace,
+            "pod": podname,
+            "service": service,
+            "serviceNamespace": service_namespace,
+            "targetPort": check_target(container_port),  # a number is a 400, here as in the next
+        }
+        if port is not None:
+            wanted["port"] = str(port)
+        return self._owner(
+            cluster, lambda owner: owner.start_port_forward(cluster, wanted, address))
 
     def stop_or_delete_port_forward(
         self, cluster: str, id: str, stop_or_delete: bool = True,
@@ -7869,11 +7842,7 @@ def configure(base_url: Union[str, Client] = "http://localhost:4466", **settings
     global _default
     if isinstance(base_url, Client):
         new = base_url
-        known = known_options(Settings)
-        for name in settings:
-            if name not in known:
-                raise TypeError("Client has no setting %s" % unknown(name, known))
-        for name, value in settings.items():
+        for name, value in check_options(Settings, settings).items():
             setattr(new, name, value)
     else:
         new = Client(base_url, **settings)

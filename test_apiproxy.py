@@ -2737,8 +2737,8 @@ def test_a_late_cancel_does_not_close_a_connection_that_another_call_has_now(
 
     client, cancel.hold = new_client(Api(serve, [pods(), second]).server), cancel_late
     client._transport.send("GET", "/api/v1/pods", "dev", scope=scope)
-    read_body = client._handler._body
-    monkeypatch.setattr(client._handler, "_body", close_first)
+    read_body = client._transport.handler._body
+    monkeypatch.setattr(client._transport.handler, "_body", close_first)
 
     assert client._transport.send("GET", "/api/v1/pods", "dev").json() == {}
 
@@ -10397,10 +10397,11 @@ def test_what_is_forgotten_while_it_is_asked_for_stays_forgotten(new_client):
             return apiproxy.Response(200, "OK", {}, json.dumps(resource_list(name)).encode())
 
     discovery = apiproxy.Discovery(Slow())
-    assert discovery.find("c", "", "v1", "ConfigMap").name == "olds"
-    assert discovery.find("c", "", "v1", "ConfigMap").name == "news"
-    assert discovery.find("c", "", "v1", "ConfigMap").name == "news"
-    assert discovery.find("d", "", "v1", "ConfigMap").name == "news"
+
+    def found(cluster):
+        return discovery.find(cluster, "", "v1", "ConfigMap", apiproxy.Scope(), False).name
+
+    assert [found(cluster) for cluster in "cccd"] == ["olds", "news", "news", "news"]
 
 
 @pytest.mark.parametrize("server_side", [False, True])
