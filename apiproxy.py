@@ -4090,9 +4090,6 @@ HEADLAMP_ROUTES = frozenset(("me", "set-token", "serviceproxy", "helm", "portfor
 TOKEN_WAYS = ("header", "subprotocol", "cookie")
 SUSPECT_AGAIN = 60.0  # seconds between guesses that a server which hangs up has a broken cache
 WARNINGS = 1000  # distinct warnings remembered, so that each is logged once
-_NO_TOKEN = "[^\x21-\x7e]"
-_BEARER_PROTOCOL = "base64url.bearer.authorization.k8s.io."
-_USER_PROTOCOL = "base64url.headlamp.authorization.k8s.io."
 
 
 def check_token(token: Any) -> str:
@@ -4101,7 +4098,7 @@ def check_token(token: Any) -> str:
         return ""
     if not isinstance(token, str):
         raise TypeError("a token is a str or a function that returns one")
-    if re.search(_NO_TOKEN, token):
+    if re.search("[^\x21-\x7e]", token):
         raise ValueError("a token can't hold spaces, line ends or non-ASCII characters")
     return token
 
@@ -4203,7 +4200,8 @@ class Credential:
 
 def token_protocol(token: str) -> str:
     """The subprotocol that carries a token (KEP: apiserver's bearer token over WebSockets)."""
-    return _BEARER_PROTOCOL + base64.urlsafe_b64encode(token.encode()).decode().rstrip("=")
+    text = base64.urlsafe_b64encode(token.encode()).decode().rstrip("=")
+    return "base64url.bearer.authorization.k8s.io." + text
 
 
 def cookie_name(cluster: str) -> str:
@@ -4366,11 +4364,6 @@ class Transport:
         """The streams are the parent's."""
         self.tasks.clear()
 
-    @property
-    def endpoints(self) -> Dict[str, Endpoint]:
-        """Clusters that are reached without Headlamp."""
-        return self.credentials.endpoints
-
     def add_endpoint(self, cluster: str, endpoint: Endpoint) -> None:
         """Reach `cluster` there from now on; connections to where it was are closed."""
         old = self.credentials.add_endpoint(cluster, endpoint)
@@ -4385,7 +4378,7 @@ class Transport:
 
     def set_token(self, cluster: str, token: Token) -> None:
         """Use `token` for `cluster`, None to forget it."""
-        if cluster not in self.endpoints:
+        if cluster not in self.credentials.endpoints:
             segment(cluster, "cluster")
         self.credentials.set_token(cluster, token, self.settings.base_url)
 
@@ -4397,7 +4390,7 @@ class Transport:
 
     def namespace(self, cluster: str) -> str:
         """Where `apply` puts what names no namespace."""
-        endpoint = self.endpoints.get(cluster)
+        endpoint = self.credentials.endpoints.get(cluster)
         default = endpoint.namespace if endpoint else ""
         return self.settings.default_namespaces.get(cluster) or default or "default"
 
@@ -4405,10 +4398,10 @@ class Transport:
         """The way to a cluster; for "" to the server itself, with `on_behalf`'s credentials."""
         base = self.settings.base_url
         endpoint, credential = self.credentials.of(on_behalf or cluster, base)
-        if endpoint is not None and cluster:
-            return Route(cluster, endpoint.server, endpoint, credential)
-        if endpoint is not None:  # added meanwhile: what is its is not Headlamp's
-            credential = None
+        if endpoint is not None:
+            if cluster:
+                return Route(cluster, endpoint.server, endpoint, credential)
+            credential = None  # it was added meanwhile: what is its is not Headlamp's
 
         if not base:
             why = "this needs a Headlamp server, or the name of a cluster"
@@ -4455,18 +4448,14 @@ class Transport:
             try:
                 self._renew(route, scope, held)
                 route.identify(scope)
-                lines = self._lines(route, body is not None, cookie)
+                request = self._request(route, method, path, body, scope, cookie, idle)
                 if caller_headers:
-                    ours = {name: lines[name] for name in lines if name.lower() not in caller_names}
-                    lines = {**ours, **caller_headers}
-                caches = not route.endpoint and self.settings.base_url in self._caching
-                if method == "GET" and caches:
-                    lines["Connection"] = "keep-alive, Upgrade"
-
-                request = self._request(route, method, path, lines, body, scope, idle)
+                    ours = request.lines.items()
+                    kept = {name: line for name, line in ours if name.lower() not in caller_names}
+                    request.lines = {**kept, **caller_headers}
                 response = self._exchange(request, route)
                 response.cluster = route.cluster
-                is_fresh = self._notice(response, route, path, lines, auto_logout)
+                is_fresh = self._notice(response, route, path, request.lines, auto_logout)
             except (ApiError, TimeoutError, ConnectionAbortedError) as error:
                 raise unanswered(error, method, combine_path(route.base, path), route.cluster)
             finally:
@@ -4479,9 +4468,21 @@ class Transport:
         return response
 
     def _request(
-        self, route: Route, method: str, path: str, lines: Dict[str, Any],
-        body: Optional[bytes], scope: Scope, idle: Optional[float] = None,
+        self, route: Route, method: str, path: str, body: Optional[bytes], scope: Scope,
+        cookie: bool = False, idle: Optional[float] = None,
     ) -> HttpRequest:
+        """A request along a route, with headers of its own."""
+        compress = self.settings.gzip and (not route.endpoint or route.endpoint.compress)
+        lines = {
+            "Host": route.address.authority,
+            "Accept": "application/json",
+            "User-Agent": "apiproxy/" + __version__,
+            "Accept-Encoding": "gzip" if compress else "identity",
+        }
+        if body is not None:
+            lines["Content-Type"] = "application/json"
+        lines.update(self._identity(route, cookie))
+
         context = None
         if route.address.secure:
             context = route.context or self.settings.ssl_context or default_context()
@@ -4493,6 +4494,8 @@ class Transport:
         """Its answer, which is its own: a Headlamp's cache may give another request's instead."""
         base = self.settings.base_url
         may_cache = request.method == "GET" and not route.endpoint and route.cluster
+        if may_cache and base in self._caching:
+            request.lines["Connection"] = "keep-alive, Upgrade"
         failure: Optional[ApiError] = None
         try:
             response = exchange(self._opener, request)
@@ -4516,20 +4519,6 @@ class Transport:
                 method=request.method, url=request.full_url, phrase="Unreachable")
         self._caching.add(base)
         return response
-
-    def _lines(self, route: Route, has_body: bool, cookie: bool = False) -> Dict[str, Any]:
-        """The headers of a request, made afresh for each."""
-        compress = self.settings.gzip and (not route.endpoint or route.endpoint.compress)
-        lines = {
-            "Host": route.address.authority,
-            "Accept": "application/json",
-            "User-Agent": "apiproxy/" + __version__,
-            "Accept-Encoding": "gzip" if compress else "identity",
-        }
-        if has_body:
-            lines["Content-Type"] = "application/json"
-        lines.update(self._identity(route, cookie))
-        return lines
 
     def _identity(self, route: Route, cookie: bool = False) -> Dict[str, Any]:
         """The headers that say who we are."""
@@ -4598,7 +4587,7 @@ class Transport:
             route.identify(scope)
             path = path % (segment(namespace), segment(name))
             response = exchange(self._opener, self._request(
-                route, "POST", path, self._lines(route, True), encode_json(review), scope))
+                route, "POST", path, encode_json(review), scope))
             if not response.ok:
                 raise response.error()
             if not credential.replace(route.token, dig(response.json(), "status", "token")):
@@ -4703,7 +4692,7 @@ class Transport:
             lines.pop("Authorization", None)
             offered.append(token_protocol(route.token))
         if "KUBECONFIG" in lines:
-            offered.append(_USER_PROTOCOL + self._user())
+            offered.append("base64url.headlamp.authorization.k8s.io." + self._user())
         return offered
 
 
@@ -6215,12 +6204,15 @@ class Apply:
         self._discovery = discovery
         self._cluster = cluster
         self._body = check_applicable(body)
-        self._params = {
+        self._field_manager = field_manager
+        self._scope = Scope(transport.settings.request_timeout)
+        params = {
             "fieldManager": field_manager,
             "force": bool(force) if field_manager else None,
             "dryRun": "All" if dry_run else None,
         }
-        self._scope = Scope(transport.settings.request_timeout)
+        self._send = functools.partial(
+            transport.send, cluster=cluster, params=params, scope=self._scope)
         self._manifest: Json = {}  # the body, with the namespace that it goes to
         self._collection = ""
         self._item = ""
@@ -6256,7 +6248,7 @@ class Apply:
         self._manifest = with_metadata(self._body, namespace=namespace or None)
 
     def _work(self) -> Json:
-        if self._params["fieldManager"]:
+        if self._field_manager:
             return self._patch("application/apply-patch+yaml")
 
         version = self._manifest["metadata"].get("resourceVersion")
@@ -6264,7 +6256,7 @@ class Apply:
 
         for _ in range(APPLY_ATTEMPTS):
             try:
-                return self._send("POST", self._collection, new).json()
+                return self._send("POST", self._collection, body=new).json()
             except ApiError as error:
                 if error.reason != "AlreadyExists" and error.status not in (403, 422):
                     raise
@@ -6273,7 +6265,7 @@ class Apply:
             try:
                 live = self._live(refusal)
                 if version:
-                    return self._send("PUT", self._item, self._manifest).json()
+                    return self._send("PUT", self._item, body=self._manifest).json()
                 return self._change(live)
             except ApiError as error:
                 if error.status not in (404, 409) or version:
@@ -6298,7 +6290,8 @@ class Apply:
     def _change(self, live: Json) -> Json:
         self._manifest = with_metadata(self._manifest, **BOOKS)
         try:
-            return self._send("PUT", self._item, lay_over(live, self._manifest)).json()
+            body = lay_over(live, self._manifest)
+            return self._send("PUT", self._item, body=body).json()
         except ApiError as error:
             if error.status != 422:
                 raise
@@ -6313,14 +6306,7 @@ class Apply:
 
     def _patch(self, content_type: str) -> Json:
         headers = {"Content-Type": content_type}
-        return self._send("PATCH", self._item, self._manifest, headers).json()
-
-    def _send(
-        self, method: str, path: str, body: Json = None, headers: Optional[Dict[str, str]] = None
-    ) -> Response:
-        return self._transport.send(
-            method, path, self._cluster,
-            body=body, params=self._params, headers=headers, scope=self._scope)
+        return self._send("PATCH", self._item, body=self._manifest, headers=headers).json()
 
 
 # ------------------------------------------------------------------------------
@@ -6936,6 +6922,8 @@ class Headlamp:
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
+        # to a route of the server's own: its 401 says nothing about a cluster's token
+        self._send = functools.partial(transport.send, auto_logout=False)
         self._old_forwards = False  # whether port forwards were last found at the old address
         # Of drains begun here or seen to end, by cluster and node: the result, "" before there is
         # one, and when the server was last asked (monotonic).
@@ -6989,7 +6977,8 @@ class Headlamp:
                 sent = body and {"cluster": cluster, **body, **old_body}
 
             try:
-                answer = self._send(method, path + end, cluster, sent, params, cookie=not old)
+                answer = self._send(method, path + end, body=sent, params=params,
+                                    on_behalf=cluster, cookie=not old)
                 result = read(answer)
             except ApiError as error:
                 if error.status not in (200, 404) and not error.reason:
@@ -7007,7 +6996,7 @@ class Headlamp:
         """What the server says at once; it goes on by itself."""
         began = time.monotonic()
         body = {"cluster": cluster, "nodeName": node_name}
-        answer = self._send("POST", "/drain-node", cluster, body).object()
+        answer = self._send("POST", "/drain-node", body=body, on_behalf=cluster).object()
 
         self._drains[cluster, node_name] = "", began
         return answer
@@ -7019,7 +7008,8 @@ class Headlamp:
         params = {"cluster": cluster, "nodeName": node_name}
 
         try:
-            answer = self._send("GET", "/drain-node-status", cluster, None, params).object()
+            answer = self._send(
+                "GET", "/drain-node-status", params=params, on_behalf=cluster).object()
         except ApiError as error:
             text = error.body.strip()
 
@@ -7041,8 +7031,9 @@ class Headlamp:
         self._drains[key] = dig(answer, "id"), now
         return answer
 
-    def set_cluster(self, request: Dict[str, Any], kubeconfigs: Dict[str, str]) -> Json:
-        """Add a cluster; `kubeconfigs`, base64 by cluster, gets what goes with its requests."""
+    def set_cluster(self, request: Dict[str, Any]) -> Json:
+        """Add a cluster; what a kubeconfig has of it goes with its requests from now on."""
+        base = self._transport.settings.base_url
         kubeconfig = request.get("kubeconfig")
 
         if not kubeconfig:
@@ -7054,17 +7045,18 @@ class Headlamp:
                 if name in request:
                     request = {**request, decoded: request[name]}
 
-            return self._send("POST", "/cluster", "", request).object()
+            return self._send("POST", "/cluster", body=request).object()
 
         body = {**request, "kubeconfigs": [kubeconfig]}
-        answer = self._send("POST", "/parseKubeConfig", "", body).object()
+        answer = self._send("POST", "/parseKubeConfig", body=body).object()
         names = [dig(cluster, "name") for cluster in dig(answer, "clusters", kind=list)]
 
         if not any(names):
             raise ApiError(200, "the server found no cluster in the kubeconfig")
 
         text = base64.b64decode(kubeconfig)
-        kubeconfigs.update({name: reduce_kubeconfig(text, name) for name in names if name})
+        kubeconfigs = {name: reduce_kubeconfig(text, name) for name in names if name}
+        self._transport.credentials.store_kubeconfigs(kubeconfigs, base)
         return answer
 
     def delete_cluster(self, name: str, remove_kubeconfig: bool = False) -> Json:
@@ -7089,7 +7081,7 @@ class Headlamp:
             raise ApiError(0, "the server's names of %r can't be sent back" % name) from error
 
         try:
-            return self._send("DELETE", path, "", None, params).object()
+            return self._send("DELETE", path, params=params).object()
         except ApiError as error:
             if error.status != 500 or params:
                 raise
@@ -7105,25 +7097,10 @@ class Headlamp:
     def delete_plugin(self, name: str, type: str = "") -> Any:
         """The server's answer, None from one of May 2024."""
         path = "/plugins/" + segment(name, "plugin")
-        return self._send("DELETE", path, "", None, {"type": type or None}).json()
+        return self._send("DELETE", path, params={"type": type or None}).json()
 
     def _config(self) -> Json:
-        return self._send("GET", "/config", "").object()
-
-    def _send(
-        self,
-        method: str,
-        path: str,
-        cluster: str,
-        body: Any = None,
-        params: Params = None,
-        cookie: bool = False,
-    ) -> Response:
-        """A route of the server's own: its 401 says nothing about a cluster's token."""
-        return self._transport.send(
-            method, path, body=body, params=params, auto_logout=False, on_behalf=cluster,
-            cookie=cookie,
-        )
+        return self._send("GET", "/config").object()
 
 
 def _entry(config: Json, name: str) -> Any:
@@ -7323,7 +7300,7 @@ class Client(Settings):
     @property
     def endpoints(self) -> Dict[str, Endpoint]:
         """The clusters that are reached without Headlamp, by name."""
-        return self._transport.endpoints
+        return self._transport.credentials.endpoints
 
     @property
     def tasks(self) -> Dict[Any, None]:
@@ -7645,11 +7622,7 @@ class Client(Settings):
         if not kubeconfig:
             segment(request["name"], "cluster")
             split_url(request["server"], ("http", "https"))
-        base = self.base_url
-        kubeconfigs: Dict[str, str] = {}
-        answer = self._headlamp.set_cluster(request, kubeconfigs)
-        self._transport.credentials.store_kubeconfigs(kubeconfigs, base)
-        return answer
+        return self._headlamp.set_cluster(request)
 
     def _set_endpoint(self, request: Mapping[str, Any], kubeconfig: bytes) -> Json:
         """What set_cluster does where there is no Headlamp server."""
