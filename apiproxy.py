@@ -5117,7 +5117,7 @@ class Collection:
         del self._items[index], self._places[index]
         return shown
 
-    def items(self) -> List[Json]:
+    def view(self) -> List[Json]:
         """A new list: all in order of arrival, or the newest `limit`, newest first."""
         return self._items[:] if self._limit is None else self._items[:-self._limit - 1:-1]
 
@@ -5134,6 +5134,46 @@ class Collection:
 
     def _is_shown(self, index: int) -> bool:
         return self._limit is None or index >= len(self._items) - self._limit
+
+
+class LastState:
+    """The view of the one object of a name, which is shown once more when it has gone."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._item: Json = None  # the last state shown
+        self._seen = ""  # its version
+        self._gone = False  # it is not there
+        self._gone_at: Any = None  # the version of the list that said so
+
+    def replace(self, items: Iterable[Json], version: Any = None) -> bool:
+        """As Collection.replace."""
+        for item in items:
+            if dig(item, "metadata", "name") == self._name:
+                return self.apply("", item)
+        if self._item is None or self._gone:
+            return False
+        self._item = {**self._item, "actionType": "DELETED"}  # it went while nobody watched
+        self._gone, self._gone_at = True, version
+        return True
+
+    def apply(self, action: str, item: Json) -> bool:
+        """As Collection.apply; from a list the action is ""."""
+        if dig(item, "metadata", "name") != self._name:
+            return False  # this server ignores the selector
+        version, gone = version_of(item), action == "DELETED"
+        if self._item is not None and (version, gone) == (self._seen, self._gone):
+            if version is not None and action or is_same(self._item, item):
+                return False
+        if action and (is_older(version, self._seen)
+                       or self._gone and is_older(version, self._gone_at)):
+            return False  # a replay
+        self._item, self._seen, self._gone = item, version, gone
+        return True
+
+    def view(self) -> Json:
+        """The object."""
+        return self._item
 
 
 def parse_events(text: Union[str, bytes]) -> List[Json]:
@@ -5300,13 +5340,12 @@ class Watch(Task):
         self._reader = ListReader(
             self._fetch, without(params, NOT_FOR_LISTS), self._settings.list_page)
         limit = int(params.get("limit") or 0)
-        self._collection = Collection(limit if limit > 0 else None)
+        self._state: Union[Collection, LastState] = Collection(limit if limit > 0 else None)
 
         self._listed = False  # a list has succeeded
         self._version: Optional[str] = None  # to go on from
-        self._has_view = False  # of `_version`; else list first
         self._polls_until = 0.0  # monotonic: it can't be watched, and is listed instead
-        self._resync_at = 0.0  # monotonic
+        self._list_at = 0.0  # monotonic; 0: at once, there is no view of `_version`
         self._heard = False  # an event of the watch that is open
         self._changed = False  # what the last view does not show
         self._failures = 0  # watches refused or broken in a row, at one version
@@ -5317,17 +5356,17 @@ class Watch(Task):
     def _run(self) -> None:
         while not self.scope.cancelled:
             after = 0.0
-            lists = not self._has_view or time.monotonic() >= self._resync_at
+            lists = time.monotonic() >= self._list_at
             try:
                 if lists:
                     self._list()
                 if time.monotonic() < self._polls_until:
-                    self._has_view = False
+                    self._list_at = 0.0
                     self.scope.wait(self._settings.metrics_period)
                     continue
                 self._follow()
             except _Gone:
-                self._has_view = False
+                self._list_at = 0.0
                 if not lists:
                     continue  # after an outage, say: the server is well, only the version is old
             except ApiError as error:
@@ -5360,13 +5399,15 @@ class Watch(Task):
 
     def _list(self) -> None:
         items, version = self._fetch_all()
-        changed = _collector.at_rest(lambda: self._replace(items, version)) or not self._listed
+        changed = _collector.at_rest(lambda: self._state.replace(items, version))
         self._reader.forget_version()
-        if not self._listed and self._found:
-            self._found(self._paths[0])
+        if not self._listed:
+            changed = True
+            if self._found:
+                self._found(self._paths[0])
 
-        self._version, self._has_view, self._listed, self._failures = version, True, True, 0
-        self._resync_at = time.monotonic() + self._settings.resync * random.uniform(0.8, 1.2)
+        self._version, self._listed, self._failures = version, True, 0
+        self._list_at = time.monotonic() + self._settings.resync * random.uniform(0.8, 1.2)
         if changed:
             self._show()
 
@@ -5384,7 +5425,7 @@ class Watch(Task):
         self._pace()
         socket = self._connect(params)
         opened = time.monotonic()
-        end = min(opened + lasts + self._settings.watch_grace, self._resync_at)
+        end = min(opened + lasts + self._settings.watch_grace, self._list_at)
         closed: Optional[ConnectionClosed] = None
         self._heard = False
         try:
@@ -5429,10 +5470,10 @@ class Watch(Task):
         except TimeoutError:
             pass
         except (ValueError, KeyError, TypeError, RecursionError, MemoryError) as error:
-            self._has_view = False  # never skip what can't be read: it may have been any change
+            self._list_at = 0.0  # never skip what can't be read: it may have been any change
             raise ApiError(0, "an event that can't be read: %s" % error) from error
         except ProtocolError:
-            self._has_view = False
+            self._list_at = 0.0
             raise
 
     def _gather(self, socket: WebSocket, end: float) -> None:
@@ -5479,7 +5520,7 @@ class Watch(Task):
         if early:
             # some servers end a watch from a lost version silently (k8s#104171), others when a CRD
             # changed: list again, and say so when that did not help
-            self._has_view = False
+            self._list_at = 0.0
             self._early += 1
             if is_routine and self._early > 1:
                 text = "%d watches in a row ended at once, without an event" % self._early
@@ -5493,7 +5534,7 @@ class Watch(Task):
     def _count_failure(self) -> None:
         self._failures += 1
         if self._failures >= MAX_FAILURES:
-            self._failures, self._has_view = 0, False
+            self._failures, self._list_at = 0, 0.0
 
     def _event(self, event: Json) -> None:
         action, item = event["type"], event["object"]
@@ -5504,7 +5545,7 @@ class Watch(Task):
             raise ValueError("an event without a resourceVersion")
         if action != "BOOKMARK":
             item["actionType"] = action
-            if self._apply(action, item):
+            if self._state.apply(action, item):
                 self._changed = True
                 if not self._patience():
                     self._show()
@@ -5522,16 +5563,7 @@ class Watch(Task):
             code if isinstance(code, int) else 0, str(status.get("message") or ""),
             reason=reason, details=details, phrase="Watch failed", retry_after=after)
 
-    # -- what is kept and shown
-
-    def _replace(self, items: List[Json], version: Optional[str]) -> bool:
-        return self._collection.replace(items, version)
-
-    def _apply(self, action: str, item: Json) -> bool:
-        return self._collection.apply(action, item)
-
-    def _view(self) -> Any:
-        return self._collection.items()
+    # -- what is shown
 
     def _patience(self) -> float:
         """Seconds that a change may wait for others."""
@@ -5539,7 +5571,7 @@ class Watch(Task):
 
     def _show(self) -> None:
         self._changed = False
-        self._call(self._cb, self._view())
+        self._call(self._cb, self._state.view())
 
     def _show_changes(self) -> None:
         if self._changed:
@@ -5567,13 +5599,10 @@ class ItemWatch(Watch):
         super().__init__(transport, cluster, paths, cb, err_cb,
                          {**(params or {}), "fieldSelector": selector}, found)
         self._name = name
+        self._state = LastState(name)
         self._get_params = {
             key: value for key, value in without(wanted, NOT_FOR_WATCHES | NOT_FOR_LISTS).items()
             if not key.endswith("Selector")}
-        self._item: Json = None  # the last state shown
-        self._seen = ""  # its version
-        self._gone = False  # it is not there
-        self._gone_at: Any = None  # the version of the list that said so
 
     def _fetch_all(self) -> Tuple[List[Json], Optional[str]]:
         # At first a GET, as documented: its 404 has the server's words, and `get` is all that some
@@ -5589,38 +5618,12 @@ class ItemWatch(Watch):
             check_version(version)
         except ValueError:
             raise response.error("the server sent no object") from None
-        if dig(item, "kind") in ("Status", "Table") or not self._is_it(item):
+        if dig(item, "kind") in ("Status", "Table") or dig(item, "metadata", "name") != self._name:
             raise response.error("the server sent no object")
         return [item], version
 
     def _is_it(self, item: Json) -> bool:
         return bool(dig(item, "metadata", "name") == self._name)  # a server may ignore the selector
-
-    def _replace(self, items: List[Json], version: Optional[str]) -> bool:
-        for item in items:
-            if self._is_it(item):
-                return self._apply("", item)
-        if self._item is None or self._gone:
-            return False
-        self._item = {**self._item, "actionType": "DELETED"}  # it went while nobody watched
-        self._gone, self._gone_at = True, version
-        return True
-
-    def _apply(self, action: str, item: Json) -> bool:
-        if not self._is_it(item):
-            return False
-        version, gone = version_of(item), action == "DELETED"
-        if self._item is not None and (version, gone) == (self._seen, self._gone):
-            if version is not None and action or is_same(self._item, item):
-                return False
-        if action and (is_older(version, self._seen)
-                       or self._gone and is_older(version, self._gone_at)):
-            return False  # a replay
-        self._item, self._seen, self._gone = item, version, gone
-        return True
-
-    def _view(self) -> Any:
-        return self._item
 
     def _patience(self) -> float:
         return 0.0  # every state, as documented
