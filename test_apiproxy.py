@@ -2737,8 +2737,8 @@ def test_a_late_cancel_does_not_close_a_connection_that_another_call_has_now(
 
     client, cancel.hold = new_client(Api(serve, [pods(), second]).server), cancel_late
     client._transport.send("GET", "/api/v1/pods", "dev", scope=scope)
-    read_body = client._handler._body
-    monkeypatch.setattr(client._handler, "_body", close_first)
+    read_body = client._transport.handler._body
+    monkeypatch.setattr(client._transport.handler, "_body", close_first)
 
     assert client._transport.send("GET", "/api/v1/pods", "dev").json() == {}
 
@@ -7260,7 +7260,7 @@ def test_a_collection_only_moves_forward(events, changed, view, keyed):
             del item["metadata"]["uid"]
         said += "ny"[collection.apply(ACTIONS[word[0]], item)]
 
-    assert (said, text(collection.items())) == (changed, view)
+    assert (said, text(collection.view())) == (changed, view)
 
 
 @pytest.mark.parametrize("before, after, differs, view", [
@@ -7272,7 +7272,7 @@ def test_a_relist_replaces_everything_and_what_stayed_keeps_its_place(before, af
     collection = apiproxy.Collection()
     collection.replace([pod(*word) for word in before.split()])
     assert collection.replace([pod(*word) for word in after.split()]) is differs
-    assert text(collection.items()) == view
+    assert text(collection.view()) == view
 
 
 @pytest.mark.parametrize("limit", [None, 1, 3, 50])
@@ -7299,7 +7299,7 @@ def test_a_collection_shows_what_a_plain_dict_would(limit):
             changed = collection.apply("MODIFIED", item)
             model[name] = item
             assert changed == (view() != before)
-        assert collection.items() == view()
+        assert collection.view() == view()
 
 
 def test_a_relist_forgets_deletions_before_it():
@@ -7319,7 +7319,7 @@ def test_a_relist_sees_other_contents_at_the_same_version():
     collection.apply("MODIFIED", dict(pod("a", "2", data=1), actionType="MODIFIED"))
     assert not collection.replace([pod("a", "2", data=1)])
     assert collection.replace([pod("a", "2", data=2)])
-    assert collection.items()[0]["data"] == 2
+    assert collection.view()[0]["data"] == 2
 
 
 def test_the_same_name_with_another_uid_is_another_object():
@@ -7328,7 +7328,7 @@ def test_the_same_name_with_another_uid_is_another_object():
     assert collection.apply("DELETED", pod("a", "3", uid="1"))
     assert collection.apply("ADDED", pod("a", "4", uid="2"))
     assert not collection.apply("MODIFIED", pod("a", "2", uid="1"))
-    assert text(collection.items()) == "b2 a4"
+    assert text(collection.view()) == "b2 a4"
 
     for different in (dict(kind="Node"), dict(apiVersion="v2"), dict(metadata={"namespace": "x"})):
         first, other = pod("a", uid=" "), pod("a", uid=" ", **different)
@@ -7348,7 +7348,7 @@ def test_limit_keeps_the_newest_and_puts_them_first(limit, expected):
         pod("d", metadata={"creationTimestamp": "2024-01-02T00:00:00.5Z"}), pod("e"),
         pod("f", metadata={"creationTimestamp": "zebra"})])
 
-    assert text(collection.items()) == expected
+    assert text(collection.view()) == expected
 
 
 TIMES = {  # where an object may say when it was last seen
@@ -7371,7 +7371,7 @@ def test_the_newest_is_told_by_each_of_five_times_with_fractions(place, earlier,
     for first, second in ((earlier, later), (later, earlier)):
         collection = apiproxy.Collection(1)
         collection.replace([pod("a", **TIMES[place](first)), pod("b", **TIMES[place](second))])
-        assert text(collection.items()) == ("b1" if second == later else "a1")
+        assert text(collection.view()) == ("b1" if second == later else "a1")
 
 
 def test_of_five_times_the_latest_counts():
@@ -10397,10 +10397,11 @@ def test_what_is_forgotten_while_it_is_asked_for_stays_forgotten(new_client):
             return apiproxy.Response(200, "OK", {}, json.dumps(resource_list(name)).encode())
 
     discovery = apiproxy.Discovery(Slow())
-    assert discovery.find("c", "", "v1", "ConfigMap").name == "olds"
-    assert discovery.find("c", "", "v1", "ConfigMap").name == "news"
-    assert discovery.find("c", "", "v1", "ConfigMap").name == "news"
-    assert discovery.find("d", "", "v1", "ConfigMap").name == "news"
+
+    def found(cluster):
+        return discovery.find(cluster, "", "v1", "ConfigMap", apiproxy.Scope(), False).name
+
+    assert [found(cluster) for cluster in "cccd"] == ["olds", "news", "news", "news"]
 
 
 @pytest.mark.parametrize("server_side", [False, True])
