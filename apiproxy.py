@@ -50,7 +50,7 @@ from __future__ import annotations
 import base64
 import bisect
 import codecs
-import collections
+import collections.abc
 import contextlib
 import errno
 import functools
@@ -388,9 +388,8 @@ class Settings:
         **mistyped: NoReturn,
     ) -> None:
         values = locals()
-        known = known_options(cast(Any, type(self)))
         for name in mistyped:
-            raise TypeError("%s has no %s" % (type(self).__name__, unknown(name, known)))
+            raise TypeError(unknown(type(self), name))
         values["default_namespaces"] = dict(default_namespaces or {})
 
         for name in Settings.__annotations__:
@@ -401,10 +400,9 @@ class Settings:
         """What a subclass sets up from its settings."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if not name.startswith("_") and not hasattr(type(self), name):
-            known = known_options(cast(Any, type(self)))
-            if name not in known:
-                raise AttributeError("%s has no %s" % (type(self).__name__, unknown(name, known)))
+        kind: Any = type(self)
+        if not (name.startswith("_") or hasattr(kind, name) or name in known_options(kind)):
+            raise AttributeError(unknown(kind, name))
         super().__setattr__(name, value)
 
 
@@ -415,12 +413,13 @@ def known_options(kind: Any) -> Dict[str, None]:
     return {name: None for base in bases for name in getattr(base, "__annotations__", ())}
 
 
-def unknown(name: Any, known: Iterable[str]) -> str:
-    """How to say that `name` is none of `known`: with the nearest one."""
+def unknown(kind: Any, name: Any) -> str:
+    """How to say that a class annotates no `name`: with the nearest that it does."""
     import difflib  # only here: it is slow to import
 
+    known = known_options(kind)
     nearest = difflib.get_close_matches(str(name), known, cutoff=0.3) or [", ".join(known)]
-    return "%r; did you mean %r?" % (name, nearest[0])
+    return "%s has no %r; did you mean %r?" % (kind.__name__, name, nearest[0])
 
 
 def expect(value: Any, kind: Any, what: str) -> None:
@@ -428,14 +427,13 @@ def expect(value: Any, kind: Any, what: str) -> None:
     if not isinstance(value, kind):
         kinds = kind if isinstance(kind, tuple) else (kind,)
         # typing.Mapping has no __name__ on 3.8
-        names = " or ".join(sorted({getattr(one, "__name__", "mapping").lower() for one in kinds}))
+        names = " or ".join(getattr(one, "__name__", "mapping").lower() for one in kinds)
         raise TypeError("%s: %s expected, not %s" % (what, names, type(value).__name__))
 
 
 def expect_callable(value: Any, what: str) -> None:
     """TypeError unless `value` can be called."""
-    if not callable(value):
-        raise TypeError("%s: a function expected, not %s" % (what, type(value).__name__))
+    expect(value, collections.abc.Callable, what)
 
 
 def check_options(kind: Any, options: Optional[Mapping[str, Any]]) -> Dict[str, Any]:
@@ -444,10 +442,9 @@ def check_options(kind: Any, options: Optional[Mapping[str, Any]]) -> Dict[str, 
         return {}
 
     expect(options, Mapping, kind.__name__)
-    known = known_options(kind)
     for key in options:
-        if key not in known:
-            raise TypeError("%s has no %s" % (kind.__name__, unknown(key, known)))
+        if key not in known_options(kind):
+            raise TypeError(unknown(kind, key))
     return dict(options)
 
 
@@ -484,9 +481,9 @@ def segment(name: str, what: str = "name") -> str:
 def check_path(path: str) -> str:
     """`path` as written, non-ASCII percent-encoded; ValueError for what would not arrive so."""
     expect(path, str, "path")
-    odd = re.search(_UNPRINTABLE, path)
-    if odd or "#" in path:
-        raise ValueError("a path can't hold %r: percent-encode it" % (odd.group() if odd else "#"))
+    odd = re.search(_UNPRINTABLE + "|#", path)
+    if odd:
+        raise ValueError("a path can't hold %r: percent-encode it" % odd.group())
 
     if "." in path or "%" in path:
         segments = re.sub("(?i)%2e", ".", path.partition("?")[0]).split("/")
@@ -586,8 +583,6 @@ def escape_field(value: str) -> str:
 
 def with_query(path: str, params: Params) -> str:
     """`path` with `params` in its query, where they replace those of the same name."""
-    if params is None:
-        return path
     query = {key: value for key, value in check_query(params).items() if value != []}
     if not query:
         return path
@@ -612,10 +607,10 @@ def api_root(group: str, version: str) -> str:
 
 def split_api_version(api_version: str) -> Tuple[str, str]:
     """("apps", "v1") of "apps/v1"; ("", "v1") of "v1"."""
-    group, slash, version = api_version.rpartition("/")
-    if not version or (slash and not group) or "/" in group:
+    parts = re.fullmatch("(?:([^/]+)/)?([^/]+)", api_version)
+    if not parts:
         raise ValueError("apiVersion can't be %r" % api_version)
-    return group, version
+    return parts[1] or "", parts[2]
 
 
 class Address(NamedTuple):
@@ -635,12 +630,13 @@ class Address(NamedTuple):
     @property
     def place(self) -> str:
         """host:port, for people and proxies."""
-        return join_port(self.host.partition("%")[0], self.port)
+        return join_port(self.host, self.port)
 
 
-def join_port(host: str, port: int) -> str:
-    """host:port, with brackets around an IPv6 address."""
-    return "%s:%d" % ("[%s]" % host if ":" in host else host, port)
+def join_port(host: str, port: Any) -> str:
+    """host:port, with brackets around an IPv6 address, whose zone only we know."""
+    host = host.partition("%")[0]
+    return "%s:%s" % ("[%s]" % host if ":" in host else host, port)
 
 
 def split_url(url: str, schemes: Tuple[str, str]) -> Address:
@@ -659,7 +655,7 @@ def split_url(url: str, schemes: Tuple[str, str]) -> Address:
     host = parts.hostname.replace("%25", "%")  # before a zone, as RFC 6874 writes it
     usual = 443 if secure else 80
     port = parts.port or usual
-    authority = join_port(host.partition("%")[0], port)
+    authority = join_port(host, port)
     if port == usual:
         authority = authority.rpartition(":")[0]
     target = (parts.path or "/") + ("?" + parts.query if parts.query else "")
@@ -4073,7 +4069,7 @@ def in_cluster_endpoint(folder: str = IN_CLUSTER) -> Endpoint:
     except (OSError, ValueError):
         namespace = ""  # a projected volume may have none
 
-    server = "https://%s:%s" % ("[%s]" % host if ":" in host else host, port)
+    server = "https://" + join_port(host, port)
     return Endpoint(server, ssl_context=tls, token=token, namespace=namespace)
 
 
@@ -7940,11 +7936,7 @@ def configure(base_url: Union[str, Client] = "http://localhost:4466", **settings
     global _default
     if isinstance(base_url, Client):
         new = base_url
-        known = known_options(Settings)
-        for name in settings:
-            if name not in known:
-                raise TypeError("Client has no setting %s" % unknown(name, known))
-        for name, value in settings.items():
+        for name, value in check_options(Settings, settings).items():
             setattr(new, name, value)
     else:
         new = Client(base_url, **settings)

@@ -13409,8 +13409,8 @@ def test_wrong_arguments_are_refused_before_anything_is_sent(serve, new_client, 
 
 
 @pytest.mark.parametrize("call, wrong", [
-    (lambda client: client.stream_results("/x", None, print), "cb: a function"),
-    (lambda client: client.stream_results("/x", print, 1), "err_cb: a function"),
+    (lambda client: client.stream_results("/x", None, print), "cb: callable"),
+    (lambda client: client.stream_results("/x", print, 1), "err_cb: callable"),
     (lambda client: client.stream_results("/x y", print, print), ValueError),
     (lambda client: client.stream_result("/x", "a/b", print, print), ValueError),
     (lambda client: client.stream_results("/x", print, print, {"limit": "many"}), ValueError),
@@ -13424,11 +13424,11 @@ def test_wrong_arguments_are_refused_before_anything_is_sent(serve, new_client, 
     (lambda client: client.stream_results_for_cluster("/x", {"cb": print, "err_cb": print}),
         "'errCb'"),
     (lambda client: client.stream("/x", print, {"additionalProtocols": ["a b"]}), ValueError),
-    (lambda client: client.stream("/x", 5), "cb: a function"),
-    (lambda client: client.stream("/x", print, {"connectCb": 5}), "connectCb: a function"),
-    (lambda client: client.stream("/x", print, {"failCb": 5}), "failCb: a function"),
-    (lambda client: client.metrics("/x", print, 5), "on_error: a function"),
-    (lambda client: client.metrics("/x", None), "on_metrics: a function"),
+    (lambda client: client.stream("/x", 5), "cb: callable"),
+    (lambda client: client.stream("/x", print, {"connectCb": 5}), "connectCb: callable"),
+    (lambda client: client.stream("/x", print, {"failCb": 5}), "failCb: callable"),
+    (lambda client: client.metrics("/x", print, 5), "on_error: callable"),
+    (lambda client: client.metrics("/x", None), "on_metrics: callable"),
     (lambda client: client.metrics("/x", print, None, "a/b"), ValueError)])
 def test_wrong_arguments_raise_in_the_callers_thread(new_client, call, wrong):
     with pytest.raises(TypeError if isinstance(wrong, str) else wrong) as caught:
