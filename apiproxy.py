@@ -821,7 +821,10 @@ class _YamlReader:
         marker = ""
         while True:
             first = self.text[self.at]
-            documents += [self._node(-1)] if first != "\0" else [None][: len(marker)]
+            if first != "\0":
+                documents.append(self._node(-1))
+            elif marker:
+                documents.append(None)
             while self.text[self.at] == first == "{":  # JSON as kubectl prints it
                 documents.append(self._node(-1))
 
@@ -1069,12 +1072,8 @@ CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10  # RFC 6455 5.
 NORMAL, GOING_AWAY, PROTOCOL_ERROR, NO_CODE, ABNORMAL = 1000, 1001, 1002, 1005, 1006  # 7.4.1
 BAD_DATA, TOO_BIG, RESTART = 1007, 1009, 1012
 
-_FIRST_BYTES = {  # of frames that are legal; 0x80 marks the last of a message
-    0x00: CONTINUATION, 0x80: CONTINUATION,
-    0x01: TEXT, 0x81: TEXT,
-    0x02: BINARY, 0x82: BINARY,
-    0x88: CLOSE, 0x89: PING, 0x8A: PONG,
-}
+# Of frames that are legal: an opcode, and 0x80 for the last of a message
+_FIRST_BYTES = b"\x00\x80\x01\x81\x02\x82\x88\x89\x8a"
 MAX_CONTROL = 125  # bytes in a control frame (5.5)
 MAX_HEAD = 64 * KiB  # bytes of status line and headers: http.client's limit for one line
 SMALL_BUFFER, LARGE_BUFFER = 4 * KiB, 256 * KiB  # an idle watch keeps the small one
@@ -1207,21 +1206,19 @@ class MessageReader:
                 return None
 
             first, size, body = buffer[start], buffer[start + 1], start + 2
-            opcode = _FIRST_BYTES.get(first)
-            if opcode is None or size > 127:  # 5.2, 5.5; 5.1: a server does not mask
+            opcode = first & 0x7F
+            if first not in _FIRST_BYTES or size > 127:  # 5.2, 5.5; 5.1: a server does not mask
                 text = "frame that begins with 0x%02x 0x%02x" % (first, size)
                 raise ProtocolError(PROTOCOL_ERROR, text)
             if size > MAX_CONTROL:
                 if opcode >= CLOSE:
                     raise ProtocolError(PROTOCOL_ERROR, "control frame of over 125 bytes")  # 5.5
-                is_wide = size == 127
-                body += 8 if is_wide else 2
+                width, least = (2, 126) if size == 126 else (8, 1 << 16)
+                body += width
                 if body > end:
                     return None
-                size = buffer[start + 2] << 8 | buffer[start + 3]
-                if is_wide:
-                    size = int.from_bytes(buffer[start + 2:body], "big")
-                if size < (1 << 16 if is_wide else 126) or size >> 63:  # 5.2: minimal
+                size = int.from_bytes(buffer[start + 2:body], "big")
+                if size < least or size >> 63:  # 5.2: minimal
                     raise ProtocolError(PROTOCOL_ERROR, "frame with a length of %d" % size)
 
             if opcode >= CLOSE:
@@ -1278,7 +1275,7 @@ class MessageReader:
         if self._opcode == BINARY:
             self._bytes += piece
         else:
-            data = self._tail + bytes(piece) if self._tail else piece
+            data = self._tail + piece if self._tail else piece
             try:
                 text, used = codecs.utf_8_decode(data, "strict", done and self._fin)
             except UnicodeDecodeError:
@@ -1318,8 +1315,6 @@ class Headers(Mapping[str, str]):
     def __getitem__(self, name: str) -> str:
         return ", ".join(self._values[name.lower()])
 
-    def __contains__(self, name: Any) -> bool:
-        return name.lower() in self._values
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
@@ -1345,10 +1340,6 @@ class Head(NamedTuple):
     reason: str
     headers: Headers
 
-    @property
-    def is_interim(self) -> bool:
-        """Whether another answer follows this one (RFC 9110 15.2)."""
-        return self.status < 200 and self.status != 101
 
     @property
     def is_error(self) -> bool:
@@ -1366,11 +1357,9 @@ _ALERT = b"\x15\x03"  # how TLS begins to say that it was not spoken to in TLS (
 
 def parse_head(data: bytes) -> Head:
     """The Head of `data`, its empty line included; BadAnswer for what HTTP/1.1 does not allow."""
-    text = data.decode("latin-1")
-    head = re.fullmatch(_HEAD, text)
-    if not head:  # RFC 9112 5.2: a folded header's line end is a space
-        first, end, headers = text.partition("\r\n")
-        head = re.fullmatch(_HEAD, first + end + re.sub(_FOLD, " ", headers))
+    first, end, headers = data.decode("latin-1").partition("\r\n")
+    # RFC 9112 5.2: a folded header's line end is a space
+    head = re.fullmatch(_HEAD, first + end + re.sub(_FOLD, " ", headers))
     if not head:
         raise BadAnswer("the answer is not HTTP/1.1")
 
@@ -1392,10 +1381,8 @@ def encode_head(first: str, headers: HeaderLines) -> bytes:
     """The head of a request: its first line and its headers, some with several lines."""
     rows = [first]
     for name, value in headers.items():
-        if isinstance(value, str):
-            rows.append("%s: %s" % (name, value))
-        else:
-            rows += ["%s: %s" % (name, line) for line in value]
+        for line in [value] if isinstance(value, str) else value:
+            rows.append("%s: %s" % (name, line))
     return "\r\n".join(rows + ["", ""]).encode("latin-1")
 
 
@@ -2340,7 +2327,7 @@ class Receiver:
                 self._check_http(scope)
             data = self.until(b"\r\n\r\n", left, scope)
             head = parse_head(data)
-            if not head.is_interim:
+            if head.status >= 200 or head.status == 101:  # RFC 9110 15.2
                 return head
             left -= len(data)
             if left < 0:
