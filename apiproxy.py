@@ -1217,7 +1217,9 @@ class MessageReader:
                 body += width
                 if body > end:
                     return None
-                size = int.from_bytes(buffer[start + 2:body], "big")
+                size = buffer[start + 2] << 8 | buffer[start + 3]
+                if width == 8:
+                    size = int.from_bytes(buffer[start + 2:body], "big")
                 if size < least or size >> 63:  # 5.2: minimal
                     raise ProtocolError(PROTOCOL_ERROR, "frame with a length of %d" % size)
 
@@ -1441,7 +1443,7 @@ CHUNK = 64 * KiB  # bytes that are received at once
 SEAL = 256 * KiB  # bytes that are sealed at once: sealing all of a big message would double it
 FORK_WAIT = 1.0  # seconds that a fork waits for our threads to leave OpenSSL, which takes 1 ms
 NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)  # or a program that wants SIGPIPE would die of it
-_SLICE = None if sys.platform == "linux" else 0.5  # elsewhere shutdown() may not wake a wait
+_SLICE = FOREVER if sys.platform == "linux" else 0.5  # elsewhere shutdown() may not wake a wait
 # (cpython#91913, #154224)
 
 
@@ -1466,12 +1468,13 @@ class Lock(type(threading.RLock())):  # type: ignore[misc]
                 raise
 
 
-def take(lock: Any, held: List[Any], seconds: float = -1) -> bool:
+def take(lock: Any, held: List[Any], seconds: float = FOREVER) -> bool:
     """Wait for a lock; False when the time is over. Once it is ours it is in `held`.
 
     Both by one call of C code, so that no signal's handler comes between; whoever calls is in a
     `try` by then, whose `finally` releases what is in `held`.
     """
+    seconds = max(0.0, min(seconds, FOREVER))
     held.extend(itertools.compress((lock,), map(lock.acquire, (True,), (seconds,))))
     return bool(held)
 
@@ -1516,7 +1519,7 @@ class Fresh:
         take(cls.openssl, held, FORK_WAIT)
         for thing in cls._alive():
             if isinstance(thing, Wire):
-                thing.leave_openssl(held, max(0.0, end - time.monotonic()))
+                thing.leave_openssl(held, end - time.monotonic())
 
     @classmethod
     def after_in_parent(cls) -> None:
@@ -1560,22 +1563,21 @@ class Cancel:
     def set(self) -> None:
         """From now on: wake whoever waits, close what is held. Again where it was interrupted."""
         self._is_set = True
-        self._open()
-        with self._lock:  # closing too: once let go of, a connection may be another call's
-            if self._held is not None:
-                self._held.close()
-
-    def _open(self) -> None:
         try:
             self._latch.release()
         except RuntimeError:
             pass  # it is open
+        with self._lock:  # closing too: once let go of, a connection may be another call's
+            if self._held is not None:
+                self._held.close()
+
+    close = set  # for another that holds this one
 
     def wait(self, seconds: float) -> bool:
         """Sleep; True, at once, when it is set."""
         held: List[Any] = []
         try:
-            take(self._latch, held, max(0.0, min(seconds, FOREVER)))
+            take(self._latch, held, seconds)
         finally:
             if held:
                 try:
@@ -1609,15 +1611,14 @@ class Scope:
         self, seconds: Optional[float] = None, idle: Optional[float] = None,
         cancel: Optional[Cancel] = None,
     ) -> None:
-        self._end = None if seconds is None else time.monotonic() + min(seconds, FOREVER)
-        self._idle = idle
+        self._end = math.inf if seconds is None else time.monotonic() + seconds
+        self._idle = math.inf if idle is None else idle
         self._cancel = cancel or Cancel()
 
     def within(self, seconds: Optional[float] = None, idle: Optional[float] = None) -> Scope:
         """A part of this one: cancelled with it, over no later."""
         part = Scope(seconds, idle, self._cancel)
-        ends = [end for end in (self._end, part._end) if end is not None]
-        part._end = min(ends, default=None)
+        part._end = min(part._end, self._end)
         return part
 
     @property
@@ -1637,24 +1638,18 @@ class Scope:
         """Sleep; True, at once, when cancelled."""
         return self._cancel.wait(seconds)
 
-    def left(self) -> Optional[float]:
-        """Seconds for the next wait, None for no limit; TimeoutError at the end, or "cancelled"."""
+    def left(self) -> float:
+        """Seconds for the next wait, perhaps inf; TimeoutError at the end, or "cancelled"."""
         if self._cancel.is_set():
             raise ConnectionAbortedError("cancelled")
-        if self._end is None:
-            return self._idle
         left = self._end - time.monotonic()
         if left <= 0:
             raise TimeoutError("no time left")
-        return left if self._idle is None else min(left, self._idle)
-
-    def check(self) -> None:
-        """The errors of `left`."""
-        self.left()
+        return min(left, self._idle)
 
     def acquire(self, lock: Any, held: List[Any]) -> None:
         """As `take`, of a lock that somebody may hold for long; its errors are those of `left`."""
-        while not take(lock, held, min(self.left() or 0.1, 0.1)):  # looks at cancel now and then
+        while not take(lock, held, min(self.left(), 0.1)):  # looks at cancel now and then
             pass
 
     def forked(self) -> None:
@@ -1671,47 +1666,37 @@ def new_thread(name: str, target: Callable[..., None], *args: Any) -> threading.
         return threading.Thread(target=target, args=args, name=name, daemon=False)
 
 
-class Aside:
-    """A call in a thread of its own, left behind where it can't be interrupted.
+def aside(name: str, function: Callable[[], R], scope: Scope) -> R:
+    """What a call gives or raises, in a thread that is left behind if it can't be interrupted.
 
     For the system's name look-up, and for functions of users that give a token.
     """
+    done = Cancel()
+    results: List[R] = []
+    errors: List[BaseException] = []
 
-    def __init__(self, name: str, function: Callable[[], Any]) -> None:
-        self._function = function
-        self._done = Cancel()
-        self._result: Any = None
-        self._error: Optional[BaseException] = ConnectionAbortedError("cancelled")
-        self._thread = new_thread(name, self._run)
-
-    def _run(self) -> None:
+    def run() -> None:
         try:
-            self._result, self._error = self._function(), None
+            results.append(function())
         except BaseException as error:
-            self._error = error
-        self._done.set()
+            errors.append(error)
+        done.set()
 
-    def close(self) -> None:
-        """Wait no longer."""
-        self._done.set()
-
-    def result(self, scope: Scope) -> Any:
-        """What the call gave, or what it raised."""
-        try:
-            self._thread.start()
-        except RuntimeError:  # there are no more threads, or none in this interpreter
-            self._run()
-        scope.hold(self)
-        try:
-            seconds = scope.left()
-            if not self._done.wait(FOREVER if seconds is None else seconds):
-                raise TimeoutError("no time left")
-            scope.check()
-        finally:
-            scope.hold(None)
-        if self._error is not None:
-            raise self._error
-        return self._result
+    thread = new_thread(name, run)
+    try:
+        thread.start()
+    except RuntimeError:  # there are no more threads, or none in this interpreter
+        run()
+    scope.hold(done)
+    try:
+        if not done.wait(scope.left()):
+            raise TimeoutError("no time left")
+        scope.left()
+    finally:
+        scope.hold(None)
+    if errors:
+        raise errors[0]
+    return results[0]
 
 
 def look_up(host: str, port: int, scope: Scope) -> List[Any]:
@@ -1726,7 +1711,7 @@ def look_up(host: str, port: int, scope: Scope) -> List[Any]:
         return socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
 
     try:
-        return cast(List[Any], Aside("lookup", ask).result(scope))
+        return aside("lookup", ask, scope)
     except UnicodeError as error:
         raise OSError("not a host name") from error
 
@@ -1761,12 +1746,11 @@ def find_proxy(address: Address, setting: Optional[str] = None) -> Optional[Prox
     As Go's programs have it (golang.org/x/net/http/httpproxy): http_proxy, https_proxy and
     no_proxy, else those in upper case; loopback is reached directly.
     """
-    url = setting
-    if url is None:
-        url = _environment("HTTPS_PROXY" if address.secure else "HTTP_PROXY")
-        if url and bypasses_proxy(address, _environment("NO_PROXY")):
+    if setting is None:
+        setting = _environment("HTTPS_PROXY" if address.secure else "HTTP_PROXY")
+        if setting and bypasses_proxy(address, _environment("NO_PROXY")):
             return None
-    return parse_proxy(url) if url else None
+    return parse_proxy(setting) if setting else None
 
 
 def _environment(name: str) -> str:
@@ -1801,9 +1785,7 @@ def bypasses_proxy(address: Address, no_proxy: str) -> bool:
         return True
 
     entries = [entry.strip() for entry in no_proxy.lower().split(",")]
-    if "*" in entries:
-        return True
-    return any(_is_meant(address, host, ip, entry) for entry in entries)
+    return "*" in entries or any(_is_meant(address, host, ip, entry) for entry in entries)
 
 
 def _is_meant(address: Address, host: str, ip: Any, entry: str) -> bool:
@@ -1856,11 +1838,9 @@ def split_port(text: str) -> Tuple[str, str]:
 # -- sockets ----------------------------------------------------------------------
 
 
-def poll(
-    reading: Sequence[int], writing: Sequence[int], seconds: Optional[float],
-) -> List[int]:
+def poll(reading: Sequence[int], writing: Sequence[int], seconds: float) -> List[int]:
     """Of these descriptors those that may be read, or written, or have failed."""
-    seconds = None if seconds is None else max(0.0, min(seconds, FOREVER))  # below 0 is for ever
+    seconds = max(0.0, min(seconds, FOREVER))  # below 0 is for ever
     if not hasattr(select, "poll"):  # Windows, where select takes any descriptor
         readable, writable, failed = select.select(reading, writing, writing, seconds)
         return readable + writable + failed
@@ -1868,8 +1848,7 @@ def poll(
     poller = select.poll()
     for fd in {*reading, *writing}:
         poller.register(fd, select.POLLIN * (fd in reading) | select.POLLOUT * (fd in writing))
-    events = poller.poll(None if seconds is None else math.ceil(seconds * 1000))
-    return [fd for fd, _ in events]
+    return [fd for fd, _ in poller.poll(math.ceil(seconds * 1000))]
 
 
 class Socket(socket.socket):
@@ -1919,22 +1898,16 @@ class Race:
         """(connected socket, its address); what the last one failed with when all have."""
         next_at = 0.0
         try:
-            while True:
+            while self._addresses or self._sockets:
                 now = time.monotonic()
-                if self._addresses and (now >= next_at or not self._sockets):
+                if now >= next_at or not self._sockets:
                     self._begin(self._addresses.pop(0))
-                    next_at = now + RACE_DELAY
-                if not self._sockets:
-                    if not self._addresses:
-                        raise self._failure
-                    continue
-
-                waits = [scope.left(), _SLICE]
-                if self._addresses:
-                    waits.append(next_at - now)
-                winner = self._wait(min((wait for wait in waits if wait is not None), default=None))
-                if winner:
-                    return winner
+                    next_at = now + RACE_DELAY if self._addresses else math.inf
+                if self._sockets:
+                    winner = self._wait(min(scope.left(), _SLICE, next_at - now))
+                    if winner:
+                        return winner
+            raise self._failure
         finally:
             for sock, _ in self._sockets.values():
                 sock.close()
@@ -1959,7 +1932,7 @@ class Race:
         text = names.get(error_number) or os.strerror(error_number)
         self._failure = OSError(error_number, text)
 
-    def _wait(self, seconds: Optional[float]) -> Optional[Tuple[Socket, Any]]:
+    def _wait(self, seconds: float) -> Optional[Tuple[Socket, Any]]:
         ready = poll([], list(self._sockets), seconds)
         if self._closed:
             raise ConnectionAbortedError("cancelled")
@@ -2135,20 +2108,18 @@ class Wire:
                 count += self._read_record(tls, space[count:])
                 if not self._incoming.pending:
                     break
-                continue
+            except ssl.SSLWantReadError:
+                if count or not self._pull():
+                    break
             except ssl.SSLError as error:
-                if isinstance(error, ssl.SSLWantReadError):
-                    if count or not self._pull():
-                        break
-                    continue
                 self._tls_end = error
-            if count:
-                break  # what came whole comes first
-            if isinstance(self._tls_end, ssl.SSLZeroReturnError):
-                return 0
-            if isinstance(self._tls_end, ssl.SSLEOFError):
-                raise ConnectionResetError("TLS ended without close_notify")
-            raise self._tls_end
+                if count:
+                    break  # what came whole comes first
+                if isinstance(error, ssl.SSLZeroReturnError):
+                    return 0
+                if isinstance(error, ssl.SSLEOFError):
+                    raise ConnectionResetError("TLS ended without close_notify")
+                raise
         if count and self._keep_session:  # in TLS 1.3 it comes with the first answer
             if not tls.session_reused:  # to read it takes as long as it saves
                 self._keep_session(tls.session)
@@ -2208,19 +2179,17 @@ class Wire:
             if not self._out:
                 self._out += data
 
-    def wait(self, seconds: Optional[float], write: bool = False) -> bool:
+    def wait(self, seconds: float, write: bool = False) -> bool:
         """Wait until a read, or a write, may get on; False when the time is over first."""
-        step = seconds
-        if _SLICE is not None:
-            step = _SLICE if seconds is None else min(seconds, _SLICE)
         me = object()
         try:
             with self._lock:
                 self._check_open()
                 self._waiting.add(me)
                 fd = [self._sock.fileno()]
-                writing = write or bool(self._out)
-            return bool(poll([] if write else fd, fd if writing else [], step)) or step != seconds
+                writing = fd if write or self._out else []
+            ready = poll([] if write else fd, writing, min(seconds, _SLICE))
+            return bool(ready) or seconds > _SLICE
         finally:
             self._waiting.discard(me)
             with self._lock:
@@ -2285,22 +2254,17 @@ class Receiver:
 
     def until(self, mark: bytes, limit: int, scope: Scope) -> bytes:
         """The bytes up to and with `mark`; OSError for more than `limit`, and at the end."""
-        looked = self._at
         while True:
-            end = self._data.find(mark, looked)
+            end = self._data.find(mark, self._at)
+            size = (len(self._data) if end < 0 else end + len(mark)) - self._at
+            if size > limit:
+                raise OSError("a line, or a head with the interim ones before it, is too long")
             if end >= 0:
-                piece = self._data[self._at:end + len(mark)]
-                self._at = end + len(mark)
-                return piece
-
-            here = len(self._data) - self._at
-            if here > limit:
-                raise OSError("a head or a line of more than %d bytes" % limit)
+                return self.some(scope, size)
             if not self._more(scope, self._step):
-                if not here:
+                if not size:
                     raise NoAnswer("closed before an answer")
                 raise ConnectionResetError("closed inside an answer")
-            looked = self._at + max(0, here + 1 - len(mark))
 
     def exactly(self, count: int, scope: Scope) -> Iterator[bytes]:
         """The next `count` bytes, in pieces; ConnectionError when they end before."""
@@ -2321,26 +2285,18 @@ class Receiver:
         """The head of the next answer; interim ones (100, 103) are passed over."""
         left = MAX_HEAD
         while True:
-            if self._at == len(self._data):
-                self._more(scope, self._step)
-            if not self._data.startswith(_HTTP, self._at):
-                self._check_http(scope)
+            while len(self._data) - self._at < len(_HTTP) and self._more(scope, self._step):
+                pass
+            start = self._data[self._at:self._at + len(_HTTP)]
+            if not _HTTP.startswith(start):  # the end of what is no HTTP may never come
+                raise BadAnswer("that is TLS: is the address https://?" if start.startswith(_ALERT)
+                                else "the answer is not HTTP/1.1")
+
             data = self.until(b"\r\n\r\n", left, scope)
             head = parse_head(data)
             if head.status >= 200 or head.status == 101:  # RFC 9110 15.2
                 return head
             left -= len(data)
-            if left < 0:
-                raise BadAnswer("nothing but interim answers")
-
-    def _check_http(self, scope: Scope) -> None:
-        """BadAnswer as soon as what comes is no HTTP: its end may never come."""
-        while len(self._data) - self._at < len(_HTTP) and self._more(scope, self._step):
-            pass
-        start = self._data[self._at:self._at + len(_HTTP)]
-        if not _HTTP.startswith(start):
-            raise BadAnswer("that is TLS: is the address https://?" if start.startswith(_ALERT) else
-                            "the answer is not HTTP/1.1")
 
 
 # ------------------------------------------------------------------------------
@@ -2619,10 +2575,7 @@ class HttpConnection:
         raise BadAnswer("endless trailers")
 
     def _line(self, scope: Scope) -> bytes:
-        line = self.receiver.until(b"\r\n", MAX_LINE, scope)
-        if len(line) > MAX_LINE + 2:
-            raise BadAnswer("a line of more than %d bytes" % MAX_LINE)
-        return line[:-2]
+        return self.receiver.until(b"\r\n", MAX_LINE, scope)[:-2]
 
 
 class HttpRequest:
@@ -2923,7 +2876,7 @@ class WebSocket:
     ) -> None:
         self.protocol = protocol  # the subprotocol that the server chose, or ""
         self._wire = wire
-        self._ping_interval = ping_interval
+        self._ping_interval = math.inf if ping_interval is None else ping_interval
         self._ping_timeout = ping_timeout
         self._close_timeout = close_timeout
 
@@ -3048,14 +3001,14 @@ class WebSocket:
         except IndexError:
             pass  # another thread has it
 
-        limit = -1 if timeout is None else max(0.0, min(timeout, FOREVER))
+        seconds = math.inf if timeout is None else timeout
         lock = self._recv_lock
         held: List[Any] = []
         try:
             held.extend(filter(lock.acquire, (False,)))  # as `take`, in half its time
-            if not held and not take(lock, held, limit):
+            if not held and not take(lock, held, seconds):
                 raise TimeoutError("another thread is reading")
-            return self._next(timeout)
+            return self._next(seconds)
         except ProtocolError as error:
             self._finish(error.code, str(error), encode_close(error.code, error.message))
             raise
@@ -3067,8 +3020,8 @@ class WebSocket:
             if held:
                 lock.release()
 
-    def _next(self, timeout: Optional[float]) -> Union[str, bytes]:
-        end: Optional[float] = None
+    def _next(self, seconds: float) -> Union[str, bytes]:
+        end = 0.0
         late = False
         while True:
             if self._ended:
@@ -3087,8 +3040,7 @@ class WebSocket:
             elif late:
                 raise TimeoutError("no message in time")
             else:
-                if end is None and timeout is not None:
-                    end = time.monotonic() + min(timeout, FOREVER)
+                end = end or time.monotonic() + seconds
                 late = self._receive(end)
 
     def send(self, message: Union[str, bytes, bytearray, memoryview]) -> None:
@@ -3116,7 +3068,7 @@ class WebSocket:
 
     # -- the reading thread, with _recv_lock -------------------------------------
 
-    def _receive(self, end: Optional[float]) -> bool:
+    def _receive(self, end: float) -> bool:
         """Wait for bytes until `end`, ping when it is silent; whether the time is over by now."""
         heard = time.monotonic() - self._silence  # silence counts while somebody listens
         while True:
@@ -3128,30 +3080,27 @@ class WebSocket:
             now = time.monotonic()
             if count:
                 self._silence, self._pinged = 0.0, False
-                return end is not None and now >= end
+                return now >= end
             if count == 0:
                 raise self._end(ABNORMAL, "the connection ended without a close frame")
-            if end is not None and now >= end:
+            if now >= end:
                 self._silence = now - heard
                 raise TimeoutError("no message in time")
             if self._wire.taken > heard:  # a ping waits behind a big message: taking it is life too
                 heard, self._pinged = self._wire.taken, False
 
-            limit = None
-            if self._ping_interval is not None:
-                limit = heard + self._ping_interval + (self._ping_timeout if self._pinged else 0)
-                if now >= limit and self._pinged:
-                    cause = TimeoutError("silence")
-                    raise self._end(ABNORMAL, "the peer did not answer a ping") from cause
-                if now >= limit:  # ping_timeout counts from now, though we were suspended
-                    self._pinged = self._ping_timeout < math.inf  # else nobody waits for the pong
-                    heard = now - self._ping_interval if self._pinged else now
-                    self._control_frame(PING, b"")
-                    continue
+            limit = heard + self._ping_interval + (self._ping_timeout if self._pinged else 0)
+            if now >= limit and self._pinged:
+                cause = TimeoutError("silence")
+                raise self._end(ABNORMAL, "the peer did not answer a ping") from cause
+            if now >= limit:  # ping_timeout counts from now, though we were suspended
+                self._pinged = self._ping_timeout < math.inf  # else nobody waits for the pong
+                heard = now - self._ping_interval if self._pinged else now
+                self._control_frame(PING, b"")
+                continue
 
             self._write_pending()  # before waiting: the read above may have made room for it
-            waits = [at - now for at in (end, limit) if at is not None]
-            self._wire.wait(min(waits, default=None))
+            self._wire.wait(min(end, limit) - now)
 
     def _control(self, opcode: int, payload: bytes) -> None:
         if opcode == PING:
@@ -3199,8 +3148,7 @@ class WebSocket:
         interrupted = ConnectionAbortedError("a send was interrupted")
         held: List[Any] = []
         try:
-            take(self._send_lock, held)
-            if self._close_sent or self._ended or self._torn:
+            if not take(self._send_lock, held) or self._close_sent or self._ended or self._torn:
                 raise self._unsent() from self._torn
             self._torn = interrupted  # until all of the frame has left
             self._wire.send(frame, Scope())
@@ -3251,7 +3199,7 @@ class WebSocket:
         """Send our close frame, once; False where none can be sent any more."""
         held: List[Any] = []
         try:
-            if not take(self._send_lock, held, scope.left() or 0) or self._torn:
+            if not take(self._send_lock, held, scope.left()) or self._torn:
                 return False
             if not self._close_sent:
                 self._close_sent = True
@@ -3265,7 +3213,7 @@ class WebSocket:
         """Read to the end; where another thread reads, that meets it, and we wait."""
         held: List[Any] = []
         try:
-            if not reading and not take(self._recv_lock, held, scope.left() or 0):
+            if not reading and not take(self._recv_lock, held, scope.left()):
                 return
             space = memoryview(bytearray(CHUNK))
             while self._ended is None and self._wire.receive(space, scope):
@@ -3657,7 +3605,7 @@ def run_program(
             scope.hold(program)
             if errors:
                 reader.start()
-            stdout, _ = process.communicate(timeout=scope.left())
+            stdout, _ = process.communicate(timeout=min(scope.left(), FOREVER))
         except subprocess.TimeoutExpired:
             raise TimeoutError from None  # which run_aside words
         finally:
@@ -3677,7 +3625,7 @@ def run_aside(
     part = Scope(scope.left())
     run = functools.partial(run_program, command, env, interactive, part)
     try:
-        return cast(Tuple[int, bytes, str], Aside("plugin", run).result(scope))
+        return aside("plugin", run, scope)
     except TimeoutError:
         raise TimeoutError("%s has not ended in time" % command[0]) from None
     finally:
@@ -4140,7 +4088,7 @@ class Credential:
                 return check_token(token(scope))
             if getattr(token, "func", None) is read_token:  # ours: it needs no thread
                 return check_token(token())
-            return check_token(Aside("token", token).result(scope))
+            return check_token(aside("token", token, scope))
         except (ApiError, TimeoutError, ConnectionAbortedError):
             raise
         except Exception as error:

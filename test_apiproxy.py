@@ -2442,9 +2442,9 @@ def test_a_part_of_a_scope_is_over_no_later_than_the_whole():
     whole = apiproxy.Scope(50)
     assert max(whole.within().left(), whole.within(90).left()) <= 50 and whole.within(9).left() <= 9
     assert whole.within(90, idle=2).left() == apiproxy.Scope(idle=2).left() == 2
-    assert apiproxy.Scope().within().left() is None
+    assert apiproxy.Scope().within().left() == float("inf")
     with pytest.raises(TimeoutError):
-        apiproxy.Scope(0).within(90).check()
+        apiproxy.Scope(0).within(90).left()
 
 
 def test_a_connection_does_not_wait_to_send_and_notices_a_dead_host(listener):
@@ -2456,7 +2456,7 @@ def test_a_connection_does_not_wait_to_send_and_notices_a_dead_host(listener):
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_an_ip_address_takes_no_thread_to_look_up(monkeypatch, host):
-    monkeypatch.setattr(apiproxy, "Aside", None)
+    monkeypatch.setattr(apiproxy, "aside", None)
     assert {found[4][:2] for found in apiproxy.look_up(host, 80, apiproxy.Scope())} == {(host, 80)}
 
 

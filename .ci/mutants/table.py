@@ -265,8 +265,8 @@ WEBSOCKET = {
         (SIM,)),
     "no-silence-limit": Mutant(
         "a silent peer is never given up",
-        "                if now >= limit and self._pinged:\n",
-        "                if False:\n",
+        "            if now >= limit and self._pinged:\n",
+        "            if False:\n",
         (SIM,)),
     "life-ignored": Mutant(
         "bytes that are no message are no sign of life",
