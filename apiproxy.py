@@ -1740,6 +1740,18 @@ class Proxy(NamedTuple):
         return "<Proxy %s>" % join_port(self.host, self.port)
 
 
+@contextlib.contextmanager
+def blaming(proxy: Optional[Proxy]) -> Iterator[None]:
+    """What goes wrong inside is the proxy's fault, if there is one; the end of a scope is not."""
+    try:
+        yield
+    except OSError as error:
+        if proxy is None or isinstance(error, (TimeoutError, ConnectionAbortedError)):
+            raise
+        place = join_port(proxy.host, proxy.port)
+        raise ConnectionError("proxy %s: %s" % (place, error)) from error
+
+
 def find_proxy(address: Address, setting: Optional[str] = None) -> Optional[Proxy]:
     """The proxy for an address: `setting` ("" for none), else what the environment says.
 
@@ -1990,15 +2002,15 @@ class Wire:
         proxy: Optional[Proxy] = None, tunnel: bool = False,
     ) -> Wire:
         """Connect, through a proxy (CONNECT for TLS or a `tunnel`), with TLS if `context`."""
-        if proxy is None:
-            wire = cls(connect(address.host, address.port, scope))
-        else:
-            wire = cls._open_proxy(proxy, scope)
+        to = proxy or address
+        with blaming(proxy):
+            wire = cls(connect(to.host, to.port, scope))
 
         scope.hold(wire)
         try:
             if proxy and (tunnel or context):
-                wire._connect_through(proxy, address, scope)
+                with blaming(proxy):
+                    wire._connect_through(proxy, address, scope)
             if context:
                 wire._start_tls(context, address.name, scope)
         except BaseException:
@@ -2006,29 +2018,13 @@ class Wire:
             raise
         return wire
 
-    @classmethod
-    def _open_proxy(cls, proxy: Proxy, scope: Scope) -> Wire:
-        try:
-            return cls(connect(proxy.host, proxy.port, scope))
-        except OSError as error:
-            if isinstance(error, (TimeoutError, ConnectionAbortedError)):
-                raise
-            place = join_port(proxy.host, proxy.port)
-            raise ConnectionError("proxy %s: %s" % (place, error)) from error
 
     def _connect_through(self, proxy: Proxy, address: Address, scope: Scope) -> None:
         headers = {"Host": address.place, **proxy.headers}
-        request = encode_head("CONNECT %s HTTP/1.1" % address.place, headers)
-        try:
-            self.send(request, scope)
-            head = Receiver(self, 1).head(scope)  # byte by byte: what follows is the tunnel's
-            if head.status // 100 != 2:
-                raise ConnectionError("it answers %d %s" % (head.status, head.reason))
-        except (TimeoutError, ConnectionAbortedError):
-            raise
-        except OSError as error:
-            place = join_port(proxy.host, proxy.port)
-            raise ConnectionError("proxy %s made no tunnel: %s" % (place, error)) from error
+        self.send(encode_head("CONNECT %s HTTP/1.1" % address.place, headers), scope)
+        head = Receiver(self, 1).head(scope)  # byte by byte: what follows is the tunnel's
+        if head.status // 100 != 2:
+            raise ConnectionError("no tunnel: it answers %d %s" % (head.status, head.reason))
 
     def _start_tls(self, context: ssl.SSLContext, name: str, scope: Scope) -> None:
         # A resumed session costs half the CPU time of a whole handshake, here and at the API server

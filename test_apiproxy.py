@@ -14255,7 +14255,7 @@ def test_a_cancel_that_was_interrupted_is_done_by_the_next(serve, new_client, mo
     api = Api(serve, watches=[[]]).start(new_client)
     api.asked(True, 1)
     eventually(lambda: tasks_with_a_connection(api.client))
-    for place in ((apiproxy, "shut"), (apiproxy.Wire, "close"), (apiproxy.Cancel, "_open")):
+    for place in ((apiproxy, "shut"), (apiproxy.Wire, "close"), (apiproxy.Cancel, "set")):
         interrupt_once(monkeypatch, place)
         with pytest.raises(KeyboardInterrupt):
             api.cancel()
