@@ -4977,6 +4977,7 @@ NOT_FOR_LISTS = frozenset(("watch", "allowWatchBookmarks", "timeoutSeconds", "se
 ROUTINE = frozenset((NORMAL, GOING_AWAY, NO_CODE, ABNORMAL, RESTART))  # ABNORMAL: the bare end
 MAX_TOMBSTONES = 10000  # deletions remembered against replays, which are of the last moments
 MAX_HELD = 100  # messages of a burst until they are parsed: an object has 1.5 MB at most
+SLICE = 0.1  # seconds for which the messages of a burst are let come together
 MAX_FAILURES = 3  # watches in a row that fail at one version: it is not worth a fourth
 EVENTS = frozenset(("ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"))
 
@@ -5439,19 +5440,22 @@ class Watch(Task):
         """Take the next message, and all that come within `_patience` after it.
 
         A burst is parsed together, with the collector at rest: event by event 3,000 changes of
-        1,000 Pods took 2.1 times as long, most of it the collector's.
+        1,000 Pods took 2.1 times as long, most of it the collector's. It is received by the slice:
+        waking up for each message was a third of what was left.
         """
-        held: List[Union[str, bytes]] = []
-        now = time.monotonic()
+        held: List[Union[str, bytes]] = [socket.recv(end - time.monotonic())]
+        left = self._patience()
+        end = min(end, time.monotonic() + left)
         try:
-            while now < end:
-                held.append(socket.recv(end - now))
-                now = time.monotonic()
-                end = min(end, now + self._patience())
-                if len(held) == MAX_HELD:
+            while left > 0:
+                left = end - time.monotonic()
+                try:
+                    while len(held) < MAX_HELD:
+                        held.append(socket.recv(0))
+                except TimeoutError:
+                    self.scope.wait(max(0.0, min(SLICE, left)))
+                else:
                     _collector.at_rest(lambda: self._take_all(held))
-        except TimeoutError:
-            pass
         finally:
             _collector.at_rest(lambda: self._take_all(held))
 
