@@ -2442,9 +2442,9 @@ def test_a_part_of_a_scope_is_over_no_later_than_the_whole():
     whole = apiproxy.Scope(50)
     assert max(whole.within().left(), whole.within(90).left()) <= 50 and whole.within(9).left() <= 9
     assert whole.within(90, idle=2).left() == apiproxy.Scope(idle=2).left() == 2
-    assert apiproxy.Scope().within().left() is None
+    assert apiproxy.Scope().within().left() == float("inf")
     with pytest.raises(TimeoutError):
-        apiproxy.Scope(0).within(90).check()
+        apiproxy.Scope(0).within(90).left()
 
 
 def test_a_connection_does_not_wait_to_send_and_notices_a_dead_host(listener):
@@ -2456,7 +2456,7 @@ def test_a_connection_does_not_wait_to_send_and_notices_a_dead_host(listener):
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_an_ip_address_takes_no_thread_to_look_up(monkeypatch, host):
-    monkeypatch.setattr(apiproxy, "Aside", None)
+    monkeypatch.setattr(apiproxy, "aside", None)
     assert {found[4][:2] for found in apiproxy.look_up(host, 80, apiproxy.Scope())} == {(host, 80)}
 
 
@@ -13410,8 +13410,8 @@ def test_wrong_arguments_are_refused_before_anything_is_sent(serve, new_client, 
 
 
 @pytest.mark.parametrize("call, wrong", [
-    (lambda client: client.stream_results("/x", None, print), "cb: a function"),
-    (lambda client: client.stream_results("/x", print, 1), "err_cb: a function"),
+    (lambda client: client.stream_results("/x", None, print), "cb: callable"),
+    (lambda client: client.stream_results("/x", print, 1), "err_cb: callable"),
     (lambda client: client.stream_results("/x y", print, print), ValueError),
     (lambda client: client.stream_result("/x", "a/b", print, print), ValueError),
     (lambda client: client.stream_results("/x", print, print, {"limit": "many"}), ValueError),
@@ -13425,11 +13425,11 @@ def test_wrong_arguments_are_refused_before_anything_is_sent(serve, new_client, 
     (lambda client: client.stream_results_for_cluster("/x", {"cb": print, "err_cb": print}),
         "'errCb'"),
     (lambda client: client.stream("/x", print, {"additionalProtocols": ["a b"]}), ValueError),
-    (lambda client: client.stream("/x", 5), "cb: a function"),
-    (lambda client: client.stream("/x", print, {"connectCb": 5}), "connectCb: a function"),
-    (lambda client: client.stream("/x", print, {"failCb": 5}), "failCb: a function"),
-    (lambda client: client.metrics("/x", print, 5), "on_error: a function"),
-    (lambda client: client.metrics("/x", None), "on_metrics: a function"),
+    (lambda client: client.stream("/x", 5), "cb: callable"),
+    (lambda client: client.stream("/x", print, {"connectCb": 5}), "connectCb: callable"),
+    (lambda client: client.stream("/x", print, {"failCb": 5}), "failCb: callable"),
+    (lambda client: client.metrics("/x", print, 5), "on_error: callable"),
+    (lambda client: client.metrics("/x", None), "on_metrics: callable"),
     (lambda client: client.metrics("/x", print, None, "a/b"), ValueError)])
 def test_wrong_arguments_raise_in_the_callers_thread(new_client, call, wrong):
     with pytest.raises(TypeError if isinstance(wrong, str) else wrong) as caught:
@@ -14256,7 +14256,7 @@ def test_a_cancel_that_was_interrupted_is_done_by_the_next(serve, new_client, mo
     api = Api(serve, watches=[[]]).start(new_client)
     api.asked(True, 1)
     eventually(lambda: tasks_with_a_connection(api.client))
-    for place in ((apiproxy, "shut"), (apiproxy.Wire, "close"), (apiproxy.Cancel, "_open")):
+    for place in ((apiproxy, "shut"), (apiproxy.Wire, "close"), (apiproxy.Cancel, "set")):
         interrupt_once(monkeypatch, place)
         with pytest.raises(KeyboardInterrupt):
             api.cancel()
