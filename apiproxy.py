@@ -3392,9 +3392,14 @@ _CERTIFICATE_BLOCK = b"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----"
 _PARTIAL_CHAIN = 0x80000  # ssl.VERIFY_X509_PARTIAL_CHAIN, which has a name since Python 3.10
 
 
-class _NamedContext(ssl.SSLContext):
+_CONTEXTS: Any = ssl.SSLContext.__mro__  # perhaps one by truststore, and ours trust no other store
+
+
+class _NamedContext(_CONTEXTS[-3]):  # type: ignore[misc]
     """TLS settings of ours, which may expect another name than the address has."""
 
+    verify_mode = _CONTEXTS[-2].verify_mode  # Python's own look for ssl.SSLContext again
+    verify_flags = _CONTEXTS[-2].verify_flags
     server_name = ""  # a kubeconfig's tls-server-name
 
     def __init__(self, _protocol: int) -> None:
@@ -3404,7 +3409,7 @@ class _NamedContext(ssl.SSLContext):
         """As SSLContext.wrap_bio, with the name to expect."""
         if self.server_name:
             options["server_hostname"] = self.server_name
-        return super().wrap_bio(*args, **options)
+        return cast(ssl.SSLObject, super().wrap_bio(*args, **options))
 
     def load_cert_chain(self, *args: Any, **options: Any) -> None:
         """As SSLContext.load_cert_chain; a session from before would go on as who we were then."""
@@ -3483,10 +3488,13 @@ def with_file(pem: Pem, use: Callable[[str], R]) -> R:
 
 
 def load_certificate(context: ssl.SSLContext, certificate: Pem, key: Pem) -> None:
-    """Show a client certificate. OpenSSL must not ask for a passphrase on the terminal."""
+    """Show a client certificate."""
+    def refuse() -> NoReturn:  # or OpenSSL asks on the terminal
+        raise ValueError("the key has a passphrase")
+
     def load(path: str, key_path: str) -> None:
         with Fresh.openssl:
-            context.load_cert_chain(path, key_path, password=lambda: b"")
+            context.load_cert_chain(path, key_path, password=refuse)
 
     with_file(certificate, lambda path: with_file(key, functools.partial(load, path)))
 

@@ -4218,6 +4218,16 @@ o6YX4lCox4Ge/zeGRfcAzK3D5PShRANCAATCuraU6vhuEZztbdZOz7qYfml8EX3L
 -----END PRIVATE KEY-----
 """
 
+LOCKED_KEY = """\
+-----BEGIN ENCRYPTED PRIVATE KEY-----
+MIHrMFYGCSqGSIb3DQEFDTBJMCgGCSqGSIb3DQEFDDAbBAhfNjKFCteEMgIBATAM
+BggqhkiG9w0CCQUAMB0GCWCGSAFlAwQBKgQQ4KygksrCzqM4PqV0M3g6GgSBkK48
+bgw/qrAqF00Rf+mATWW9zomvTQazFLjVz5vfC/DsUYYO46/hfvqzhlu2nesXy3tw
+OqbtLdF6RUKlrNIEv66+ZwcniexjeJfqSnNOyRIJyQD37HXWOe1CniL6IxZX0wrm
+77afLsQpAHIarreAFzfhSD4F2B6yKy9s1xQRPwNxLjovdyLwHxNM1Or0444ysw==
+-----END ENCRYPTED PRIVATE KEY-----
+"""
+
 LEAF = """\
 -----BEGIN CERTIFICATE-----
 MIIBgjCCASigAwIBAgIUWK1CMpk+cWLEEL3pWAsuUlJYQBwwCgYIKoZIzj0EAwIw
@@ -4381,6 +4391,39 @@ def test_nothing_but_http_1_is_agreed_on(serve, new_client, certificate, monkeyp
     forget_default_context()
 
 
+REPLACED = """\
+import json, ssl, sys
+
+class Context(ssl.SSLContext):
+    pass
+
+if sys.argv[2] == "before":
+    ssl.SSLContext = Context
+import apiproxy
+ssl.SSLContext = Context
+for cluster in json.loads(sys.argv[1]):
+    values = {"current-context": "c", "contexts": [{"name": "c", "context": {"cluster": "c"}}],
+              "clusters": [{"name": "c", "cluster": cluster}]}
+    config = apiproxy.Kubeconfig()
+    config.add(json.dumps(values).encode(), "config")
+    with apiproxy.Client("", cluster="c") as client:
+        client.add_endpoint("c", config.endpoints()["c"])
+        assert not isinstance(client.endpoints["c"].context(), Context)
+        client.request("/version")
+"""
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_clusters_authority_is_the_only_one_where_another_class_replaces_ssls(serve, when):
+    """As truststore does it: its contexts trust the system's authorities, too."""
+    server = serve(echo_headers, tls=True)
+    clusters = [{"server": server.url, **trust} for trust in (
+        {"certificate-authority-data": b64(pem()[1])}, {"insecure-skip-tls-verify": True})]
+    subprocess.run([sys.executable, "-W", "error", "-c", REPLACED, json.dumps(clusters), when],
+                   check=True, cwd=HERE, timeout=60)
+    assert len(server.requests) == 2
+
+
 def test_an_intermediate_authority_alone_is_trusted(serve, tmp_path):
     server = serve(echo_headers, tls=True)
     server.context.load_cert_chain(write(tmp_path / "leaf", LEAF_KEY + LEAF))
@@ -4496,6 +4539,7 @@ def test_files_of_a_kubeconfig_need_no_temporary_file(tmp_path, monkeypatch):
     ({"client-certificate": "cert.pem"}, "belong together"),
     ({"client-certificate-data": b64(pem()[1]), "client-key-data": b64("SECRET")}, "client-key"),
     ({"client-certificate-data": b64(pem()[1]), "client-key-data": b64(LEAF_KEY)}, "client-key"),
+    ({"client-certificate-data": b64(LEAF), "client-key-data": b64(LOCKED_KEY)}, "passphrase"),
     ({"client-certificate-data": b64(pem()[1]), "client-key-data": "!SECRET"}, "not base64"),
     ({"client-certificate-data": b64(pem()[1]), "client-key": "gone"}, "client-key: .*gone"),
 ])
