@@ -2484,7 +2484,7 @@ class Response:
             return None
         try:
             if isinstance(self._body, bytes) and len(self._body) >= LARGE:
-                self._body = self._body.decode()  # not both: a list may have 100 MB
+                self._body = self._body.decode("utf-8-sig")  # not both: a list may have 100 MB
             return parse_json(self._body)
         except (ValueError, RecursionError):
             pass
@@ -2529,8 +2529,8 @@ class Response:
 
     def _instead(self) -> str:
         """What came instead of an answer of the API, and why; "" if it may be one."""
-        if 300 <= self.status < 400:
-            target = self.headers.get("Location", "").partition("?")[0]
+        if 300 <= self.status < 400 and "Location" in self.headers:
+            target = self.headers["Location"].partition("?")[0]
             text = "a redirect to %.200r, which is not followed: a wrong address, or a login"
             return place_of(self._url) + text % target
         if not self.is_page:

@@ -2879,6 +2879,13 @@ def test_odd_but_whole_answers_are_read(serve, new_client, answer, result):
     assert new_client(server).request("/x") == result
 
 
+@pytest.mark.parametrize("size", [1, apiproxy.LARGE])
+def test_a_byte_order_mark_before_json_is_passed_over(serve, new_client, size):
+    body = b"\xef\xbb\xbf" + b'"%s"' % (b"x" * size)
+    client = new_client(serve(lambda request, conn: conn.reply(200, body)))
+    assert client.request("/x") == "x" * size
+
+
 @pytest.mark.parametrize("body, said", [
     (b"<!doctype html><title>\nHead\nlamp </title><p>Hi",
      ": a web page came, 'Head\\nlamp': of a "),
@@ -5848,6 +5855,12 @@ def test_redirects_are_errors_and_nobody_else_is_asked(serve, new_client, status
         assert " to '%s/x', " % other.url in str(error)
 
     assert len(server.requests) == 2 and not other.count
+
+
+def test_an_answer_to_if_none_match_is_no_redirect(serve, new_client):
+    client = new_client(serve(lambda request, conn: conn.reply(304, b"", reason="Not Modified")))
+    error = failed(client.request, "/x", {"headers": {"If-None-Match": '"1"'}})
+    assert (error.status, error.message) == (304, "Not Modified")
 
 
 def test_a_request_has_these_headers_and_no_others(serve, new_client):
