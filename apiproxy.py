@@ -3597,15 +3597,26 @@ EXEC_TAIL = 300  # bytes of a plugin's stderr that an error repeats
 _RFC3339 = r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?(Z|[+-]\d\d:\d\d)"
 
 
-def read_token(path: str) -> str:
-    """The token in a file, read for each request: it rotates. ApiError without one."""
-    try:
-        token = read_file(path).strip().decode("ascii")
-    except (OSError, ValueError) as error:
-        raise ApiError(0, "the token file %s can't be read: %s" % (path, error)) from None
-    if not token:
-        raise ApiError(0, "the token file %s is empty" % path)
+def check_token(token: Any) -> str:
+    """`token`, "" for None; ValueError, which does not repeat it, for what a header can't carry."""
+    if token is None:
+        return ""
+    if not isinstance(token, str):
+        raise TypeError("a token is a str or a function that returns one")
+    if re.search("[^\x21-\x7e]", token):
+        raise ValueError("a token can't hold spaces, line ends or non-ASCII characters")
     return token
+
+
+def read_token(path: str, instead: str = "") -> str:
+    """The token in a file, read for each request: it rotates. ApiError without one or `instead`."""
+    try:
+        token, why = check_token(read_file(path).strip().decode()), "is empty"
+    except (OSError, ValueError) as error:
+        token, why = "", "can't be read: %s" % error
+    if not (token or instead):
+        raise ApiError(0, "the token file %s %s" % (path, why))
+    return token or instead
 
 
 def parse_time(text: str) -> float:
@@ -3649,9 +3660,10 @@ def _pass_on(errors: IO[bytes], said: bytearray) -> None:
             said += chunk
             del said[:-EXEC_TAIL]
             try:
-                os.write(2, chunk)
+                if sys.__stderr__:  # else 2 may be a file, or a socket, of the program's
+                    os.write(2, chunk)
             except OSError:
-                pass  # we have none
+                pass  # nobody reads it
 
 
 def run_program(
@@ -3755,7 +3767,7 @@ class ExecPlugin:
             return token
         except (ConnectionAbortedError, TimeoutError):
             raise
-        except (OSError, ValueError, RecursionError) as error:
+        except (OSError, ValueError) as error:
             why = "the exec plugin %s failed: %s" % (self._command, error)
             raise ApiError(0, why) from None
         finally:
@@ -3770,14 +3782,14 @@ class ExecPlugin:
     def _renew(self, scope: Scope) -> str:
         stdout = self._run(scope)
         with naming("its answer"):
-            values = json.loads(stdout)
-        answer = Fields(values, "its answer")
+            values = read_yaml(stdout) or [None]  # JSON as a rule; kubectl takes either
+        answer = Fields(values[0], "its answer")
         kind, version = answer.get("kind"), answer.get("apiVersion")
         if kind not in ("", "ExecCredential") or version not in ("", self._version):
             raise answer.error("kind", "or apiVersion is another than was asked for")
 
         status = answer.child("status")
-        token = status.get("token")
+        token = check_token(status.get("token"))
         certificate = status.get("clientCertificateData")
         key = status.get("clientKeyData")
         end = status.get("expirationTimestamp")
@@ -3790,7 +3802,7 @@ class ExecPlugin:
         ends = parse_time(end) if end else float("inf")
         self._tls.show(certificate.encode(), key.encode())
         self._end = ends
-        return str(token)
+        return token
 
     def _run(self, scope: Scope) -> bytes:
         """What the plugin writes to stdout."""
@@ -4004,7 +4016,9 @@ def _identity(
         plugin = ExecPlugin(user.child("exec"), cluster, tls)
 
     token = user.get("token")
-    path = user.path("tokenFile")
+    with naming(user.place + ": token"):
+        check_token(token)
+    path = user.path("tokenFile")  # which wins (client-go transport.NewBearerAuthWithRefresh)
     name = user.get("username")
     password = user.get("password")
 
@@ -4012,16 +4026,13 @@ def _identity(
         raise user.error("username", "and a token exclude each other")
     if password and not name:
         raise user.error("username", "is missing beside the password")
-    if re.search("[^\x21-\x7e]", token):
-        raise user.error("token", "has a character that a header can't carry")
-
     if name:
         return None, "%s:%s" % (name, password)
-    if token or not path:
+    if not path:
         return token or (None if certified else plugin), ""
     with naming(user.place + ": tokenFile"):
-        read_token(path)
-    return functools.partial(read_token, path), ""
+        read_token(path, token)
+    return functools.partial(read_token, path, token), ""
 
 
 def _impersonation(user: Fields) -> List[Tuple[str, str]]:
@@ -4098,20 +4109,8 @@ HEADLAMP_ROUTES = frozenset(("me", "set-token", "serviceproxy", "helm", "portfor
 TOKEN_WAYS = ("header", "subprotocol", "cookie")
 SUSPECT_AGAIN = 60.0  # seconds between guesses that a server which hangs up has a broken cache
 WARNINGS = 1000  # distinct warnings remembered, so that each is logged once
-_NO_TOKEN = "[^\x21-\x7e]"
 _BEARER_PROTOCOL = "base64url.bearer.authorization.k8s.io."
 _USER_PROTOCOL = "base64url.headlamp.authorization.k8s.io."
-
-
-def check_token(token: Any) -> str:
-    """`token`, "" for None; ValueError, which does not repeat it, for what a header can't carry."""
-    if token is None:
-        return ""
-    if not isinstance(token, str):
-        raise TypeError("a token is a str or a function that returns one")
-    if re.search(_NO_TOKEN, token):
-        raise ValueError("a token can't hold spaces, line ends or non-ASCII characters")
-    return token
 
 
 class Claims(NamedTuple):
@@ -4162,9 +4161,9 @@ class Credential:
             return token
         try:
             if isinstance(token, ExecPlugin):
-                return check_token(token(scope))
+                return token(scope)
             if getattr(token, "func", None) is read_token:  # ours: it needs no thread
-                return check_token(token())
+                return cast(str, token())
             return check_token(Aside("token", token).result(scope))
         except (ApiError, TimeoutError, ConnectionAbortedError):
             raise

@@ -4643,9 +4643,10 @@ def test_a_token_file_is_read_again_as_it_rotates(serve, tmp_path):
         assert client.request("/version")["authorization"] == "Bearer SECRET-2"
         assert client.request("/version")["authorization"] == "Bearer SECRET-2"
 
-        for text in ("", " \n", b"SECRET\xff"):
+        for text in ("", " \n", b"SECRET\xff", "SECRET\nand a line"):
             write(tmp_path / "token", text)
-            assert failed(client.request, "/version").status == 0
+            error = failed(client.request, "/version")
+            assert error.status == 0 and str(tmp_path / "token") in str(error)
 
         os.unlink(str(tmp_path / "token"))
         error = failed(client.request, "/version")
@@ -4692,6 +4693,11 @@ def plugin(tmp_path, *args, version=V1):
 def run(user, cluster=None, seconds=20.0):
     """What a user's plugin gives."""
     return endpoint(config(user=user, cluster=cluster)).token(apiproxy.Scope(seconds))
+
+
+def told(user, cluster=None):
+    """The JSON that is a plugin's token, percent-encoded."""
+    return json.loads(urllib.parse.unquote(run(user, cluster)))
 
 
 @pytest.mark.parametrize("version", [V1, V1 + "beta1"])
@@ -4808,7 +4814,7 @@ def test_an_exec_plugin_may_give_a_client_certificate_and_then_another(
     {"clientCertificateData": LEAF}, {"token": "SECRET", "clientCertificateData": LEAF},
     {"clientCertificateData": LEAF, "clientKeyData": 5},
     {"clientCertificateData": LEAF, "clientKeyData": "SECRET"},
-    {"token": "SECRET", "expirationTimestamp": 5},
+    {"token": "SECRET", "expirationTimestamp": 5}, {"token": "SECRET\n"},
 ])
 def test_half_a_credential_is_an_error_and_no_request(serve, status):
     server = serve(echo_headers)
@@ -4820,6 +4826,14 @@ def test_half_a_credential_is_an_error_and_no_request(serve, status):
 
     assert caught.value.status == 0
     assert "SECRET" not in str(caught.value) and not server.requests
+
+
+@pytest.mark.parametrize("answer", [
+    "apiVersion: %s\nkind: ExecCredential\nstatus:\n  token: SECRET\n" % V1,
+    '\ufeff{\n\t"status":\t{"token": "SECRE\\u0054"}}\r\n'])
+def test_a_plugin_answers_in_json_or_yaml(answer):
+    code = "import os, sys; os.write(1, sys.argv[1].encode('utf-8', 'surrogateescape'))"
+    assert run(python(code, answer)) == "SECRET"
 
 
 @pytest.mark.parametrize("answer", [
@@ -4857,6 +4871,14 @@ def test_what_a_plugin_says_on_stderr_is_seen_and_its_end_is_in_the_error(capfd,
     eventually(lambda: "a hint\n" in capfd.readouterr().err)
 
 
+def test_what_a_plugin_says_goes_nowhere_where_stderr_was_closed(capfd, monkeypatch):
+    """Then descriptor 2 is a file, or a connection, of the program's."""
+    monkeypatch.setattr(sys, "__stderr__", None)
+    with pytest.raises(apiproxy.ApiError, match="exit code 7. please log in$"):
+        run(python("import sys; sys.stderr.write('please log in'); sys.exit(7)"))
+    assert not capfd.readouterr().err
+
+
 def test_what_a_plugin_says_is_seen_while_it_runs(capfd):
     code = "import os, time; os.write(2, b'open this page'); time.sleep(99)"
     scope = apiproxy.Scope()
@@ -4883,15 +4905,15 @@ def test_what_a_plugin_says_is_seen_while_it_runs(capfd):
 def test_a_plugin_gets_its_arguments_and_environment(tmp_path, spec, env, monkeypatch):
     monkeypatch.delenv("A", raising=False)
     program = "#!%s\n%s" % (sys.executable, (
-        "import json, os, sys\n"
+        "import json, os, sys, urllib.parse\n"
         "token = json.dumps([sys.argv[1:], os.environ.get('A'), 'PATH' in os.environ])\n"
-        "print(json.dumps({'status': {'token': token}}))\n"))
+        "print(json.dumps({'status': {'token': urllib.parse.quote(token)}}))\n"))
     write(tmp_path / "program", program, 0o700)
 
     kills = []
     monkeypatch.setattr(os, "killpg", lambda *args: kills.append(args))
     user = {"exec": {"apiVersion": V1, "command": str(tmp_path / "program"), **spec}}
-    assert json.loads(run(user)) == [spec.get("args") or [], env, True]
+    assert told(user) == [spec.get("args") or [], env, True]
     assert not kills  # the number may be another's by now
 
 
@@ -4914,8 +4936,8 @@ def test_a_command_with_a_slash_is_relative_to_its_files_folder(tmp_path, monkey
 
 
 TOLD = (
-    "import json, os; info = os.environ['KUBERNETES_EXEC_INFO'];"
-    "print(json.dumps({'status': {'token': info}}))"
+    "import json, os, urllib.parse; info = os.environ['KUBERNETES_EXEC_INFO'];"
+    "print(json.dumps({'status': {'token': urllib.parse.quote(info)}}))"
 )
 
 
@@ -4932,11 +4954,11 @@ def test_a_plugin_is_told_of_its_cluster_where_it_wants_that(tmp_path):
         "extensions": extensions,
     }
 
-    told = json.loads(run(python(TOLD), cluster))
-    assert told == {"kind": "ExecCredential", "apiVersion": V1, "spec": {"interactive": False}}
+    info = {"kind": "ExecCredential", "apiVersion": V1, "spec": {"interactive": False}}
+    assert told(python(TOLD), cluster) == info
 
-    told = json.loads(run(python(TOLD, provideClusterInfo=True), cluster))
-    assert told["spec"] == {"interactive": False, "cluster": {
+    info = told(python(TOLD, provideClusterInfo=True), cluster)
+    assert info["spec"] == {"interactive": False, "cluster": {
         "server": "https://127.0.0.1:1",
         "certificate-authority-data": b64(MIDDLE),
         "tls-server-name": "name",
@@ -4946,8 +4968,8 @@ def test_a_plugin_is_told_of_its_cluster_where_it_wants_that(tmp_path):
     }}
 
     insecure = {"insecure-skip-tls-verify": True}
-    told = json.loads(run(python(TOLD, provideClusterInfo=True), insecure))
-    assert told["spec"]["cluster"] == {"server": "https://127.0.0.1:1", **insecure}
+    info = told(python(TOLD, provideClusterInfo=True), insecure)
+    assert info["spec"]["cluster"] == {"server": "https://127.0.0.1:1", **insecure}
 
 
 @pytest.mark.parametrize("mode, terminal, interactive", [
@@ -4973,7 +4995,7 @@ def test_a_plugin_is_interactive_as_it_wants_and_as_there_is_a_terminal(
             run(user)
         assert not inputs
     else:
-        assert json.loads(run(user))["spec"] == {"interactive": interactive}
+        assert told(user)["spec"] == {"interactive": interactive}
         # in another session it could not read the terminal
         assert inputs == [(None, False) if interactive else (subprocess.DEVNULL, True)]
         with pytest.raises(apiproxy.ApiError, match="exit code 7"):
@@ -5091,8 +5113,9 @@ def identity(user, cluster=None):
 @pytest.mark.parametrize("user, expected", [
     ({}, (None, "")), ({"token": "t"}, ("t", "")), ({"token": None}, (None, "")),
     ({"tokenFile": "FILE"}, ("in-file", "")), ({"token": "", "tokenFile": "FILE"}, ("in-file", "")),
-    ({"token": "t", "tokenFile": "FILE"}, ("t", "")),
+    ({"token": "t", "tokenFile": "FILE"}, ("in-file", "")),
     ({"token": "t", "tokenFile": "gone"}, ("t", "")),
+    ({"token": "t", "tokenFile": os.devnull}, ("t", "")),
     ({"username": "me", "password": "a:b"}, (None, "me:a:b")), ({"username": "me"}, (None, "me:")),
     ({**says({})}, (True, "")), ({**says({}), "token": "t"}, ("t", "")),
     ({**says({}), "tokenFile": "FILE"}, ("in-file", "")),
@@ -5112,8 +5135,8 @@ def test_who_we_are_is_what_client_go_would_say(tmp_path, user, expected):
     ({"tokenFile": os.devnull, "username": "me"}, "username and a token exclude"),
     ({"password": "SECRET"}, "username is missing"), ({"tokenFile": "gone"}, "tokenFile: .*gone"),
     ({"tokenFile": os.devnull}, "tokenFile: .*is empty"), ({"tokenFile": "."}, "tokenFile: "),
-    ({"token": "SECRET\n"}, "token has a character"), ({"token": "SECRET x"}, "token has a char"),
-    ({"token": "SECRETé"}, "token has a character"), ({"token": 5}, "token is not a string"),
+    ({"token": "SECRET\n"}, "token: a token can't"), ({"token": "SECRET x"}, "token: a token can"),
+    ({"token": "SECRETé"}, "token: a token can't"), ({"token": 5}, ": token is not a string"),
     ({"auth-provider": {"name": "oidc"}}, "auth-provider is not supported"),
     ({"auth-provider": {}, "token": "SECRET"}, "auth-provider is not supported"),
     ({"exec": {}}, "exec: apiVersion"), ({"exec": []}, "exec is not a mapping"),
