@@ -2419,7 +2419,7 @@ class Response:
             return None
         try:
             if isinstance(self._body, bytes) and len(self._body) >= LARGE:
-                self._body = self._body.decode()  # not both: a list may have 100 MB
+                self._body = self._body.decode("utf-8-sig")  # not both: a list may have 100 MB
             return parse_json(self._body)
         except (ValueError, RecursionError):
             pass
@@ -2464,8 +2464,8 @@ class Response:
 
     def _instead(self) -> str:
         """What came instead of an answer of the API, and why; "" if it may be one."""
-        if 300 <= self.status < 400:
-            target = self.headers.get("Location", "").partition("?")[0]
+        if 300 <= self.status < 400 and "Location" in self.headers:
+            target = self.headers["Location"].partition("?")[0]
             text = "a redirect to %.200r, which is not followed: a wrong address, or a login"
             return place_of(self._url) + text % target
         if not self.is_page:
@@ -3319,9 +3319,14 @@ _CERTIFICATE_BLOCK = b"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----"
 _PARTIAL_CHAIN = 0x80000  # ssl.VERIFY_X509_PARTIAL_CHAIN, which has a name since Python 3.10
 
 
-class _NamedContext(ssl.SSLContext):
+_CONTEXTS: Any = ssl.SSLContext.__mro__  # perhaps one by truststore, and ours trust no other store
+
+
+class _NamedContext(_CONTEXTS[-3]):  # type: ignore[misc]
     """TLS settings of ours, which may expect another name than the address has."""
 
+    verify_mode = _CONTEXTS[-2].verify_mode  # Python's own look for ssl.SSLContext again
+    verify_flags = _CONTEXTS[-2].verify_flags
     server_name = ""  # a kubeconfig's tls-server-name
 
     def __init__(self, _protocol: int) -> None:
@@ -3331,7 +3336,7 @@ class _NamedContext(ssl.SSLContext):
         """As SSLContext.wrap_bio, with the name to expect."""
         if self.server_name:
             options["server_hostname"] = self.server_name
-        return super().wrap_bio(*args, **options)
+        return cast(ssl.SSLObject, super().wrap_bio(*args, **options))
 
     def load_cert_chain(self, *args: Any, **options: Any) -> None:
         """As SSLContext.load_cert_chain; a session from before would go on as who we were then."""
@@ -3410,10 +3415,13 @@ def with_file(pem: Pem, use: Callable[[str], R]) -> R:
 
 
 def load_certificate(context: ssl.SSLContext, certificate: Pem, key: Pem) -> None:
-    """Show a client certificate. OpenSSL must not ask for a passphrase on the terminal."""
+    """Show a client certificate."""
+    def refuse() -> NoReturn:  # or OpenSSL asks on the terminal
+        raise ValueError("the key has a passphrase")
+
     def load(path: str, key_path: str) -> None:
         with Fresh.openssl:
-            context.load_cert_chain(path, key_path, password=lambda: b"")
+            context.load_cert_chain(path, key_path, password=refuse)
 
     with_file(certificate, lambda path: with_file(key, functools.partial(load, path)))
 
@@ -3516,10 +3524,21 @@ EXEC_TAIL = 300  # bytes of a plugin's stderr that an error repeats
 _RFC3339 = r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?(Z|[+-]\d\d:\d\d)"
 
 
+def check_token(token: Any) -> str:
+    """`token`, "" for None; ValueError, which does not repeat it, for what a header can't carry."""
+    if token is None:
+        return ""
+    if not isinstance(token, str):
+        raise TypeError("a token is a str or a function that returns one")
+    if re.search("[^\x21-\x7e]", token):
+        raise ValueError("a token can't hold spaces, line ends or non-ASCII characters")
+    return token
+
+
 def read_token(path: str) -> str:
     """The token in a file, read for each request: it rotates. ApiError without one."""
     try:
-        token = read_file(path).strip().decode("ascii")
+        token = check_token(read_file(path).strip().decode())
     except (OSError, ValueError) as error:
         raise ApiError(0, "the token file %s can't be read: %s" % (path, error)) from None
     if not token:
@@ -3568,9 +3587,10 @@ def _pass_on(errors: IO[bytes], said: bytearray) -> None:
             said += chunk
             del said[:-EXEC_TAIL]
             try:
-                os.write(2, chunk)
+                if sys.__stderr__:  # else 2 may be a file, or a socket, of the program's
+                    os.write(2, chunk)
             except OSError:
-                pass  # we have none
+                pass  # nobody reads it
 
 
 def run_program(
@@ -3674,7 +3694,7 @@ class ExecPlugin:
             return token
         except (ConnectionAbortedError, TimeoutError):
             raise
-        except (OSError, ValueError, RecursionError) as error:
+        except (OSError, ValueError) as error:
             why = "the exec plugin %s failed: %s" % (self._command, error)
             raise ApiError(0, why) from None
         finally:
@@ -3689,14 +3709,14 @@ class ExecPlugin:
     def _renew(self, scope: Scope) -> str:
         stdout = self._run(scope)
         with naming("its answer"):
-            values = json.loads(stdout)
-        answer = Fields(values, "its answer")
+            values = read_yaml(stdout) or [None]  # JSON as a rule; kubectl takes either
+        answer = Fields(values[0], "its answer")
         kind, version = answer.get("kind"), answer.get("apiVersion")
         if kind not in ("", "ExecCredential") or version not in ("", self._version):
             raise answer.error("kind", "or apiVersion is another than was asked for")
 
         status = answer.child("status")
-        token = status.get("token")
+        token = check_token(status.get("token"))
         certificate = status.get("clientCertificateData")
         key = status.get("clientKeyData")
         end = status.get("expirationTimestamp")
@@ -3709,7 +3729,7 @@ class ExecPlugin:
         ends = parse_time(end) if end else float("inf")
         self._tls.show(certificate.encode(), key.encode())
         self._end = ends
-        return str(token)
+        return token
 
     def _run(self, scope: Scope) -> bytes:
         """What the plugin writes to stdout."""
@@ -3923,6 +3943,8 @@ def _identity(
         plugin = ExecPlugin(user.child("exec"), cluster, tls)
 
     token = user.get("token")
+    with naming(user.place + ": token"):
+        check_token(token)
     path = user.path("tokenFile")
     name = user.get("username")
     password = user.get("password")
@@ -3931,9 +3953,6 @@ def _identity(
         raise user.error("username", "and a token exclude each other")
     if password and not name:
         raise user.error("username", "is missing beside the password")
-    if re.search("[^\x21-\x7e]", token):
-        raise user.error("token", "has a character that a header can't carry")
-
     if name:
         return None, "%s:%s" % (name, password)
     if token or not path:
@@ -4019,17 +4038,6 @@ SUSPECT_AGAIN = 60.0  # seconds between guesses that a server which hangs up has
 WARNINGS = 1000  # distinct warnings remembered, so that each is logged once
 
 
-def check_token(token: Any) -> str:
-    """`token`, "" for None; ValueError, which does not repeat it, for what a header can't carry."""
-    if token is None:
-        return ""
-    if not isinstance(token, str):
-        raise TypeError("a token is a str or a function that returns one")
-    if re.search("[^\x21-\x7e]", token):
-        raise ValueError("a token can't hold spaces, line ends or non-ASCII characters")
-    return token
-
-
 class Claims(NamedTuple):
     """What a JWT says: when it ends (UNIX time), and (namespace, name) of a service account."""
 
@@ -4079,9 +4087,9 @@ class Credential:
             return token
         try:
             if isinstance(token, ExecPlugin):
-                return check_token(token(scope))
+                return token(scope)
             if getattr(token, "func", None) is read_token:  # ours: it needs no thread
-                return check_token(token())
+                return cast(str, token())
             return check_token(aside("token", token, scope))
         except (ApiError, TimeoutError, ConnectionAbortedError):
             raise
