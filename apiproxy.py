@@ -6391,7 +6391,7 @@ class Drain(Task):
             self._api.send("POST", pod.path + "/eviction", body=eviction)
         except ApiError as error:
             self._reasons[pod] = str(error)
-            return error.status in (404, 409) and self._has_gone(pod)  # 409: another has its name
+            return self._has_gone(pod)  # or another has its name, which a budget keeps
         self._reasons[pod] = "it was evicted, and has not ended yet"
         return True
 

@@ -11982,7 +11982,7 @@ def test_a_cancelled_drain_ends_at_once_and_says_so(serve, direct, end, hangs):
     endpoint = one.endpoints["here"]
     one.drain_node("here", "n")
     last = hangs or "eviction"
-    eventually(lambda: server.requests and last in server.requests[-1].path)
+    eventually(lambda: any(last in request.path for request in server.requests))
     one.drain_node("here", "n")  # it goes on already
     assert len(one.tasks) == 1
     end(one)
@@ -12935,7 +12935,7 @@ def test_what_comes_and_goes_while_a_node_is_drained_is_left_alone(serve, direct
     one = direct(serve(node))
     one.drain_node("here", "n")
     assert drained(one) == "success" and node.pods == {"a": "uid-new", "b": "uid-new"}
-    assert [name for name, _ in node.evictions] == ["a", "b", "c", "b"]
+    assert [name for name, _ in node.evictions] == ["a", "b", "c"]  # b's budget is another's now
 
 
 @pytest.mark.slow
