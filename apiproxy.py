@@ -50,7 +50,7 @@ from __future__ import annotations
 import base64
 import bisect
 import codecs
-import collections
+import collections.abc
 import contextlib
 import errno
 import functools
@@ -388,9 +388,8 @@ class Settings:
         **mistyped: NoReturn,
     ) -> None:
         values = locals()
-        known = known_options(cast(Any, type(self)))
         for name in mistyped:
-            raise TypeError("%s has no %s" % (type(self).__name__, unknown(name, known)))
+            raise TypeError(unknown(type(self), name))
         values["default_namespaces"] = dict(default_namespaces or {})
 
         for name in Settings.__annotations__:
@@ -401,10 +400,9 @@ class Settings:
         """What a subclass sets up from its settings."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if not name.startswith("_") and not hasattr(type(self), name):
-            known = known_options(cast(Any, type(self)))
-            if name not in known:
-                raise AttributeError("%s has no %s" % (type(self).__name__, unknown(name, known)))
+        kind: Any = type(self)
+        if not (name.startswith("_") or hasattr(kind, name) or name in known_options(kind)):
+            raise AttributeError(unknown(kind, name))
         super().__setattr__(name, value)
 
 
@@ -415,12 +413,13 @@ def known_options(kind: Any) -> Dict[str, None]:
     return {name: None for base in bases for name in getattr(base, "__annotations__", ())}
 
 
-def unknown(name: Any, known: Iterable[str]) -> str:
-    """How to say that `name` is none of `known`: with the nearest one."""
+def unknown(kind: Any, name: Any) -> str:
+    """How to say that a class annotates no `name`: with the nearest that it does."""
     import difflib  # only here: it is slow to import
 
+    known = known_options(kind)
     nearest = difflib.get_close_matches(str(name), known, cutoff=0.3) or [", ".join(known)]
-    return "%r; did you mean %r?" % (name, nearest[0])
+    return "%s has no %r; did you mean %r?" % (kind.__name__, name, nearest[0])
 
 
 def expect(value: Any, kind: Any, what: str) -> None:
@@ -428,14 +427,13 @@ def expect(value: Any, kind: Any, what: str) -> None:
     if not isinstance(value, kind):
         kinds = kind if isinstance(kind, tuple) else (kind,)
         # typing.Mapping has no __name__ on 3.8
-        names = " or ".join(sorted({getattr(one, "__name__", "mapping").lower() for one in kinds}))
+        names = " or ".join(getattr(one, "__name__", "mapping").lower() for one in kinds)
         raise TypeError("%s: %s expected, not %s" % (what, names, type(value).__name__))
 
 
 def expect_callable(value: Any, what: str) -> None:
     """TypeError unless `value` can be called."""
-    if not callable(value):
-        raise TypeError("%s: a function expected, not %s" % (what, type(value).__name__))
+    expect(value, collections.abc.Callable, what)
 
 
 def check_options(kind: Any, options: Optional[Mapping[str, Any]]) -> Dict[str, Any]:
@@ -444,10 +442,9 @@ def check_options(kind: Any, options: Optional[Mapping[str, Any]]) -> Dict[str, 
         return {}
 
     expect(options, Mapping, kind.__name__)
-    known = known_options(kind)
     for key in options:
-        if key not in known:
-            raise TypeError("%s has no %s" % (kind.__name__, unknown(key, known)))
+        if key not in known_options(kind):
+            raise TypeError(unknown(kind, key))
     return dict(options)
 
 
@@ -484,9 +481,9 @@ def segment(name: str, what: str = "name") -> str:
 def check_path(path: str) -> str:
     """`path` as written, non-ASCII percent-encoded; ValueError for what would not arrive so."""
     expect(path, str, "path")
-    odd = re.search(_UNPRINTABLE, path)
-    if odd or "#" in path:
-        raise ValueError("a path can't hold %r: percent-encode it" % (odd.group() if odd else "#"))
+    odd = re.search(_UNPRINTABLE + "|#", path)
+    if odd:
+        raise ValueError("a path can't hold %r: percent-encode it" % odd.group())
 
     if "." in path or "%" in path:
         segments = re.sub("(?i)%2e", ".", path.partition("?")[0]).split("/")
@@ -586,8 +583,6 @@ def escape_field(value: str) -> str:
 
 def with_query(path: str, params: Params) -> str:
     """`path` with `params` in its query, where they replace those of the same name."""
-    if params is None:
-        return path
     query = {key: value for key, value in check_query(params).items() if value != []}
     if not query:
         return path
@@ -612,10 +607,10 @@ def api_root(group: str, version: str) -> str:
 
 def split_api_version(api_version: str) -> Tuple[str, str]:
     """("apps", "v1") of "apps/v1"; ("", "v1") of "v1"."""
-    group, slash, version = api_version.rpartition("/")
-    if not version or (slash and not group) or "/" in group:
+    parts = re.fullmatch("(?:([^/]+)/)?([^/]+)", api_version)
+    if not parts:
         raise ValueError("apiVersion can't be %r" % api_version)
-    return group, version
+    return parts[1] or "", parts[2]
 
 
 class Address(NamedTuple):
@@ -635,12 +630,13 @@ class Address(NamedTuple):
     @property
     def place(self) -> str:
         """host:port, for people and proxies."""
-        return join_port(self.host.partition("%")[0], self.port)
+        return join_port(self.host, self.port)
 
 
-def join_port(host: str, port: int) -> str:
-    """host:port, with brackets around an IPv6 address."""
-    return "%s:%d" % ("[%s]" % host if ":" in host else host, port)
+def join_port(host: str, port: Any) -> str:
+    """host:port, with brackets around an IPv6 address, whose zone only we know."""
+    host = host.partition("%")[0]
+    return "%s:%s" % ("[%s]" % host if ":" in host else host, port)
 
 
 def split_url(url: str, schemes: Tuple[str, str]) -> Address:
@@ -659,7 +655,7 @@ def split_url(url: str, schemes: Tuple[str, str]) -> Address:
     host = parts.hostname.replace("%25", "%")  # before a zone, as RFC 6874 writes it
     usual = 443 if secure else 80
     port = parts.port or usual
-    authority = join_port(host.partition("%")[0], port)
+    authority = join_port(host, port)
     if port == usual:
         authority = authority.rpartition(":")[0]
     target = (parts.path or "/") + ("?" + parts.query if parts.query else "")
@@ -825,7 +821,10 @@ class _YamlReader:
         marker = ""
         while True:
             first = self.text[self.at]
-            documents += [self._node(-1)] if first != "\0" else [None][: len(marker)]
+            if first != "\0":
+                documents.append(self._node(-1))
+            elif marker:
+                documents.append(None)
             while self.text[self.at] == first == "{":  # JSON as kubectl prints it
                 documents.append(self._node(-1))
 
@@ -1073,12 +1072,8 @@ CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10  # RFC 6455 5.
 NORMAL, GOING_AWAY, PROTOCOL_ERROR, NO_CODE, ABNORMAL = 1000, 1001, 1002, 1005, 1006  # 7.4.1
 BAD_DATA, TOO_BIG, RESTART = 1007, 1009, 1012
 
-_FIRST_BYTES = {  # of frames that are legal; 0x80 marks the last of a message
-    0x00: CONTINUATION, 0x80: CONTINUATION,
-    0x01: TEXT, 0x81: TEXT,
-    0x02: BINARY, 0x82: BINARY,
-    0x88: CLOSE, 0x89: PING, 0x8A: PONG,
-}
+# Of frames that are legal: an opcode, and 0x80 for the last of a message
+_FIRST_BYTES = b"\x00\x80\x01\x81\x02\x82\x88\x89\x8a"
 MAX_CONTROL = 125  # bytes in a control frame (5.5)
 MAX_HEAD = 64 * KiB  # bytes of status line and headers: http.client's limit for one line
 SMALL_BUFFER, LARGE_BUFFER = 4 * KiB, 256 * KiB  # an idle watch keeps the small one
@@ -1211,21 +1206,21 @@ class MessageReader:
                 return None
 
             first, size, body = buffer[start], buffer[start + 1], start + 2
-            opcode = _FIRST_BYTES.get(first)
-            if opcode is None or size > 127:  # 5.2, 5.5; 5.1: a server does not mask
+            opcode = first & 0x7F
+            if first not in _FIRST_BYTES or size > 127:  # 5.2, 5.5; 5.1: a server does not mask
                 text = "frame that begins with 0x%02x 0x%02x" % (first, size)
                 raise ProtocolError(PROTOCOL_ERROR, text)
             if size > MAX_CONTROL:
                 if opcode >= CLOSE:
                     raise ProtocolError(PROTOCOL_ERROR, "control frame of over 125 bytes")  # 5.5
-                is_wide = size == 127
-                body += 8 if is_wide else 2
+                width, least = (2, 126) if size == 126 else (8, 1 << 16)
+                body += width
                 if body > end:
                     return None
                 size = buffer[start + 2] << 8 | buffer[start + 3]
-                if is_wide:
+                if width == 8:
                     size = int.from_bytes(buffer[start + 2:body], "big")
-                if size < (1 << 16 if is_wide else 126) or size >> 63:  # 5.2: minimal
+                if size < least or size >> 63:  # 5.2: minimal
                     raise ProtocolError(PROTOCOL_ERROR, "frame with a length of %d" % size)
 
             if opcode >= CLOSE:
@@ -1282,7 +1277,7 @@ class MessageReader:
         if self._opcode == BINARY:
             self._bytes += piece
         else:
-            data = self._tail + bytes(piece) if self._tail else piece
+            data = self._tail + piece if self._tail else piece
             try:
                 text, used = codecs.utf_8_decode(data, "strict", done and self._fin)
             except UnicodeDecodeError:
@@ -1322,8 +1317,6 @@ class Headers(Mapping[str, str]):
     def __getitem__(self, name: str) -> str:
         return ", ".join(self._values[name.lower()])
 
-    def __contains__(self, name: Any) -> bool:
-        return name.lower() in self._values
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
@@ -1349,10 +1342,6 @@ class Head(NamedTuple):
     reason: str
     headers: Headers
 
-    @property
-    def is_interim(self) -> bool:
-        """Whether another answer follows this one (RFC 9110 15.2)."""
-        return self.status < 200 and self.status != 101
 
     @property
     def is_error(self) -> bool:
@@ -1370,11 +1359,9 @@ _ALERT = b"\x15\x03"  # how TLS begins to say that it was not spoken to in TLS (
 
 def parse_head(data: bytes) -> Head:
     """The Head of `data`, its empty line included; BadAnswer for what HTTP/1.1 does not allow."""
-    text = data.decode("latin-1")
-    head = re.fullmatch(_HEAD, text)
-    if not head:  # RFC 9112 5.2: a folded header's line end is a space
-        first, end, headers = text.partition("\r\n")
-        head = re.fullmatch(_HEAD, first + end + re.sub(_FOLD, " ", headers))
+    first, end, headers = data.decode("latin-1").partition("\r\n")
+    # RFC 9112 5.2: a folded header's line end is a space
+    head = re.fullmatch(_HEAD, first + end + re.sub(_FOLD, " ", headers))
     if not head:
         raise BadAnswer("the answer is not HTTP/1.1")
 
@@ -1396,10 +1383,8 @@ def encode_head(first: str, headers: HeaderLines) -> bytes:
     """The head of a request: its first line and its headers, some with several lines."""
     rows = [first]
     for name, value in headers.items():
-        if isinstance(value, str):
-            rows.append("%s: %s" % (name, value))
-        else:
-            rows += ["%s: %s" % (name, line) for line in value]
+        for line in [value] if isinstance(value, str) else value:
+            rows.append("%s: %s" % (name, line))
     return "\r\n".join(rows + ["", ""]).encode("latin-1")
 
 
@@ -1458,7 +1443,7 @@ CHUNK = 64 * KiB  # bytes that are received at once
 SEAL = 256 * KiB  # bytes that are sealed at once: sealing all of a big message would double it
 FORK_WAIT = 1.0  # seconds that a fork waits for our threads to leave OpenSSL, which takes 1 ms
 NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)  # or a program that wants SIGPIPE would die of it
-_SLICE = None if sys.platform == "linux" else 0.5  # elsewhere shutdown() may not wake a wait
+_SLICE = FOREVER if sys.platform == "linux" else 0.5  # elsewhere shutdown() may not wake a wait
 # (cpython#91913, #154224)
 
 
@@ -1483,12 +1468,13 @@ class Lock(type(threading.RLock())):  # type: ignore[misc]
                 raise
 
 
-def take(lock: Any, held: List[Any], seconds: float = -1) -> bool:
+def take(lock: Any, held: List[Any], seconds: float = FOREVER) -> bool:
     """Wait for a lock; False when the time is over. Once it is ours it is in `held`.
 
     Both by one call of C code, so that no signal's handler comes between; whoever calls is in a
     `try` by then, whose `finally` releases what is in `held`.
     """
+    seconds = max(0.0, min(seconds, FOREVER))
     held.extend(itertools.compress((lock,), map(lock.acquire, (True,), (seconds,))))
     return bool(held)
 
@@ -1533,7 +1519,7 @@ class Fresh:
         take(cls.openssl, held, FORK_WAIT)
         for thing in cls._alive():
             if isinstance(thing, Wire):
-                thing.leave_openssl(held, max(0.0, end - time.monotonic()))
+                thing.leave_openssl(held, end - time.monotonic())
 
     @classmethod
     def after_in_parent(cls) -> None:
@@ -1577,22 +1563,21 @@ class Cancel:
     def set(self) -> None:
         """From now on: wake whoever waits, close what is held. Again where it was interrupted."""
         self._is_set = True
-        self._open()
-        with self._lock:  # closing too: once let go of, a connection may be another call's
-            if self._held is not None:
-                self._held.close()
-
-    def _open(self) -> None:
         try:
             self._latch.release()
         except RuntimeError:
             pass  # it is open
+        with self._lock:  # closing too: once let go of, a connection may be another call's
+            if self._held is not None:
+                self._held.close()
+
+    close = set  # for another that holds this one
 
     def wait(self, seconds: float) -> bool:
         """Sleep; True, at once, when it is set."""
         held: List[Any] = []
         try:
-            take(self._latch, held, max(0.0, min(seconds, FOREVER)))
+            take(self._latch, held, seconds)
         finally:
             if held:
                 try:
@@ -1626,15 +1611,14 @@ class Scope:
         self, seconds: Optional[float] = None, idle: Optional[float] = None,
         cancel: Optional[Cancel] = None,
     ) -> None:
-        self._end = None if seconds is None else time.monotonic() + min(seconds, FOREVER)
-        self._idle = idle
+        self._end = math.inf if seconds is None else time.monotonic() + seconds
+        self._idle = math.inf if idle is None else idle
         self._cancel = cancel or Cancel()
 
     def within(self, seconds: Optional[float] = None, idle: Optional[float] = None) -> Scope:
         """A part of this one: cancelled with it, over no later."""
         part = Scope(seconds, idle, self._cancel)
-        ends = [end for end in (self._end, part._end) if end is not None]
-        part._end = min(ends, default=None)
+        part._end = min(part._end, self._end)
         return part
 
     @property
@@ -1654,24 +1638,18 @@ class Scope:
         """Sleep; True, at once, when cancelled."""
         return self._cancel.wait(seconds)
 
-    def left(self) -> Optional[float]:
-        """Seconds for the next wait, None for no limit; TimeoutError at the end, or "cancelled"."""
+    def left(self) -> float:
+        """Seconds for the next wait, perhaps inf; TimeoutError at the end, or "cancelled"."""
         if self._cancel.is_set():
             raise ConnectionAbortedError("cancelled")
-        if self._end is None:
-            return self._idle
         left = self._end - time.monotonic()
         if left <= 0:
             raise TimeoutError("no time left")
-        return left if self._idle is None else min(left, self._idle)
-
-    def check(self) -> None:
-        """The errors of `left`."""
-        self.left()
+        return min(left, self._idle)
 
     def acquire(self, lock: Any, held: List[Any]) -> None:
         """As `take`, of a lock that somebody may hold for long; its errors are those of `left`."""
-        while not take(lock, held, min(self.left() or 0.1, 0.1)):  # looks at cancel now and then
+        while not take(lock, held, min(self.left(), 0.1)):  # looks at cancel now and then
             pass
 
     def forked(self) -> None:
@@ -1688,47 +1666,37 @@ def new_thread(name: str, target: Callable[..., None], *args: Any) -> threading.
         return threading.Thread(target=target, args=args, name=name, daemon=False)
 
 
-class Aside:
-    """A call in a thread of its own, left behind where it can't be interrupted.
+def aside(name: str, function: Callable[[], R], scope: Scope) -> R:
+    """What a call gives or raises, in a thread that is left behind if it can't be interrupted.
 
     For the system's name look-up, and for functions of users that give a token.
     """
+    done = Cancel()
+    results: List[R] = []
+    errors: List[BaseException] = []
 
-    def __init__(self, name: str, function: Callable[[], Any]) -> None:
-        self._function = function
-        self._done = Cancel()
-        self._result: Any = None
-        self._error: Optional[BaseException] = ConnectionAbortedError("cancelled")
-        self._thread = new_thread(name, self._run)
-
-    def _run(self) -> None:
+    def run() -> None:
         try:
-            self._result, self._error = self._function(), None
+            results.append(function())
         except BaseException as error:
-            self._error = error
-        self._done.set()
+            errors.append(error)
+        done.set()
 
-    def close(self) -> None:
-        """Wait no longer."""
-        self._done.set()
-
-    def result(self, scope: Scope) -> Any:
-        """What the call gave, or what it raised."""
-        try:
-            self._thread.start()
-        except RuntimeError:  # there are no more threads, or none in this interpreter
-            self._run()
-        scope.hold(self)
-        try:
-            seconds = scope.left()
-            if not self._done.wait(FOREVER if seconds is None else seconds):
-                raise TimeoutError("no time left")
-            scope.check()
-        finally:
-            scope.hold(None)
-        if self._error is not None:
-            raise self._error
-        return self._result
+    thread = new_thread(name, run)
+    try:
+        thread.start()
+    except RuntimeError:  # there are no more threads, or none in this interpreter
+        run()
+    scope.hold(done)
+    try:
+        if not done.wait(scope.left()):
+            raise TimeoutError("no time left")
+        scope.left()
+    finally:
+        scope.hold(None)
+    if errors:
+        raise errors[0]
+    return results[0]
 
 
 def look_up(host: str, port: int, scope: Scope) -> List[Any]:
@@ -1743,7 +1711,7 @@ def look_up(host: str, port: int, scope: Scope) -> List[Any]:
         return socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
 
     try:
-        return cast(List[Any], Aside("lookup", ask).result(scope))
+        return aside("lookup", ask, scope)
     except UnicodeError as error:
         raise OSError("not a host name") from error
 
@@ -1772,18 +1740,29 @@ class Proxy(NamedTuple):
         return "<Proxy %s>" % join_port(self.host, self.port)
 
 
+@contextlib.contextmanager
+def blaming(proxy: Optional[Proxy]) -> Iterator[None]:
+    """What goes wrong inside is the proxy's fault, if there is one; the end of a scope is not."""
+    try:
+        yield
+    except OSError as error:
+        if proxy is None or isinstance(error, (TimeoutError, ConnectionAbortedError)):
+            raise
+        place = join_port(proxy.host, proxy.port)
+        raise ConnectionError("proxy %s: %s" % (place, error)) from error
+
+
 def find_proxy(address: Address, setting: Optional[str] = None) -> Optional[Proxy]:
     """The proxy for an address: `setting` ("" for none), else what the environment says.
 
     As Go's programs have it (golang.org/x/net/http/httpproxy): http_proxy, https_proxy and
     no_proxy, else those in upper case; loopback is reached directly.
     """
-    url = setting
-    if url is None:
-        url = _environment("HTTPS_PROXY" if address.secure else "HTTP_PROXY")
-        if url and bypasses_proxy(address, _environment("NO_PROXY")):
+    if setting is None:
+        setting = _environment("HTTPS_PROXY" if address.secure else "HTTP_PROXY")
+        if setting and bypasses_proxy(address, _environment("NO_PROXY")):
             return None
-    return parse_proxy(url) if url else None
+    return parse_proxy(setting) if setting else None
 
 
 def _environment(name: str) -> str:
@@ -1818,9 +1797,7 @@ def bypasses_proxy(address: Address, no_proxy: str) -> bool:
         return True
 
     entries = [entry.strip() for entry in no_proxy.lower().split(",")]
-    if "*" in entries:
-        return True
-    return any(_is_meant(address, host, ip, entry) for entry in entries)
+    return "*" in entries or any(_is_meant(address, host, ip, entry) for entry in entries)
 
 
 def _is_meant(address: Address, host: str, ip: Any, entry: str) -> bool:
@@ -1873,11 +1850,9 @@ def split_port(text: str) -> Tuple[str, str]:
 # -- sockets ----------------------------------------------------------------------
 
 
-def poll(
-    reading: Sequence[int], writing: Sequence[int], seconds: Optional[float],
-) -> List[int]:
+def poll(reading: Sequence[int], writing: Sequence[int], seconds: float) -> List[int]:
     """Of these descriptors those that may be read, or written, or have failed."""
-    seconds = None if seconds is None else max(0.0, min(seconds, FOREVER))  # below 0 is for ever
+    seconds = max(0.0, min(seconds, FOREVER))  # below 0 is for ever
     if not hasattr(select, "poll"):  # Windows, where select takes any descriptor
         readable, writable, failed = select.select(reading, writing, writing, seconds)
         return readable + writable + failed
@@ -1885,8 +1860,7 @@ def poll(
     poller = select.poll()
     for fd in {*reading, *writing}:
         poller.register(fd, select.POLLIN * (fd in reading) | select.POLLOUT * (fd in writing))
-    events = poller.poll(None if seconds is None else math.ceil(seconds * 1000))
-    return [fd for fd, _ in events]
+    return [fd for fd, _ in poller.poll(math.ceil(seconds * 1000))]
 
 
 class Socket(socket.socket):
@@ -1936,22 +1910,16 @@ class Race:
         """(connected socket, its address); what the last one failed with when all have."""
         next_at = 0.0
         try:
-            while True:
+            while self._addresses or self._sockets:
                 now = time.monotonic()
-                if self._addresses and (now >= next_at or not self._sockets):
+                if now >= next_at or not self._sockets:
                     self._begin(self._addresses.pop(0))
-                    next_at = now + RACE_DELAY
-                if not self._sockets:
-                    if not self._addresses:
-                        raise self._failure
-                    continue
-
-                waits = [scope.left(), _SLICE]
-                if self._addresses:
-                    waits.append(next_at - now)
-                winner = self._wait(min((wait for wait in waits if wait is not None), default=None))
-                if winner:
-                    return winner
+                    next_at = now + RACE_DELAY if self._addresses else math.inf
+                if self._sockets:
+                    winner = self._wait(min(scope.left(), _SLICE, next_at - now))
+                    if winner:
+                        return winner
+            raise self._failure
         finally:
             for sock, _ in self._sockets.values():
                 sock.close()
@@ -1976,7 +1944,7 @@ class Race:
         text = names.get(error_number) or os.strerror(error_number)
         self._failure = OSError(error_number, text)
 
-    def _wait(self, seconds: Optional[float]) -> Optional[Tuple[Socket, Any]]:
+    def _wait(self, seconds: float) -> Optional[Tuple[Socket, Any]]:
         ready = poll([], list(self._sockets), seconds)
         if self._closed:
             raise ConnectionAbortedError("cancelled")
@@ -2034,15 +2002,15 @@ class Wire:
         proxy: Optional[Proxy] = None, tunnel: bool = False,
     ) -> Wire:
         """Connect, through a proxy (CONNECT for TLS or a `tunnel`), with TLS if `context`."""
-        if proxy is None:
-            wire = cls(connect(address.host, address.port, scope))
-        else:
-            wire = cls._open_proxy(proxy, scope)
+        to = proxy or address
+        with blaming(proxy):
+            wire = cls(connect(to.host, to.port, scope))
 
         scope.hold(wire)
         try:
             if proxy and (tunnel or context):
-                wire._connect_through(proxy, address, scope)
+                with blaming(proxy):
+                    wire._connect_through(proxy, address, scope)
             if context:
                 wire._start_tls(context, address.name, scope)
         except BaseException:
@@ -2050,29 +2018,13 @@ class Wire:
             raise
         return wire
 
-    @classmethod
-    def _open_proxy(cls, proxy: Proxy, scope: Scope) -> Wire:
-        try:
-            return cls(connect(proxy.host, proxy.port, scope))
-        except OSError as error:
-            if isinstance(error, (TimeoutError, ConnectionAbortedError)):
-                raise
-            place = join_port(proxy.host, proxy.port)
-            raise ConnectionError("proxy %s: %s" % (place, error)) from error
 
     def _connect_through(self, proxy: Proxy, address: Address, scope: Scope) -> None:
         headers = {"Host": address.place, **proxy.headers}
-        request = encode_head("CONNECT %s HTTP/1.1" % address.place, headers)
-        try:
-            self.send(request, scope)
-            head = Receiver(self, 1).head(scope)  # byte by byte: what follows is the tunnel's
-            if head.status // 100 != 2:
-                raise ConnectionError("it answers %d %s" % (head.status, head.reason))
-        except (TimeoutError, ConnectionAbortedError):
-            raise
-        except OSError as error:
-            place = join_port(proxy.host, proxy.port)
-            raise ConnectionError("proxy %s made no tunnel: %s" % (place, error)) from error
+        self.send(encode_head("CONNECT %s HTTP/1.1" % address.place, headers), scope)
+        head = Receiver(self, 1).head(scope)  # byte by byte: what follows is the tunnel's
+        if head.status // 100 != 2:
+            raise ConnectionError("no tunnel: it answers %d %s" % (head.status, head.reason))
 
     def _start_tls(self, context: ssl.SSLContext, name: str, scope: Scope) -> None:
         # A resumed session costs half the CPU time of a whole handshake, here and at the API server
@@ -2152,20 +2104,18 @@ class Wire:
                 count += self._read_record(tls, space[count:])
                 if not self._incoming.pending:
                     break
-                continue
+            except ssl.SSLWantReadError:
+                if count or not self._pull():
+                    break
             except ssl.SSLError as error:
-                if isinstance(error, ssl.SSLWantReadError):
-                    if count or not self._pull():
-                        break
-                    continue
                 self._tls_end = error
-            if count:
-                break  # what came whole comes first
-            if isinstance(self._tls_end, ssl.SSLZeroReturnError):
-                return 0
-            if isinstance(self._tls_end, ssl.SSLEOFError):
-                raise ConnectionResetError("TLS ended without close_notify")
-            raise self._tls_end
+                if count:
+                    break  # what came whole comes first
+                if isinstance(error, ssl.SSLZeroReturnError):
+                    return 0
+                if isinstance(error, ssl.SSLEOFError):
+                    raise ConnectionResetError("TLS ended without close_notify")
+                raise
         if count and self._keep_session:  # in TLS 1.3 it comes with the first answer
             if not tls.session_reused:  # to read it takes as long as it saves
                 self._keep_session(tls.session)
@@ -2225,19 +2175,17 @@ class Wire:
             if not self._out:
                 self._out += data
 
-    def wait(self, seconds: Optional[float], write: bool = False) -> bool:
+    def wait(self, seconds: float, write: bool = False) -> bool:
         """Wait until a read, or a write, may get on; False when the time is over first."""
-        step = seconds
-        if _SLICE is not None:
-            step = _SLICE if seconds is None else min(seconds, _SLICE)
         me = object()
         try:
             with self._lock:
                 self._check_open()
                 self._waiting.add(me)
                 fd = [self._sock.fileno()]
-                writing = write or bool(self._out)
-            return bool(poll([] if write else fd, fd if writing else [], step)) or step != seconds
+                writing = fd if write or self._out else []
+            ready = poll([] if write else fd, writing, min(seconds, _SLICE))
+            return bool(ready) or seconds > _SLICE
         finally:
             self._waiting.discard(me)
             with self._lock:
@@ -2302,22 +2250,17 @@ class Receiver:
 
     def until(self, mark: bytes, limit: int, scope: Scope) -> bytes:
         """The bytes up to and with `mark`; OSError for more than `limit`, and at the end."""
-        looked = self._at
         while True:
-            end = self._data.find(mark, looked)
+            end = self._data.find(mark, self._at)
+            size = (len(self._data) if end < 0 else end + len(mark)) - self._at
+            if size > limit:
+                raise OSError("a line, or a head with the interim ones before it, is too long")
             if end >= 0:
-                piece = self._data[self._at:end + len(mark)]
-                self._at = end + len(mark)
-                return piece
-
-            here = len(self._data) - self._at
-            if here > limit:
-                raise OSError("a head or a line of more than %d bytes" % limit)
+                return self.some(scope, size)
             if not self._more(scope, self._step):
-                if not here:
+                if not size:
                     raise NoAnswer("closed before an answer")
                 raise ConnectionResetError("closed inside an answer")
-            looked = self._at + max(0, here + 1 - len(mark))
 
     def exactly(self, count: int, scope: Scope) -> Iterator[bytes]:
         """The next `count` bytes, in pieces; ConnectionError when they end before."""
@@ -2338,26 +2281,18 @@ class Receiver:
         """The head of the next answer; interim ones (100, 103) are passed over."""
         left = MAX_HEAD
         while True:
-            if self._at == len(self._data):
-                self._more(scope, self._step)
-            if not self._data.startswith(_HTTP, self._at):
-                self._check_http(scope)
+            while len(self._data) - self._at < len(_HTTP) and self._more(scope, self._step):
+                pass
+            start = self._data[self._at:self._at + len(_HTTP)]
+            if not _HTTP.startswith(start):  # the end of what is no HTTP may never come
+                raise BadAnswer("that is TLS: is the address https://?" if start.startswith(_ALERT)
+                                else "the answer is not HTTP/1.1")
+
             data = self.until(b"\r\n\r\n", left, scope)
             head = parse_head(data)
-            if not head.is_interim:
+            if head.status >= 200 or head.status == 101:  # RFC 9110 15.2
                 return head
             left -= len(data)
-            if left < 0:
-                raise BadAnswer("nothing but interim answers")
-
-    def _check_http(self, scope: Scope) -> None:
-        """BadAnswer as soon as what comes is no HTTP: its end may never come."""
-        while len(self._data) - self._at < len(_HTTP) and self._more(scope, self._step):
-            pass
-        start = self._data[self._at:self._at + len(_HTTP)]
-        if not _HTTP.startswith(start):
-            raise BadAnswer("that is TLS: is the address https://?" if start.startswith(_ALERT) else
-                            "the answer is not HTTP/1.1")
 
 
 # ------------------------------------------------------------------------------
@@ -2484,7 +2419,7 @@ class Response:
             return None
         try:
             if isinstance(self._body, bytes) and len(self._body) >= LARGE:
-                self._body = self._body.decode()  # not both: a list may have 100 MB
+                self._body = self._body.decode("utf-8-sig")  # not both: a list may have 100 MB
             return parse_json(self._body)
         except (ValueError, RecursionError):
             pass
@@ -2529,8 +2464,8 @@ class Response:
 
     def _instead(self) -> str:
         """What came instead of an answer of the API, and why; "" if it may be one."""
-        if 300 <= self.status < 400:
-            target = self.headers.get("Location", "").partition("?")[0]
+        if 300 <= self.status < 400 and "Location" in self.headers:
+            target = self.headers["Location"].partition("?")[0]
             text = "a redirect to %.200r, which is not followed: a wrong address, or a login"
             return place_of(self._url) + text % target
         if not self.is_page:
@@ -2636,10 +2571,7 @@ class HttpConnection:
         raise BadAnswer("endless trailers")
 
     def _line(self, scope: Scope) -> bytes:
-        line = self.receiver.until(b"\r\n", MAX_LINE, scope)
-        if len(line) > MAX_LINE + 2:
-            raise BadAnswer("a line of more than %d bytes" % MAX_LINE)
-        return line[:-2]
+        return self.receiver.until(b"\r\n", MAX_LINE, scope)[:-2]
 
 
 class HttpRequest:
@@ -2940,7 +2872,7 @@ class WebSocket:
     ) -> None:
         self.protocol = protocol  # the subprotocol that the server chose, or ""
         self._wire = wire
-        self._ping_interval = ping_interval
+        self._ping_interval = math.inf if ping_interval is None else ping_interval
         self._ping_timeout = ping_timeout
         self._close_timeout = close_timeout
 
@@ -3065,14 +2997,14 @@ class WebSocket:
         except IndexError:
             pass  # another thread has it
 
-        limit = -1 if timeout is None else max(0.0, min(timeout, FOREVER))
+        seconds = math.inf if timeout is None else timeout
         lock = self._recv_lock
         held: List[Any] = []
         try:
             held.extend(filter(lock.acquire, (False,)))  # as `take`, in half its time
-            if not held and not take(lock, held, limit):
+            if not held and not take(lock, held, seconds):
                 raise TimeoutError("another thread is reading")
-            return self._next(timeout)
+            return self._next(seconds)
         except ProtocolError as error:
             self._finish(error.code, str(error), encode_close(error.code, error.message))
             raise
@@ -3084,8 +3016,8 @@ class WebSocket:
             if held:
                 lock.release()
 
-    def _next(self, timeout: Optional[float]) -> Union[str, bytes]:
-        end: Optional[float] = None
+    def _next(self, seconds: float) -> Union[str, bytes]:
+        end = 0.0
         late = False
         while True:
             if self._ended:
@@ -3104,8 +3036,7 @@ class WebSocket:
             elif late:
                 raise TimeoutError("no message in time")
             else:
-                if end is None and timeout is not None:
-                    end = time.monotonic() + min(timeout, FOREVER)
+                end = end or time.monotonic() + seconds
                 late = self._receive(end)
 
     def send(self, message: Union[str, bytes, bytearray, memoryview]) -> None:
@@ -3133,7 +3064,7 @@ class WebSocket:
 
     # -- the reading thread, with _recv_lock -------------------------------------
 
-    def _receive(self, end: Optional[float]) -> bool:
+    def _receive(self, end: float) -> bool:
         """Wait for bytes until `end`, ping when it is silent; whether the time is over by now."""
         heard = time.monotonic() - self._silence  # silence counts while somebody listens
         while True:
@@ -3145,30 +3076,27 @@ class WebSocket:
             now = time.monotonic()
             if count:
                 self._silence, self._pinged = 0.0, False
-                return end is not None and now >= end
+                return now >= end
             if count == 0:
                 raise self._end(ABNORMAL, "the connection ended without a close frame")
-            if end is not None and now >= end:
+            if now >= end:
                 self._silence = now - heard
                 raise TimeoutError("no message in time")
             if self._wire.taken > heard:  # a ping waits behind a big message: taking it is life too
                 heard, self._pinged = self._wire.taken, False
 
-            limit = None
-            if self._ping_interval is not None:
-                limit = heard + self._ping_interval + (self._ping_timeout if self._pinged else 0)
-                if now >= limit and self._pinged:
-                    cause = TimeoutError("silence")
-                    raise self._end(ABNORMAL, "the peer did not answer a ping") from cause
-                if now >= limit:  # ping_timeout counts from now, though we were suspended
-                    self._pinged = self._ping_timeout < math.inf  # else nobody waits for the pong
-                    heard = now - self._ping_interval if self._pinged else now
-                    self._control_frame(PING, b"")
-                    continue
+            limit = heard + self._ping_interval + (self._ping_timeout if self._pinged else 0)
+            if now >= limit and self._pinged:
+                cause = TimeoutError("silence")
+                raise self._end(ABNORMAL, "the peer did not answer a ping") from cause
+            if now >= limit:  # ping_timeout counts from now, though we were suspended
+                self._pinged = self._ping_timeout < math.inf  # else nobody waits for the pong
+                heard = now - self._ping_interval if self._pinged else now
+                self._control_frame(PING, b"")
+                continue
 
             self._write_pending()  # before waiting: the read above may have made room for it
-            waits = [at - now for at in (end, limit) if at is not None]
-            self._wire.wait(min(waits, default=None))
+            self._wire.wait(min(end, limit) - now)
 
     def _control(self, opcode: int, payload: bytes) -> None:
         if opcode == PING:
@@ -3216,8 +3144,7 @@ class WebSocket:
         interrupted = ConnectionAbortedError("a send was interrupted")
         held: List[Any] = []
         try:
-            take(self._send_lock, held)
-            if self._close_sent or self._ended or self._torn:
+            if not take(self._send_lock, held) or self._close_sent or self._ended or self._torn:
                 raise self._unsent() from self._torn
             self._torn = interrupted  # until all of the frame has left
             self._wire.send(frame, Scope())
@@ -3268,7 +3195,7 @@ class WebSocket:
         """Send our close frame, once; False where none can be sent any more."""
         held: List[Any] = []
         try:
-            if not take(self._send_lock, held, scope.left() or 0) or self._torn:
+            if not take(self._send_lock, held, scope.left()) or self._torn:
                 return False
             if not self._close_sent:
                 self._close_sent = True
@@ -3282,7 +3209,7 @@ class WebSocket:
         """Read to the end; where another thread reads, that meets it, and we wait."""
         held: List[Any] = []
         try:
-            if not reading and not take(self._recv_lock, held, scope.left() or 0):
+            if not reading and not take(self._recv_lock, held, scope.left()):
                 return
             space = memoryview(bytearray(CHUNK))
             while self._ended is None and self._wire.receive(space, scope):
@@ -3392,9 +3319,14 @@ _CERTIFICATE_BLOCK = b"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----"
 _PARTIAL_CHAIN = 0x80000  # ssl.VERIFY_X509_PARTIAL_CHAIN, which has a name since Python 3.10
 
 
-class _NamedContext(ssl.SSLContext):
+_CONTEXTS: Any = ssl.SSLContext.__mro__  # perhaps one by truststore, and ours trust no other store
+
+
+class _NamedContext(_CONTEXTS[-3]):  # type: ignore[misc]
     """TLS settings of ours, which may expect another name than the address has."""
 
+    verify_mode = _CONTEXTS[-2].verify_mode  # Python's own look for ssl.SSLContext again
+    verify_flags = _CONTEXTS[-2].verify_flags
     server_name = ""  # a kubeconfig's tls-server-name
 
     def __init__(self, _protocol: int) -> None:
@@ -3404,7 +3336,7 @@ class _NamedContext(ssl.SSLContext):
         """As SSLContext.wrap_bio, with the name to expect."""
         if self.server_name:
             options["server_hostname"] = self.server_name
-        return super().wrap_bio(*args, **options)
+        return cast(ssl.SSLObject, super().wrap_bio(*args, **options))
 
     def load_cert_chain(self, *args: Any, **options: Any) -> None:
         """As SSLContext.load_cert_chain; a session from before would go on as who we were then."""
@@ -3483,10 +3415,13 @@ def with_file(pem: Pem, use: Callable[[str], R]) -> R:
 
 
 def load_certificate(context: ssl.SSLContext, certificate: Pem, key: Pem) -> None:
-    """Show a client certificate. OpenSSL must not ask for a passphrase on the terminal."""
+    """Show a client certificate."""
+    def refuse() -> NoReturn:  # or OpenSSL asks on the terminal
+        raise ValueError("the key has a passphrase")
+
     def load(path: str, key_path: str) -> None:
         with Fresh.openssl:
-            context.load_cert_chain(path, key_path, password=lambda: b"")
+            context.load_cert_chain(path, key_path, password=refuse)
 
     with_file(certificate, lambda path: with_file(key, functools.partial(load, path)))
 
@@ -3589,10 +3524,21 @@ EXEC_TAIL = 300  # bytes of a plugin's stderr that an error repeats
 _RFC3339 = r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?(Z|[+-]\d\d:\d\d)"
 
 
+def check_token(token: Any) -> str:
+    """`token`, "" for None; ValueError, which does not repeat it, for what a header can't carry."""
+    if token is None:
+        return ""
+    if not isinstance(token, str):
+        raise TypeError("a token is a str or a function that returns one")
+    if re.search("[^\x21-\x7e]", token):
+        raise ValueError("a token can't hold spaces, line ends or non-ASCII characters")
+    return token
+
+
 def read_token(path: str) -> str:
     """The token in a file, read for each request: it rotates. ApiError without one."""
     try:
-        token = read_file(path).strip().decode("ascii")
+        token = check_token(read_file(path).strip().decode())
     except (OSError, ValueError) as error:
         raise ApiError(0, "the token file %s can't be read: %s" % (path, error)) from None
     if not token:
@@ -3641,9 +3587,10 @@ def _pass_on(errors: IO[bytes], said: bytearray) -> None:
             said += chunk
             del said[:-EXEC_TAIL]
             try:
-                os.write(2, chunk)
+                if sys.__stderr__:  # else 2 may be a file, or a socket, of the program's
+                    os.write(2, chunk)
             except OSError:
-                pass  # we have none
+                pass  # nobody reads it
 
 
 def run_program(
@@ -3674,7 +3621,7 @@ def run_program(
             scope.hold(program)
             if errors:
                 reader.start()
-            stdout, _ = process.communicate(timeout=scope.left())
+            stdout, _ = process.communicate(timeout=min(scope.left(), FOREVER))
         except subprocess.TimeoutExpired:
             raise TimeoutError from None  # which run_aside words
         finally:
@@ -3694,7 +3641,7 @@ def run_aside(
     part = Scope(scope.left())
     run = functools.partial(run_program, command, env, interactive, part)
     try:
-        return cast(Tuple[int, bytes, str], Aside("plugin", run).result(scope))
+        return aside("plugin", run, scope)
     except TimeoutError:
         raise TimeoutError("%s has not ended in time" % command[0]) from None
     finally:
@@ -3747,7 +3694,7 @@ class ExecPlugin:
             return token
         except (ConnectionAbortedError, TimeoutError):
             raise
-        except (OSError, ValueError, RecursionError) as error:
+        except (OSError, ValueError) as error:
             why = "the exec plugin %s failed: %s" % (self._command, error)
             raise ApiError(0, why) from None
         finally:
@@ -3762,14 +3709,14 @@ class ExecPlugin:
     def _renew(self, scope: Scope) -> str:
         stdout = self._run(scope)
         with naming("its answer"):
-            values = json.loads(stdout)
-        answer = Fields(values, "its answer")
+            values = read_yaml(stdout) or [None]  # JSON as a rule; kubectl takes either
+        answer = Fields(values[0], "its answer")
         kind, version = answer.get("kind"), answer.get("apiVersion")
         if kind not in ("", "ExecCredential") or version not in ("", self._version):
             raise answer.error("kind", "or apiVersion is another than was asked for")
 
         status = answer.child("status")
-        token = status.get("token")
+        token = check_token(status.get("token"))
         certificate = status.get("clientCertificateData")
         key = status.get("clientKeyData")
         end = status.get("expirationTimestamp")
@@ -3782,7 +3729,7 @@ class ExecPlugin:
         ends = parse_time(end) if end else float("inf")
         self._tls.show(certificate.encode(), key.encode())
         self._end = ends
-        return str(token)
+        return token
 
     def _run(self, scope: Scope) -> bytes:
         """What the plugin writes to stdout."""
@@ -3996,6 +3943,8 @@ def _identity(
         plugin = ExecPlugin(user.child("exec"), cluster, tls)
 
     token = user.get("token")
+    with naming(user.place + ": token"):
+        check_token(token)
     path = user.path("tokenFile")
     name = user.get("username")
     password = user.get("password")
@@ -4004,9 +3953,6 @@ def _identity(
         raise user.error("username", "and a token exclude each other")
     if password and not name:
         raise user.error("username", "is missing beside the password")
-    if re.search("[^\x21-\x7e]", token):
-        raise user.error("token", "has a character that a header can't carry")
-
     if name:
         return None, "%s:%s" % (name, password)
     if token or not path:
@@ -4073,7 +4019,7 @@ def in_cluster_endpoint(folder: str = IN_CLUSTER) -> Endpoint:
     except (OSError, ValueError):
         namespace = ""  # a projected volume may have none
 
-    server = "https://%s:%s" % ("[%s]" % host if ":" in host else host, port)
+    server = "https://" + join_port(host, port)
     return Endpoint(server, ssl_context=tls, token=token, namespace=namespace)
 
 
@@ -4090,17 +4036,6 @@ HEADLAMP_ROUTES = frozenset(("me", "set-token", "serviceproxy", "helm", "portfor
 TOKEN_WAYS = ("header", "subprotocol", "cookie")
 SUSPECT_AGAIN = 60.0  # seconds between guesses that a server which hangs up has a broken cache
 WARNINGS = 1000  # distinct warnings remembered, so that each is logged once
-
-
-def check_token(token: Any) -> str:
-    """`token`, "" for None; ValueError, which does not repeat it, for what a header can't carry."""
-    if token is None:
-        return ""
-    if not isinstance(token, str):
-        raise TypeError("a token is a str or a function that returns one")
-    if re.search("[^\x21-\x7e]", token):
-        raise ValueError("a token can't hold spaces, line ends or non-ASCII characters")
-    return token
 
 
 class Claims(NamedTuple):
@@ -4152,10 +4087,10 @@ class Credential:
             return token
         try:
             if isinstance(token, ExecPlugin):
-                return check_token(token(scope))
+                return token(scope)
             if getattr(token, "func", None) is read_token:  # ours: it needs no thread
-                return check_token(token())
-            return check_token(Aside("token", token).result(scope))
+                return cast(str, token())
+            return check_token(aside("token", token, scope))
         except (ApiError, TimeoutError, ConnectionAbortedError):
             raise
         except Exception as error:
@@ -4978,6 +4913,7 @@ NOT_FOR_ITEMS = NOT_FOR_WATCHES | NOT_FOR_LISTS | {"labelSelector", "fieldSelect
 ROUTINE = frozenset((NORMAL, GOING_AWAY, NO_CODE, ABNORMAL, RESTART))  # ABNORMAL: the bare end
 MAX_TOMBSTONES = 10000  # deletions remembered against replays, which are of the last moments
 MAX_HELD = 100  # messages of a burst until they are parsed: an object has 1.5 MB at most
+SLICE = 0.1  # seconds for which the messages of a burst are let come together
 MAX_FAILURES = 3  # watches in a row that fail at one version: it is not worth a fourth
 EVENTS = frozenset(("ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"))
 
@@ -5482,19 +5418,22 @@ class Watch(Task):
         """Take the next message, and all that come within `_patience` after it.
 
         A burst is parsed together, with the collector at rest: event by event 3,000 changes of
-        1,000 Pods took 2.1 times as long, most of it the collector's.
+        1,000 Pods took 2.1 times as long, most of it the collector's. It is received by the slice:
+        waking up for each message was a third of what was left.
         """
-        held: List[Union[str, bytes]] = []
-        now = time.monotonic()
+        held: List[Union[str, bytes]] = [socket.recv(end - time.monotonic())]
+        left = self._patience()
+        end = min(end, time.monotonic() + left)
         try:
-            while now < end:
-                held.append(socket.recv(end - now))
-                now = time.monotonic()
-                end = min(end, now + self._patience())
-                if len(held) == MAX_HELD:
+            while left > 0:
+                left = end - time.monotonic()
+                try:
+                    while len(held) < MAX_HELD:
+                        held.append(socket.recv(0))
+                except TimeoutError:
+                    self.scope.wait(max(0.0, min(SLICE, left)))
+                else:
                     _collector.at_rest(lambda: self._take_all(held))
-        except TimeoutError:
-            pass
         finally:
             _collector.at_rest(lambda: self._take_all(held))
 
@@ -6448,7 +6387,7 @@ class Drain(Task):
             self._api.send("POST", pod.path + "/eviction", body=eviction)
         except ApiError as error:
             self._reasons[pod] = str(error)
-            return error.status in (404, 409) and self._has_gone(pod)  # 409: another has its name
+            return self._has_gone(pod)  # or another has its name, which a budget keeps
         self._reasons[pod] = "it was evicted, and has not ended yet"
         return True
 
