@@ -4310,12 +4310,6 @@ class Transport:
         if endpoint is not None:
             self.handler.close(base_address(endpoint.server))
 
-    def set_token(self, cluster: str, token: Token) -> None:
-        """Use `token` for `cluster`, None to forget it."""
-        if cluster not in self.credentials.endpoints:
-            segment(cluster, "cluster")
-        self.credentials.set_token(cluster, token, self.settings.base_url)
-
     def cluster(self, name: Optional[str]) -> str:
         """`name`, or the current cluster; ValueError when there is no way to it."""
         name = name or self.settings.cluster
@@ -4450,7 +4444,7 @@ class Transport:
         if response.status >= 500 or "X-HEADLAMP-CACHE" in response.headers:
             raise failure or ApiError(
                 502, "the server answers from a cache of other requests' answers",
-                method=request.method, url=request.full_url, phrase="Unreachable")
+                phrase="Unreachable")
         self._caching.add(base)
         return response
 
@@ -4723,8 +4717,7 @@ class Task:
         unless this is called from inside it. In a forked child it does nothing: the stream is the
         parent's.
         """
-        self.scope.cancel()
-        self.join(time.monotonic() + CANCEL_WAIT)
+        cancel_all([self])
 
     def join(self, end: float) -> None:
         """Once cancelled: wait for a callback and for the thread, until `end` (monotonic)."""
@@ -4788,6 +4781,15 @@ class Task:
                     callback(*args)
                 except BaseException:  # SystemExit too: it would end the stream silently
                     log.exception("a callback failed; the stream goes on")
+
+
+def cancel_all(tasks: Iterable[Task]) -> None:
+    """Cancel them: all first, so that their ends do not add up."""
+    for task in tasks:
+        task.scope.cancel()
+    end = time.monotonic() + CANCEL_WAIT
+    for task in tasks:
+        task.join(end)
 
 
 def unexpected(error: Exception) -> ApiError:
@@ -5139,8 +5141,8 @@ def _several(text: str) -> List[Json]:
 
 
 def _check_event(event: Json) -> None:
-    item = event.get("object") if isinstance(event, dict) else None
-    if not isinstance(item, dict) or event.get("type") not in EVENTS:
+    item = event["object"]
+    if not isinstance(item, dict) or event["type"] not in EVENTS:
         raise ValueError("not a watch event")
     if event["type"] != "ERROR":
         version = item["metadata"].get("resourceVersion")
@@ -6488,7 +6490,9 @@ class PortForward(Task):
         finally:
             self.scope.cancel()  # from now on it is listed as stopped
             self._listener.close()
-            self._end_connections()
+            cancel_all([
+                task for task in list(self._transport.tasks)
+                if isinstance(task, ForwardedConnection) and task.record is self.record])
 
     def _failed(self, error: Exception) -> None:
         self.record["error"] = str(error)
@@ -6526,15 +6530,6 @@ class PortForward(Task):
                 raise
             return  # that says nothing of the pod
         check_running(pod)
-
-    def _end_connections(self) -> None:
-        connections = [task for task in list(self._transport.tasks)
-                       if isinstance(task, ForwardedConnection) and task.record is self.record]
-
-        for connection in connections:  # all at once, before waiting for each
-            connection.scope.cancel()
-        for connection in connections:
-            connection.cancel()
 
 
 class ForwardedConnection(Task):
@@ -6755,10 +6750,7 @@ class Direct:
             for key in list(self._forwards):
                 if key[0] == cluster:
                     self._forwards.pop(key, None)
-
-        for key, task in tasks:
-            if key[0] == cluster:
-                task.cancel()
+        cancel_all([task for key, task in tasks if key[0] == cluster])
 
     def start_port_forward(self, cluster: str, wanted: Dict[str, str], address: str) -> Json:
         """The record of a forward that accepts connections.
@@ -7173,7 +7165,7 @@ class Client(Settings):
 
     def _begin(self) -> None:
         if self.base_url:
-            split_url(self.base_url, ("http", "https"))
+            base_address(self.base_url)
             if "?" in check_path(self.base_url):
                 raise ValueError("base_url can't have a query")
             if self.cluster:
@@ -7254,12 +7246,7 @@ class Client(Settings):
 
     def close(self) -> None:
         """Cancel every stream and close idle connections. The client can be used again."""
-        tasks = list(self.tasks)
-        for task in tasks:
-            task.scope.cancel()  # all first, so that their ends do not add up
-        end = time.monotonic() + CANCEL_WAIT
-        for task in tasks:
-            task.join(end)
+        cancel_all(list(self.tasks))
         self._transport.handler.close()
 
     def _keep_secrets(self, old: Client) -> None:
@@ -7270,7 +7257,9 @@ class Client(Settings):
 
     def set_token(self, cluster: str, token: Token) -> None:
         """Use `token` for `cluster`: a str or a function that gives one each time; None forgets."""
-        self._transport.set_token(cluster, token)
+        if cluster not in self.endpoints:
+            segment(cluster, "cluster")
+        self._transport.credentials.set_token(cluster, token, self.base_url)
 
     def get_token(self, cluster: str) -> Optional[str]:
         """The token of `cluster` as the next request would send it; None without one."""
@@ -7557,7 +7546,7 @@ class Client(Settings):
 
         if not kubeconfig:
             segment(request["name"], "cluster")
-            split_url(request["server"], ("http", "https"))
+            base_address(request["server"])
         return self._headlamp.set_cluster(request)
 
     def _set_endpoint(self, request: Mapping[str, Any], kubeconfig: bytes) -> Json:
@@ -7745,8 +7734,7 @@ def configure(base_url: Union[str, Client] = "http://localhost:4466", **settings
     """Replace the default client by another with these settings; what ran with the old is ended.
 
     A Client may be given instead: configure(Client.from_kubeconfig()); `settings` are then set on
-    it. Tokens and stored kubeconfigs stay if the address does: another
-    server never gets them.
+    it. Tokens and stored kubeconfigs stay if the address does: another server never gets them.
     """
     global _default
     if isinstance(base_url, Client):
