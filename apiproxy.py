@@ -2419,7 +2419,7 @@ class Response:
             return None
         try:
             if isinstance(self._body, bytes) and len(self._body) >= LARGE:
-                self._body = self._body.decode()  # not both: a list may have 100 MB
+                self._body = self._body.decode("utf-8-sig")  # not both: a list may have 100 MB
             return parse_json(self._body)
         except (ValueError, RecursionError):
             pass
@@ -2464,8 +2464,8 @@ class Response:
 
     def _instead(self) -> str:
         """What came instead of an answer of the API, and why; "" if it may be one."""
-        if 300 <= self.status < 400:
-            target = self.headers.get("Location", "").partition("?")[0]
+        if 300 <= self.status < 400 and "Location" in self.headers:
+            target = self.headers["Location"].partition("?")[0]
             text = "a redirect to %.200r, which is not followed: a wrong address, or a login"
             return place_of(self._url) + text % target
         if not self.is_page:
@@ -3307,9 +3307,14 @@ _CERTIFICATE_BLOCK = b"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----"
 _PARTIAL_CHAIN = 0x80000  # ssl.VERIFY_X509_PARTIAL_CHAIN, which has a name since Python 3.10
 
 
-class _NamedContext(ssl.SSLContext):
+_CONTEXTS: Any = ssl.SSLContext.__mro__  # perhaps one by truststore, and ours trust no other store
+
+
+class _NamedContext(_CONTEXTS[-3]):  # type: ignore[misc]
     """TLS settings of ours, which may expect another name than the address has."""
 
+    verify_mode = _CONTEXTS[-2].verify_mode  # Python's own look for ssl.SSLContext again
+    verify_flags = _CONTEXTS[-2].verify_flags
     server_name = ""  # a kubeconfig's tls-server-name
 
     def __init__(self, _protocol: int) -> None:
@@ -3319,7 +3324,7 @@ class _NamedContext(ssl.SSLContext):
         """As SSLContext.wrap_bio, with the name to expect."""
         if self.server_name:
             options["server_hostname"] = self.server_name
-        return super().wrap_bio(*args, **options)
+        return cast(ssl.SSLObject, super().wrap_bio(*args, **options))
 
     def load_cert_chain(self, *args: Any, **options: Any) -> None:
         """As SSLContext.load_cert_chain; a session from before would go on as who we were then."""
@@ -3398,10 +3403,13 @@ def with_file(pem: Pem, use: Callable[[str], R]) -> R:
 
 
 def load_certificate(context: ssl.SSLContext, certificate: Pem, key: Pem) -> None:
-    """Show a client certificate. OpenSSL must not ask for a passphrase on the terminal."""
+    """Show a client certificate."""
+    def refuse() -> NoReturn:  # or OpenSSL asks on the terminal
+        raise ValueError("the key has a passphrase")
+
     def load(path: str, key_path: str) -> None:
         with Fresh.openssl:
-            context.load_cert_chain(path, key_path, password=lambda: b"")
+            context.load_cert_chain(path, key_path, password=refuse)
 
     with_file(certificate, lambda path: with_file(key, functools.partial(load, path)))
 
@@ -3504,10 +3512,21 @@ EXEC_TAIL = 300  # bytes of a plugin's stderr that an error repeats
 _RFC3339 = r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?(Z|[+-]\d\d:\d\d)"
 
 
+def check_token(token: Any) -> str:
+    """`token`, "" for None; ValueError, which does not repeat it, for what a header can't carry."""
+    if token is None:
+        return ""
+    if not isinstance(token, str):
+        raise TypeError("a token is a str or a function that returns one")
+    if re.search("[^\x21-\x7e]", token):
+        raise ValueError("a token can't hold spaces, line ends or non-ASCII characters")
+    return token
+
+
 def read_token(path: str) -> str:
     """The token in a file, read for each request: it rotates. ApiError without one."""
     try:
-        token = read_file(path).strip().decode("ascii")
+        token = check_token(read_file(path).strip().decode())
     except (OSError, ValueError) as error:
         raise ApiError(0, "the token file %s can't be read: %s" % (path, error)) from None
     if not token:
@@ -3556,9 +3575,10 @@ def _pass_on(errors: IO[bytes], said: bytearray) -> None:
             said += chunk
             del said[:-EXEC_TAIL]
             try:
-                os.write(2, chunk)
+                if sys.__stderr__:  # else 2 may be a file, or a socket, of the program's
+                    os.write(2, chunk)
             except OSError:
-                pass  # we have none
+                pass  # nobody reads it
 
 
 def run_program(
@@ -3662,7 +3682,7 @@ class ExecPlugin:
             return token
         except (ConnectionAbortedError, TimeoutError):
             raise
-        except (OSError, ValueError, RecursionError) as error:
+        except (OSError, ValueError) as error:
             why = "the exec plugin %s failed: %s" % (self._command, error)
             raise ApiError(0, why) from None
         finally:
@@ -3677,14 +3697,14 @@ class ExecPlugin:
     def _renew(self, scope: Scope) -> str:
         stdout = self._run(scope)
         with naming("its answer"):
-            values = json.loads(stdout)
-        answer = Fields(values, "its answer")
+            values = read_yaml(stdout) or [None]  # JSON as a rule; kubectl takes either
+        answer = Fields(values[0], "its answer")
         kind, version = answer.get("kind"), answer.get("apiVersion")
         if kind not in ("", "ExecCredential") or version not in ("", self._version):
             raise answer.error("kind", "or apiVersion is another than was asked for")
 
         status = answer.child("status")
-        token = status.get("token")
+        token = check_token(status.get("token"))
         certificate = status.get("clientCertificateData")
         key = status.get("clientKeyData")
         end = status.get("expirationTimestamp")
@@ -3697,7 +3717,7 @@ class ExecPlugin:
         ends = parse_time(end) if end else float("inf")
         self._tls.show(certificate.encode(), key.encode())
         self._end = ends
-        return str(token)
+        return token
 
     def _run(self, scope: Scope) -> bytes:
         """What the plugin writes to stdout."""
@@ -3911,6 +3931,8 @@ def _identity(
         plugin = ExecPlugin(user.child("exec"), cluster, tls)
 
     token = user.get("token")
+    with naming(user.place + ": token"):
+        check_token(token)
     path = user.path("tokenFile")
     name = user.get("username")
     password = user.get("password")
@@ -3919,9 +3941,6 @@ def _identity(
         raise user.error("username", "and a token exclude each other")
     if password and not name:
         raise user.error("username", "is missing beside the password")
-    if re.search("[^\x21-\x7e]", token):
-        raise user.error("token", "has a character that a header can't carry")
-
     if name:
         return None, "%s:%s" % (name, password)
     if token or not path:
@@ -4005,20 +4024,6 @@ HEADLAMP_ROUTES = frozenset(("me", "set-token", "serviceproxy", "helm", "portfor
 TOKEN_WAYS = ("header", "subprotocol", "cookie")
 SUSPECT_AGAIN = 60.0  # seconds between guesses that a server which hangs up has a broken cache
 WARNINGS = 1000  # distinct warnings remembered, so that each is logged once
-_NO_TOKEN = "[^\x21-\x7e]"
-_BEARER_PROTOCOL = "base64url.bearer.authorization.k8s.io."
-_USER_PROTOCOL = "base64url.headlamp.authorization.k8s.io."
-
-
-def check_token(token: Any) -> str:
-    """`token`, "" for None; ValueError, which does not repeat it, for what a header can't carry."""
-    if token is None:
-        return ""
-    if not isinstance(token, str):
-        raise TypeError("a token is a str or a function that returns one")
-    if re.search(_NO_TOKEN, token):
-        raise ValueError("a token can't hold spaces, line ends or non-ASCII characters")
-    return token
 
 
 class Claims(NamedTuple):
@@ -4028,8 +4033,8 @@ class Claims(NamedTuple):
     account: Tuple[str, str] = ("", "")
 
     @classmethod
-    def of(cls, token: str) -> Claims:
-        """Of an opaque token: nothing."""
+    def of(cls, token: Any) -> Claims:
+        """Of an opaque token, or of a function that gives one: nothing."""
         try:
             payload = token.split(".")[1]
             text = base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))
@@ -4037,7 +4042,7 @@ class Claims(NamedTuple):
             about = dig(claims, "kubernetes.io", kind=dict)
             account = dig(about, "namespace"), dig(about, "serviceaccount", "name")
             return cls(float(claims["exp"]), account if all(account) else ("", ""))
-        except (IndexError, KeyError, TypeError, ValueError, RecursionError):
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError):
             return cls()
 
 
@@ -4050,9 +4055,10 @@ class Credential:
 
     def __init__(self, token: Any, destination: Any, is_fixed: bool = False) -> None:
         self._token: Any = token if callable(token) else check_token(token)
-        self._claims = Claims.of(self._token) if isinstance(self._token, str) else Claims()
+        self.claims = Claims.of(self._token)
         self.destination = destination  # an Endpoint or Headlamp's address; nobody else gets it
-        self._is_fixed = is_fixed  # it stands in a kubeconfig: a 401 does not make it forgotten
+        # it stands in a kubeconfig, or comes from a function: a 401 does not make it forgotten
+        self.is_fixed = is_fixed or callable(token)
         self._retry_at = 0.0  # monotonic: not to be renewed before
         self.forked()
         Fresh.add(self)
@@ -4069,9 +4075,9 @@ class Credential:
             return token
         try:
             if isinstance(token, ExecPlugin):
-                return check_token(token(scope))
+                return token(scope)
             if getattr(token, "func", None) is read_token:  # ours: it needs no thread
-                return check_token(token())
+                return cast(str, token())
             return check_token(aside("token", token, scope))
         except (ApiError, TimeoutError, ConnectionAbortedError):
             raise
@@ -4079,32 +4085,22 @@ class Credential:
             text = "the function that gives the token failed: %s" % type(error).__name__
             raise ApiError(0, text) from error
 
-    def begin_renewal(self, scope: Scope, window: float, held: List[Any]) -> bool:
-        """Whether the caller is to renew a token that ends soon, and to release what is in `held`.
+    def begin_renewal(self, scope: Scope, window: float, turn: List[Any]) -> bool:
+        """Whether the caller is to renew a token that ends soon; it releases what is in `turn`.
 
         Others wait for that; nobody tries again for as long as the window is.
         """
-        turn: List[Any] = []
-        try:
-            if self._ends_soon(window):
-                scope.acquire(self._renewing, turn)
-                now = time.monotonic()
-                if self._ends_soon(window) and now >= self._retry_at:
-                    self._retry_at = now + window
-                    held.extend(turn)
-        finally:
-            if turn and not held:
-                turn[0].release()
-        return bool(held)
+        if self._ends_soon(window):
+            scope.acquire(self._renewing, turn)
+            now = time.monotonic()
+            if self._ends_soon(window) and now >= self._retry_at:
+                self._retry_at = now + window
+                return True
+        return False
 
     def _ends_soon(self, window: float) -> bool:
-        is_ours = self._claims.account[0] or isinstance(self.destination, str)
-        return bool(is_ours) and self._claims.expiry - time.time() <= window
-
-    @property
-    def account(self) -> Tuple[str, str]:
-        """(namespace, name) of the service account that it is, else ("", "")."""
-        return self._claims.account
+        is_ours = self.claims.account[0] or isinstance(self.destination, str)
+        return bool(is_ours) and self.claims.expiry - time.time() <= window
 
     def replace(self, sent: str, fresh: Any) -> bool:
         """Take a token that a server gave for the one that was sent; whether it was still that."""
@@ -4113,26 +4109,22 @@ class Credential:
         except (TypeError, ValueError):
             return False
         with self._lock:
-            if not fresh or callable(self._token) or self._token != sent:
+            if not fresh or self._token != sent:
                 return False
-            self._token, self._claims, self._retry_at = fresh, Claims.of(fresh), 0.0
+            self._token, self.claims, self._retry_at = fresh, Claims.of(fresh), 0.0
             return True
 
     def refused(self, sent: str) -> bool:
-        """The server answered 401; whether the token is to be forgotten."""
+        """The server answered 401; whether that is about the token of now."""
         if isinstance(self._token, ExecPlugin):
             self._token.forget(sent)
-        with self._lock:
-            return not self._is_fixed and not callable(self._token) and self._token == sent
-
-    def is_current(self, sent: str) -> bool:
-        """Whether a refusal of `sent` is one of this credential."""
         return callable(self._token) or self._token == sent
 
 
 def token_protocol(token: str) -> str:
     """The subprotocol that carries a token (KEP: apiserver's bearer token over WebSockets)."""
-    return _BEARER_PROTOCOL + base64.urlsafe_b64encode(token.encode()).decode().rstrip("=")
+    text = base64.urlsafe_b64encode(token.encode()).decode().rstrip("=")
+    return "base64url.bearer.authorization.k8s.io." + text
 
 
 def cookie_name(cluster: str) -> str:
@@ -4212,9 +4204,9 @@ class Credentials:
         return credential.read(scope) or None if credential else None
 
     def forget(self, cluster: str, credential: Credential) -> None:
-        """Forget a token that was refused, unless there is another meanwhile."""
+        """Forget a token that was refused, unless it is fixed or there is another meanwhile."""
         with self._lock:
-            if self._credentials.get(cluster) is credential:
+            if self.is_current(cluster, credential) and not credential.is_fixed:
                 del self._credentials[cluster]
 
     def is_current(self, cluster: str, credential: Credential) -> bool:
@@ -4252,15 +4244,13 @@ class Route:
 
     def __init__(
         self, cluster: str, base: str, endpoint: Optional[Endpoint],
-        credential: Optional[Credential], authority: str,
+        credential: Optional[Credential],
     ) -> None:
         self.cluster = cluster  # whose credentials go along
         self.base = base
         self.endpoint = endpoint  # None: the Headlamp server, or kubectl proxy
         self.credential = credential
         self.address = base_address(base)
-        if authority:
-            self.address = self.address._replace(authority=authority)
         self.context: Optional[ssl.SSLContext] = None
         self.proxy = endpoint.proxy if endpoint else None
         self.token = ""  # that is sent
@@ -4272,19 +4262,6 @@ class Route:
             self.token = self.credential.read(scope)
         if self.endpoint is not None:
             self.context = self.endpoint.context()
-
-    def authorization(self) -> Dict[str, Any]:
-        """The Authorization header, and whom to impersonate."""
-        endpoint = self.endpoint
-        lines: Dict[str, Any] = {}
-        for name, value in endpoint.impersonate if endpoint else ():
-            lines.setdefault(name, []).append(value)
-        if self.token:
-            lines["Authorization"] = "Bearer " + self.token
-        elif endpoint and endpoint.basic:
-            pair = base64.b64encode(endpoint.basic.encode()).decode()
-            lines["Authorization"] = "Basic " + pair
-        return lines
 
 
 class Transport:
@@ -4310,11 +4287,6 @@ class Transport:
         """The streams are the parent's."""
         self.tasks.clear()
 
-    @property
-    def endpoints(self) -> Dict[str, Endpoint]:
-        """Clusters that are reached without Headlamp."""
-        return self.credentials.endpoints
-
     def add_endpoint(self, cluster: str, endpoint: Endpoint) -> None:
         """Reach `cluster` there from now on; connections to where it was are closed."""
         old = self.credentials.add_endpoint(cluster, endpoint)
@@ -4329,7 +4301,7 @@ class Transport:
 
     def set_token(self, cluster: str, token: Token) -> None:
         """Use `token` for `cluster`, None to forget it."""
-        if cluster not in self.endpoints:
+        if cluster not in self.credentials.endpoints:
             segment(cluster, "cluster")
         self.credentials.set_token(cluster, token, self.settings.base_url)
 
@@ -4341,7 +4313,7 @@ class Transport:
 
     def namespace(self, cluster: str) -> str:
         """Where `apply` puts what names no namespace."""
-        endpoint = self.endpoints.get(cluster)
+        endpoint = self.credentials.endpoints.get(cluster)
         default = endpoint.namespace if endpoint else ""
         return self.settings.default_namespaces.get(cluster) or default or "default"
 
@@ -4349,24 +4321,23 @@ class Transport:
         """The way to a cluster; for "" to the server itself, with `on_behalf`'s credentials."""
         base = self.settings.base_url
         endpoint, credential = self.credentials.of(on_behalf or cluster, base)
-        if endpoint is not None and cluster:
-            return Route(cluster, endpoint.server, endpoint, credential, "")
-        if endpoint is not None:  # added meanwhile: what is its is not Headlamp's
-            credential = None
+        if endpoint is not None:
+            if cluster:
+                return Route(cluster, endpoint.server, endpoint, credential)
+            credential = None  # it was added meanwhile: what is its is not Headlamp's
 
         if not base:
-            why = self.credentials.left_out.get(cluster)
-            if why:
-                raise ValueError(why)
+            why = "this needs a Headlamp server, or the name of a cluster"
             if cluster:
-                raise ValueError("no cluster %r here, and no Headlamp server to ask" % cluster)
-            raise ValueError("this needs a Headlamp server, or the name of a cluster")
+                why = "no cluster %r here, and no Headlamp server to ask" % cluster
+            raise ValueError(self.credentials.left_out.get(cluster, why))
+        address = cluster_address(base, cluster) if cluster else base
+        route = Route(on_behalf or cluster, address, None, credential)
+        route.kubeconfig = self.credentials.kubeconfig(route.cluster, base)
         host = self.settings.host
         if host:
             check_headers({"Host": host})
-        address = cluster_address(base, cluster) if cluster else base
-        route = Route(on_behalf or cluster, address, None, credential, host)
-        route.kubeconfig = self.credentials.kubeconfig(route.cluster, base)
+            route.address = route.address._replace(authority=host)
         return route
 
     # -- requests --------------------------------------------------------------------
@@ -4385,7 +4356,10 @@ class Transport:
         cookie     for routes of Headlamp that read a token from its cookies only
         idle       seconds of silence within the answer
         """
-        caller_headers = self._checked(headers)
+        caller_headers = check_headers(headers)
+        caller_names = {name.lower() for name in caller_headers}
+        if caller_names & {"content-length", "transfer-encoding"}:
+            raise ValueError("the length of a body is not the caller's to say")
         if body is not None and not isinstance(body, bytes):
             body = encode_json(body)
         path = with_query(check_path(path), params)
@@ -4393,69 +4367,58 @@ class Transport:
 
         for _ in range(2):
             route = self.route(cluster, on_behalf)
-            logout = auto_logout and self._is_api(cluster, path)
-            response, is_fresh = self._once(
-                route, method, path, body, caller_headers, scope, cookie, idle, logout)
+            held: List[Any] = []
+            try:
+                self._renew(route, scope, held)
+                route.identify(scope)
+                request = self._request(route, method, path, body, scope, cookie, idle)
+                if caller_headers:
+                    ours = request.lines.items()
+                    kept = {name: line for name, line in ours if name.lower() not in caller_names}
+                    request.lines = {**kept, **caller_headers}
+                response = self._exchange(request, route)
+                response.cluster = route.cluster
+                is_fresh = self._notice(response, route, path, request.lines, auto_logout)
+            except (ApiError, TimeoutError, ConnectionAbortedError) as error:
+                raise unanswered(error, method, combine_path(route.base, path), route.cluster)
+            finally:
+                if held:
+                    held[0].release()
             if response.status != 401 or not is_fresh:
                 break  # else the token was refused for its age, and here is another
         if not response.ok:
             raise response.error()
         return response
 
-    def _once(
-        self, route: Route, method: str, path: str, body: Optional[bytes],
-        caller_headers: HeaderLines, scope: Scope, cookie: bool, idle: Optional[float],
-        logout: bool,
-    ) -> Tuple[Response, bool]:
-        """One exchange; whether its answer brought a fresh token."""
-        url = combine_path(route.base, path)
-        held: List[Any] = []
-        try:
-            self._renew(route, scope, held)
-            route.identify(scope)
-            lines = self._lines(route, body is not None, cookie)
-
-            if caller_headers:
-                names = {name.lower() for name in caller_headers}
-                lines = {name: value for name, value in lines.items() if name.lower() not in names}
-                lines.update(caller_headers)
-            if method == "GET" and not route.endpoint and self.settings.base_url in self._caching:
-                lines["Connection"] = "keep-alive, Upgrade"
-
-            response = self._exchange(self._request(
-                route, method, path, lines, body, scope, idle), route)
-            response.cluster = route.cluster
-            return response, self._notice(response, route, logout, lines)
-        except (ApiError, TimeoutError, ConnectionAbortedError) as error:
-            raise unanswered(error, method, url, route.cluster)
-        finally:
-            if held:
-                held[0].release()
-
     def _request(
-        self, route: Route, method: str, path: str, lines: Dict[str, Any],
-        body: Optional[bytes], scope: Scope, idle: Optional[float] = None,
+        self, route: Route, method: str, path: str, body: Optional[bytes], scope: Scope,
+        cookie: bool = False, idle: Optional[float] = None,
     ) -> HttpRequest:
+        """A request along a route, with headers of its own."""
+        compress = self.settings.gzip and (not route.endpoint or route.endpoint.compress)
+        lines = {
+            "Host": route.address.authority,
+            "Accept": "application/json",
+            "User-Agent": "apiproxy/" + __version__,
+            "Accept-Encoding": "gzip" if compress else "identity",
+        }
+        if body is not None:
+            lines["Content-Type"] = "application/json"
+        lines.update(self._identity(route, cookie))
+
+        context = None
+        if route.address.secure:
+            context = route.context or self.settings.ssl_context or default_context()
         target = combine_path(route.address.target, path)
         return HttpRequest(method, combine_path(route.base, path), target, lines, body, scope,
-                           route.address, self._context(route), route.proxy, idle)
-
-    def _checked(self, headers: Optional[HeaderLines]) -> HeaderLines:
-        caller_headers = check_headers(headers)
-        for name in caller_headers:
-            if name.lower() in ("content-length", "transfer-encoding"):
-                raise ValueError("the length of a body is not the caller's to say")
-        return caller_headers
-
-    def _context(self, route: Route) -> Optional[ssl.SSLContext]:
-        if not route.address.secure:
-            return None
-        return route.context or self.settings.ssl_context or default_context()
+                           route.address, context, route.proxy, idle)
 
     def _exchange(self, request: HttpRequest, route: Route) -> Response:
         """Its answer, which is its own: a Headlamp's cache may give another request's instead."""
         base = self.settings.base_url
-        may_cache = request.method == "GET" and not route.endpoint and bool(route.cluster)
+        may_cache = request.method == "GET" and not route.endpoint and route.cluster
+        if may_cache and base in self._caching:
+            request.lines["Connection"] = "keep-alive, Upgrade"
         failure: Optional[ApiError] = None
         try:
             response = exchange(self._opener, request)
@@ -4480,36 +4443,31 @@ class Transport:
         self._caching.add(base)
         return response
 
-    def _lines(self, route: Route, has_body: bool, cookie: bool = False) -> Dict[str, Any]:
-        """The headers of a request, made afresh for each."""
-        compress = self.settings.gzip and (not route.endpoint or route.endpoint.compress)
-        lines = {
-            "Host": route.address.authority,
-            "Accept": "application/json",
-            "User-Agent": "apiproxy/" + __version__,
-            "Accept-Encoding": "gzip" if compress else "identity",
-        }
-        if has_body:
-            lines["Content-Type"] = "application/json"
-        lines.update(self._identity(route, cookie))
-        return lines
-
     def _identity(self, route: Route, cookie: bool = False) -> Dict[str, Any]:
         """The headers that say who we are."""
-        lines = route.authorization()
-        if route.endpoint:
+        lines: Dict[str, Any] = {}
+        if route.token:
+            lines["Authorization"] = "Bearer " + route.token
+        endpoint = route.endpoint
+        if endpoint:
+            for name, value in endpoint.impersonate:
+                lines.setdefault(name, []).append(value)
+            if endpoint.basic and not route.token:
+                pair = base64.b64encode(endpoint.basic.encode()).decode()
+                lines["Authorization"] = "Basic " + pair
             return lines
 
         settings = self.settings
         if settings.token_as not in TOKEN_WAYS:
             raise ValueError("token_as is one of %s" % ", ".join(TOKEN_WAYS))
-        if route.token and (cookie or settings.token_as == "cookie"):
+        in_cookies_only = settings.token_as == "cookie"
+        if route.token and (cookie or in_cookies_only):
             cookies = token_cookies(route.cluster, route.token)
             if cookies:
                 lines["Cookie"] = cookies
-            elif settings.token_as == "cookie":
+            elif in_cookies_only:
                 raise ValueError("this token, or this cluster's name, does not go into a cookie")
-            if settings.token_as == "cookie":
+            if in_cookies_only:
                 del lines["Authorization"]
         if settings.backend_token:
             lines["X-HEADLAMP_BACKEND-TOKEN"] = check_token(settings.backend_token)
@@ -4524,30 +4482,23 @@ class Transport:
             raise ValueError("a user_id is made of letters, digits, - and _")
         return settings.user_id
 
-    def _is_api(self, cluster: str, path: str) -> bool:
-        """Whether a 401 speaks of the cluster's token: not that of a route of Headlamp's own."""
-        first = path.lstrip("/").partition("?")[0].partition("/")[0]
-        return bool(cluster) and (cluster in self.endpoints or first not in HEADLAMP_ROUTES)
-
     def _renew(self, route: Route, scope: Scope, held: List[Any]) -> None:
         """Renew a token that ends soon; the request at hand does it where a lock is in `held`."""
-        credential, window = route.credential, self.settings.token_window
-        if credential is None:
-            return
-        if not credential.account[0]:
-            credential.begin_renewal(scope, window, held)
-            return
+        credential = route.credential
         turn: List[Any] = []
         try:
-            if credential.begin_renewal(scope, window, turn):
-                self._request_token(route, credential, scope)
+            if credential and credential.begin_renewal(scope, self.settings.token_window, turn):
+                if credential.claims.account[0]:
+                    self._request_token(route, credential, scope)
+                else:
+                    held.extend(turn)
         finally:
-            if turn:
+            if turn and not held:
                 turn[0].release()
 
     def _request_token(self, route: Route, credential: Credential, scope: Scope) -> None:
         """Ask for another token of a service account, along the route that the old one is for."""
-        namespace, name = credential.account
+        namespace, name = credential.claims.account
         path = "/api/v1/namespaces/%s/serviceaccounts/%s/token"
         review = {
             "kind": "TokenRequest",
@@ -4559,7 +4510,7 @@ class Transport:
             route.identify(scope)
             path = path % (segment(namespace), segment(name))
             response = exchange(self._opener, self._request(
-                route, "POST", path, self._lines(route, True), encode_json(review), scope))
+                route, "POST", path, encode_json(review), scope))
             if not response.ok:
                 raise response.error()
             if not credential.replace(route.token, dig(response.json(), "status", "token")):
@@ -4568,25 +4519,22 @@ class Transport:
             log.warning("the token of cluster %s was not renewed: %s", route.cluster, error)
 
     def _notice(
-        self, response: Response, route: Route, logout: bool, lines: HeaderLines,
+        self, response: Response, route: Route, path: str, lines: HeaderLines, auto_logout: bool,
     ) -> bool:
         """What an answer to `lines` says beside its body; whether there is a fresh token."""
         headers = cast(Headers, response.headers)
         self._warn(response, headers)
         is_fresh = self._take_fresh(headers, route)
         if response.status == 401 and not is_fresh:
-            logout = logout and _says_who(lines)
-            credential = route.credential
-            if credential is None:
-                current = True  # the caller's own header
-            else:
-                current = (self.credentials.is_current(route.cluster, credential)
-                           and credential.is_current(route.token))
-                if credential.refused(route.token) and logout:
+            credential = route.credential  # None: it was the caller's own header
+            is_current = credential is None or (
+                credential.refused(route.token)
+                and self.credentials.is_current(route.cluster, credential))
+            if is_current and auto_logout and _is_about_token(route, path, lines):
+                if credential:
                     self.credentials.forget(route.cluster, credential)
-            if logout and current:
                 self.call_hook(self.settings.on_logout, route.cluster)
-        if "X-Reload" in headers and "reload" in headers["X-Reload"]:
+        if "reload" in headers.get("X-Reload", ""):
             self.call_hook(self.settings.on_reload)
         return is_fresh
 
@@ -4623,51 +4571,39 @@ class Transport:
 
         ping_timeout  where it is to be another than the setting
         """
-        limited = scope.within(self.settings.request_timeout)  # of a plugin: a login may take long
+        settings = self.settings
+        limited = scope.within(settings.request_timeout)  # of a plugin: a login may take long
         fresh: List[bool] = []  # whether each answer brought a fresh token
         while True:
+            url = path
+            held: List[Any] = []
             try:
-                return self._dial(
-                    cluster, path, params, scope, limited, protocols, ping_timeout, fresh)
-            except HandshakeError as error:
-                if error.status != 401 or fresh != [True]:
-                    raise  # else the token was refused for its age, as in `send`
-
-    def _dial(
-        self, cluster: str, path: str, params: Params, scope: Scope, limited: Scope,
-        protocols: Sequence[str], ping_timeout: Optional[float], fresh: List[bool],
-    ) -> WebSocket:
-        """One attempt."""
-        url = path
-        settings = self.settings
-        held: List[Any] = []
-        try:
-            route = self.route(cluster)
-            url = "ws" + with_query(combine_path(route.base, check_path(path)), params)[4:]
-            self._renew(route, limited, held)
-            route.identify(limited)
-            lines = self._identity(route)
-            offered = self._protocols(route, lines, protocols)
-            lines["Accept"] = "application/json, */*"  # a kubelet answers 406 to anything narrower
-            lines["User-Agent"] = "apiproxy/" + __version__
-            return WebSocket.connect(
-                url, protocols=offered, headers=lines, timeout=settings.connect_timeout,
-                ssl_context=route.context or settings.ssl_context, proxy=route.proxy,
-                host=route.address.authority, max_message_size=settings.max_message,
-                ping_interval=settings.ping_interval,
-                ping_timeout=settings.ping_timeout if ping_timeout is None else ping_timeout,
-                close_timeout=settings.close_timeout, scope=scope,
-                notice=functools.partial(self._notice_handshake, route, fresh))
-        except (ApiError, TimeoutError, ConnectionAbortedError) as error:
-            raise unanswered(error, "GET", url, cluster)
-        except ValueError as error:  # the cluster was taken away, or a setting can't be sent
-            raise ApiError(0, str(error), method="GET", url=url) from error
-        finally:
-            if held:
-                held[0].release()
-
-    def _notice_handshake(self, route: Route, fresh: List[bool], head: Head) -> None:
-        fresh.append(self._take_fresh(head.headers, route))
+                route = self.route(cluster)
+                url = "ws" + with_query(combine_path(route.base, check_path(path)), params)[4:]
+                self._renew(route, limited, held)
+                route.identify(limited)
+                lines = self._identity(route)
+                offered = self._protocols(route, lines, protocols)
+                # a kubelet answers 406 to anything narrower
+                lines["Accept"] = "application/json, */*"
+                lines["User-Agent"] = "apiproxy/" + __version__
+                return WebSocket.connect(
+                    url, protocols=offered, headers=lines, timeout=settings.connect_timeout,
+                    ssl_context=route.context or settings.ssl_context, proxy=route.proxy,
+                    host=route.address.authority, max_message_size=settings.max_message,
+                    ping_interval=settings.ping_interval,
+                    ping_timeout=settings.ping_timeout if ping_timeout is None else ping_timeout,
+                    close_timeout=settings.close_timeout, scope=scope,
+                    notice=lambda head: fresh.append(self._take_fresh(head.headers, route)))
+            except (ApiError, TimeoutError, ConnectionAbortedError) as error:
+                if fresh != [True] or getattr(error, "status", 0) != 401:
+                    raise unanswered(error, "GET", url, cluster)
+                # else the token was refused for its age, as in `send`
+            except ValueError as error:  # the cluster was taken away, or a setting can't be sent
+                raise ApiError(0, str(error), method="GET", url=url) from error
+            finally:
+                if held:
+                    held[0].release()
 
     def _protocols(
         self, route: Route, lines: Dict[str, Any], protocols: Sequence[str],
@@ -4679,14 +4615,15 @@ class Transport:
             lines.pop("Authorization", None)
             offered.append(token_protocol(route.token))
         if "KUBECONFIG" in lines:
-            offered.append(_USER_PROTOCOL + self._user())
+            offered.append("base64url.headlamp.authorization.k8s.io." + self._user())
         return offered
 
 
-def _says_who(lines: Iterable[str]) -> bool:
-    """Whether a request carried a credential that a 401 can be about."""
-    names = {name.lower() for name in lines}
-    return "authorization" in names or "cookie" in names
+def _is_about_token(route: Route, path: str, lines: Iterable[str]) -> bool:
+    """Whether a 401 speaks of a token of the cluster's, not of a route of Headlamp's own."""
+    first = re.split("[/?]", path.lstrip("/"))[0]
+    is_api = route.cluster and (route.endpoint or first not in HEADLAMP_ROUTES)
+    return bool(is_api and {"authorization", "cookie"} & {name.lower() for name in lines})
 
 
 # ------------------------------------------------------------------------------
@@ -4875,14 +4812,12 @@ class Stream(Task):
         self._url = url
         self._cb = cb
         self._args = args
-        self._protocols = args.get("additionalProtocols") or ()
         self._fail_cb: Optional[Callable[..., None]] = args.get("failCb")
         self._tells_error = self._fail_cb is not None and takes_argument(self._fail_cb)
         self._socket: Optional[WebSocket] = None
 
         runs_command = re.search("/(exec|attach)$", url.partition("?")[0])  # again, each time
         self._reconnects = args.get("reconnectOnFailure", not self._fail_cb and not runs_command)
-        self._insists = args.get("reconnectOnFailure") is True
 
     def get_socket(self) -> Optional[WebSocket]:
         """The WebSocket while one is open, else None."""
@@ -4897,30 +4832,31 @@ class Stream(Task):
             if self.scope.cancelled:
                 return
 
-            self.error = error
             log.info("stream ended: %s", error)
             self._tell(error)
             if not self._reconnects:
                 return
-            if not self._insists and isinstance(error, HandshakeError) and error.status in REFUSALS:
+            is_refusal = isinstance(error, HandshakeError) and error.status in REFUSALS
+            if is_refusal and self._args.get("reconnectOnFailure") is not True:
                 log.warning("a stream was refused and ends: %s", error)
                 return
             after = min(error.retry_after or 0, settings.max_retry_after)
             self.scope.wait(max(backoff.next(), after))
 
     def _tell(self, error: ApiError) -> None:
+        self.error = error
         self._call(self._fail_cb, *([error] if self._tells_error else []))
 
     def _failed(self, error: Exception) -> None:
-        self.error = unexpected(error)
-        self._tell(self.error)
+        self._tell(unexpected(error))
 
     def _once(self, backoff: Backoff) -> ApiError:
         """One connection, and how it ended."""
         opened = time.monotonic()
         try:
             socket = self._transport.connect(
-                self._cluster, self._url, None, self.scope, self._protocols)
+                self._cluster, self._url, None, self.scope,
+                self._args.get("additionalProtocols") or ())
         except ApiError as error:
             return error
 
@@ -5014,7 +4950,7 @@ def distinct_keys(items: Iterable[Json]) -> Dict[Any, Json]:
 
 def is_same(old: Json, listed: Json) -> bool:
     """Whether a list shows the known object: after a restored backup a version comes again."""
-    return bool((without(old, ("actionType",)) if "actionType" in old else old) == listed)
+    return bool(without(old, ("actionType",)) == listed)
 
 
 def newest_first(item: Json) -> str:
@@ -5105,7 +5041,7 @@ class Collection:
         del self._items[index], self._places[index]
         return shown
 
-    def items(self) -> List[Json]:
+    def view(self) -> List[Json]:
         """A new list: all in order of arrival, or the newest `limit`, newest first."""
         return self._items[:] if self._limit is None else self._items[:-self._limit - 1:-1]
 
@@ -5122,6 +5058,46 @@ class Collection:
 
     def _is_shown(self, index: int) -> bool:
         return self._limit is None or index >= len(self._items) - self._limit
+
+
+class LastState:
+    """The view of the one object of a name, which is shown once more when it has gone."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._item: Json = None  # the last state shown
+        self._seen = ""  # its version
+        self._gone = False  # it is not there
+        self._gone_at: Any = None  # the version of the list that said so
+
+    def replace(self, items: Iterable[Json], version: Any = None) -> bool:
+        """As Collection.replace."""
+        for item in items:
+            if dig(item, "metadata", "name") == self._name:
+                return self.apply("", item)
+        if self._item is None or self._gone:
+            return False
+        self._item = {**self._item, "actionType": "DELETED"}  # it went while nobody watched
+        self._gone, self._gone_at = True, version
+        return True
+
+    def apply(self, action: str, item: Json) -> bool:
+        """As Collection.apply; from a list the action is ""."""
+        if dig(item, "metadata", "name") != self._name:
+            return False  # this server ignores the selector
+        version, gone = version_of(item), action == "DELETED"
+        if self._item is not None and (version, gone) == (self._seen, self._gone):
+            if version is not None and action or is_same(self._item, item):
+                return False
+        if action and (is_older(version, self._seen)
+                       or self._gone and is_older(version, self._gone_at)):
+            return False  # a replay
+        self._item, self._seen, self._gone = item, version, gone
+        return True
+
+    def view(self) -> Json:
+        """The object."""
+        return self._item
 
 
 def parse_events(text: Union[str, bytes]) -> List[Json]:
@@ -5288,13 +5264,12 @@ class Watch(Task):
         self._reader = ListReader(
             self._fetch, without(params, NOT_FOR_LISTS), self._settings.list_page)
         limit = int(params.get("limit") or 0)
-        self._collection = Collection(limit if limit > 0 else None)
+        self._state: Union[Collection, LastState] = Collection(limit if limit > 0 else None)
 
         self._listed = False  # a list has succeeded
         self._version: Optional[str] = None  # to go on from
-        self._has_view = False  # of `_version`; else list first
         self._polls_until = 0.0  # monotonic: it can't be watched, and is listed instead
-        self._resync_at = 0.0  # monotonic
+        self._list_at = 0.0  # monotonic; 0: at once, there is no view of `_version`
         self._heard = False  # an event of the watch that is open
         self._changed = False  # what the last view does not show
         self._failures = 0  # watches refused or broken in a row, at one version
@@ -5305,17 +5280,17 @@ class Watch(Task):
     def _run(self) -> None:
         while not self.scope.cancelled:
             after = 0.0
-            lists = not self._has_view or time.monotonic() >= self._resync_at
+            lists = time.monotonic() >= self._list_at
             try:
                 if lists:
                     self._list()
                 if time.monotonic() < self._polls_until:
-                    self._has_view = False
+                    self._list_at = 0.0
                     self.scope.wait(self._settings.metrics_period)
                     continue
                 self._follow()
             except _Gone:
-                self._has_view = False
+                self._list_at = 0.0
                 if not lists:
                     continue  # after an outage, say: the server is well, only the version is old
             except ApiError as error:
@@ -5348,13 +5323,15 @@ class Watch(Task):
 
     def _list(self) -> None:
         items, version = self._fetch_all()
-        changed = _collector.at_rest(lambda: self._replace(items, version)) or not self._listed
+        changed = _collector.at_rest(lambda: self._state.replace(items, version))
         self._reader.forget_version()
-        if not self._listed and self._found:
-            self._found(self._paths[0])
+        if not self._listed:
+            changed = True
+            if self._found:
+                self._found(self._paths[0])
 
-        self._version, self._has_view, self._listed, self._failures = version, True, True, 0
-        self._resync_at = time.monotonic() + self._settings.resync * random.uniform(0.8, 1.2)
+        self._version, self._listed, self._failures = version, True, 0
+        self._list_at = time.monotonic() + self._settings.resync * random.uniform(0.8, 1.2)
         if changed:
             self._show()
 
@@ -5365,15 +5342,14 @@ class Watch(Task):
 
     def _follow(self) -> None:
         """Watch once, from the last version, to whatever end; raises unless it is a routine one."""
-        params = dict(self._watch_params, watch=True, resourceVersion=self._version)
-        if params.get("timeoutSeconds") is None:
-            seconds = random.uniform(*self._settings.watch_timeout)
-            params["timeoutSeconds"] = max(1, int(seconds))
+        seconds = max(1, int(random.uniform(*self._settings.watch_timeout)))
+        params = {"timeoutSeconds": seconds, **self._watch_params,
+                  "watch": True, "resourceVersion": self._version}
         lasts = float(params["timeoutSeconds"])
         self._pace()
         socket = self._connect(params)
         opened = time.monotonic()
-        end = min(opened + lasts + self._settings.watch_grace, self._resync_at)
+        end = min(opened + lasts + self._settings.watch_grace, self._list_at)
         closed: Optional[ConnectionClosed] = None
         self._heard = False
         try:
@@ -5418,10 +5394,10 @@ class Watch(Task):
         except TimeoutError:
             pass
         except (ValueError, KeyError, TypeError, RecursionError, MemoryError) as error:
-            self._has_view = False  # never skip what can't be read: it may have been any change
+            self._list_at = 0.0  # never skip what can't be read: it may have been any change
             raise ApiError(0, "an event that can't be read: %s" % error) from error
         except ProtocolError:
-            self._has_view = False
+            self._list_at = 0.0
             raise
 
     def _gather(self, socket: WebSocket, end: float) -> None:
@@ -5471,7 +5447,7 @@ class Watch(Task):
         if early:
             # some servers end a watch from a lost version silently (k8s#104171), others when a CRD
             # changed: list again, and say so when that did not help
-            self._has_view = False
+            self._list_at = 0.0
             self._early += 1
             if is_routine and self._early > 1:
                 text = "%d watches in a row ended at once, without an event" % self._early
@@ -5485,7 +5461,7 @@ class Watch(Task):
     def _count_failure(self) -> None:
         self._failures += 1
         if self._failures >= MAX_FAILURES:
-            self._failures, self._has_view = 0, False
+            self._failures, self._list_at = 0, 0.0
 
     def _event(self, event: Json) -> None:
         action, item = event["type"], event["object"]
@@ -5496,7 +5472,7 @@ class Watch(Task):
             raise ValueError("an event without a resourceVersion")
         if action != "BOOKMARK":
             item["actionType"] = action
-            if self._apply(action, item):
+            if self._state.apply(action, item):
                 self._changed = True
                 if not self._patience():
                     self._show()
@@ -5514,16 +5490,7 @@ class Watch(Task):
             code if isinstance(code, int) else 0, str(status.get("message") or ""),
             reason=reason, details=details, phrase="Watch failed", retry_after=after)
 
-    # -- what is kept and shown
-
-    def _replace(self, items: List[Json], version: Optional[str]) -> bool:
-        return self._collection.replace(items, version)
-
-    def _apply(self, action: str, item: Json) -> bool:
-        return self._collection.apply(action, item)
-
-    def _view(self) -> Any:
-        return self._collection.items()
+    # -- what is shown
 
     def _patience(self) -> float:
         """Seconds that a change may wait for others."""
@@ -5531,7 +5498,7 @@ class Watch(Task):
 
     def _show(self) -> None:
         self._changed = False
-        self._call(self._cb, self._view())
+        self._call(self._cb, self._state.view())
 
     def _show_changes(self) -> None:
         if self._changed:
@@ -5559,13 +5526,10 @@ class ItemWatch(Watch):
         super().__init__(transport, cluster, paths, cb, err_cb,
                          {**(params or {}), "fieldSelector": selector}, found)
         self._name = name
+        self._state = LastState(name)
         self._get_params = {
             key: value for key, value in without(wanted, NOT_FOR_WATCHES | NOT_FOR_LISTS).items()
             if not key.endswith("Selector")}
-        self._item: Json = None  # the last state shown
-        self._seen = ""  # its version
-        self._gone = False  # it is not there
-        self._gone_at: Any = None  # the version of the list that said so
 
     def _fetch_all(self) -> Tuple[List[Json], Optional[str]]:
         # At first a GET, as documented: its 404 has the server's words, and `get` is all that some
@@ -5581,38 +5545,12 @@ class ItemWatch(Watch):
             check_version(version)
         except ValueError:
             raise response.error("the server sent no object") from None
-        if dig(item, "kind") in ("Status", "Table") or not self._is_it(item):
+        if dig(item, "kind") in ("Status", "Table") or dig(item, "metadata", "name") != self._name:
             raise response.error("the server sent no object")
         return [item], version
 
     def _is_it(self, item: Json) -> bool:
         return bool(dig(item, "metadata", "name") == self._name)  # a server may ignore the selector
-
-    def _replace(self, items: List[Json], version: Optional[str]) -> bool:
-        for item in items:
-            if self._is_it(item):
-                return self._apply("", item)
-        if self._item is None or self._gone:
-            return False
-        self._item = {**self._item, "actionType": "DELETED"}  # it went while nobody watched
-        self._gone, self._gone_at = True, version
-        return True
-
-    def _apply(self, action: str, item: Json) -> bool:
-        if not self._is_it(item):
-            return False
-        version, gone = version_of(item), action == "DELETED"
-        if self._item is not None and (version, gone) == (self._seen, self._gone):
-            if version is not None and action or is_same(self._item, item):
-                return False
-        if action and (is_older(version, self._seen)
-                       or self._gone and is_older(version, self._gone_at)):
-            return False  # a replay
-        self._item, self._seen, self._gone = item, version, gone
-        return True
-
-    def _view(self) -> Any:
-        return self._item
 
     def _patience(self) -> float:
         return 0.0  # every state, as documented
@@ -5635,8 +5573,10 @@ class Poller(Task):
         failures = 0
         while not self.scope.cancelled:
             try:
-                answer = self._ask()
+                answer = self._get(self._cluster, self._url).json()
                 failures = 0
+                if isinstance(answer, dict) and "items" in answer:
+                    answer = answer["items"] or []
                 self._call(self._on_metrics, answer)
             except ApiError as error:
                 if self.scope.cancelled:
@@ -5645,12 +5585,6 @@ class Poller(Task):
                 self._call(self._on_error, error)
             slower = min(2 ** max(0, failures - 1), 6)
             self.scope.wait(self._settings.metrics_period * slower)
-
-    def _ask(self) -> Json:
-        answer = self._get(self._cluster, self._url).json()
-        if isinstance(answer, dict) and "items" in answer:
-            return answer["items"] or []
-        return answer
 
     def _failed(self, error: Exception) -> None:
         self._call(self._on_error, unexpected(error))
@@ -5673,14 +5607,17 @@ class Waiter(Watch):
         self._done = Cancel()
         self._is_there = False
         self._item: Json = None  # as it was last
-        self._result: Optional[Callable[[], Json]] = None  # gives the object, or raises
+        self._result: Optional[Tuple[Json, Optional[BaseException]]] = None  # one or the other
         self._reported: Optional[ApiError] = None  # the last that was reported
 
     def result(self, timeout: Optional[float]) -> Json:
         """The object; TimeoutError that says what it last was, ApiError when the server refuses."""
         is_over = self._done.wait(FOREVER if timeout is None else timeout)
-        if self._result is not None:
-            return self._result()
+        if self._result:
+            item, error = self._result
+            if error:
+                raise error
+            return item
         if not is_over:
             wanted = "as wanted" if callable(self._condition) else self._condition
             text = "%s is not %s: %s" % (self._name, wanted, self._last())
@@ -5712,33 +5649,25 @@ class Waiter(Watch):
 
     def _look(self, items: List[Json]) -> None:
         item = next((item for item in items if dig(item, "metadata", "name") == self._name), None)
-        last, self._item = self._item, item or self._item
+        self._item = item or self._item
         self._is_there = item is not None
+        error: Optional[BaseException] = None
         try:
-            if self._condition == "deleted":
-                is_met, found = item is None, last
-            else:
-                is_met, found = item is not None and self._is_met(item), item
-        except BaseException as error:  # the caller's own function: it is the caller's to know
-            self._finish(functools.partial(_raise, error))
-        else:
-            if is_met:
-                self._finish(lambda: found)
-
-    def _finish(self, result: Callable[[], Json]) -> None:
-        self._result = self._result or result  # the first counts
-        self._done.set()
+            is_over = self._is_met(item)
+        except BaseException as failure:  # the caller's own function: it is the caller's to know
+            is_over, error = True, failure
+        if is_over:
+            self._result = self._result or (self._item, error)  # the first counts
+            self._done.set()
 
     def _is_met(self, item: Json) -> bool:
+        if self._condition == "deleted":
+            return item is None
         if callable(self._condition):
-            return bool(self._condition(item))
+            return item is not None and bool(self._condition(item))
         conditions = dig(item, "status", "conditions", kind=list)
         return any(dig(condition, "type") == self._condition and dig(condition, "status") == "True"
                    and is_up_to_date(item, condition) for condition in conditions)
-
-
-def _raise(error: BaseException) -> NoReturn:
-    raise error
 
 
 def is_up_to_date(item: Json, condition: Json) -> bool:
@@ -5954,8 +5883,8 @@ class NamespacedApiClient(ObjectCalls):
         cluster: Optional[str] = None,
     ) -> Callable[[], None]:
         """As Client.stream_result; gives the function that cancels."""
-        rest = (name, cb, err_cb, query_params)
-        return self._endpoints.watch(ItemWatch, namespace, cluster, *rest)
+        return self._endpoints.watch(
+            ItemWatch, namespace, cluster, name, cb, err_cb, query_params)
 
     def patch(
         self,
@@ -5976,8 +5905,8 @@ class NamespacedApiClient(ObjectCalls):
         cluster: Optional[str] = None,
     ) -> Json:
         """Delete one object; the server's Status, or the object while it is going."""
-        item = item_path(name)
-        return self._endpoints.send("DELETE", namespace, item, None, query_params, cluster)
+        return self._endpoints.send(
+            "DELETE", namespace, item_path(name), None, query_params, cluster)
 
 
 class ScalableApiClient(NamespacedApiClient):
@@ -5998,21 +5927,21 @@ class ScaleApi:
 
     def get(self, namespace: str, name: str, cluster_name: Optional[str] = None) -> Json:
         """The Scale of one object."""
-        item = item_path(name, "/scale")
-        return self._endpoints.send("GET", namespace, item, None, None, cluster_name)
+        return self._endpoints.send(
+            "GET", namespace, item_path(name, "/scale"), None, None, cluster_name)
 
     def put(self, body: Json, cluster_name: Optional[str] = None) -> Json:
         """Set `spec.replicas` of the object that `body["metadata"]` names."""
         namespace, name = names_in(body)
-        item = item_path(name, "/scale")
-        return self._endpoints.send("PUT", namespace, item, body, None, cluster_name)
+        return self._endpoints.send(
+            "PUT", namespace, item_path(name, "/scale"), body, None, cluster_name)
 
     def patch(
         self, body: Json, namespace: str, name: str, cluster_name: Optional[str] = None
     ) -> Json:
         """Change the Scale of one object: {"spec": {"replicas": 3}}."""
-        item = item_path(name, "/scale")
-        return self._endpoints.patch(namespace, item, body, None, cluster_name)
+        return self._endpoints.patch(
+            namespace, item_path(name, "/scale"), body, None, cluster_name)
 
 
 class Resource(NamedTuple):
@@ -6043,8 +5972,8 @@ class Discovery:
         group: str,
         version: str,
         kind: str,
-        scope: Optional[Scope] = None,
-        afresh: bool = False,
+        scope: Scope,
+        afresh: bool,
     ) -> Resource:
         """The resource of a kind: from memory unless `afresh`, but asked again before saying no."""
         root = api_root(group, version)
@@ -6205,12 +6134,15 @@ class Apply:
         self._discovery = discovery
         self._cluster = cluster
         self._body = check_applicable(body)
-        self._params = {
+        self._field_manager = field_manager
+        self._scope = Scope(transport.settings.request_timeout)
+        params = {
             "fieldManager": field_manager,
             "force": bool(force) if field_manager else None,
             "dryRun": "All" if dry_run else None,
         }
-        self._scope = Scope(transport.settings.request_timeout)
+        self._send = functools.partial(
+            transport.send, cluster=cluster, params=params, scope=self._scope)
         self._manifest: Json = {}  # the body, with the namespace that it goes to
         self._collection = ""
         self._item = ""
@@ -6246,7 +6178,7 @@ class Apply:
         self._manifest = with_metadata(self._body, namespace=namespace or None)
 
     def _work(self) -> Json:
-        if self._params["fieldManager"]:
+        if self._field_manager:
             return self._patch("application/apply-patch+yaml")
 
         version = self._manifest["metadata"].get("resourceVersion")
@@ -6254,7 +6186,7 @@ class Apply:
 
         for _ in range(APPLY_ATTEMPTS):
             try:
-                return self._send("POST", self._collection, new).json()
+                return self._send("POST", self._collection, body=new).json()
             except ApiError as error:
                 if error.reason != "AlreadyExists" and error.status not in (403, 422):
                     raise
@@ -6263,7 +6195,7 @@ class Apply:
             try:
                 live = self._live(refusal)
                 if version:
-                    return self._send("PUT", self._item, self._manifest).json()
+                    return self._send("PUT", self._item, body=self._manifest).json()
                 return self._change(live)
             except ApiError as error:
                 if error.status not in (404, 409) or version:
@@ -6288,7 +6220,8 @@ class Apply:
     def _change(self, live: Json) -> Json:
         self._manifest = with_metadata(self._manifest, **BOOKS)
         try:
-            return self._send("PUT", self._item, lay_over(live, self._manifest)).json()
+            body = lay_over(live, self._manifest)
+            return self._send("PUT", self._item, body=body).json()
         except ApiError as error:
             if error.status != 422:
                 raise
@@ -6303,14 +6236,7 @@ class Apply:
 
     def _patch(self, content_type: str) -> Json:
         headers = {"Content-Type": content_type}
-        return self._send("PATCH", self._item, self._manifest, headers).json()
-
-    def _send(
-        self, method: str, path: str, body: Json = None, headers: Optional[Dict[str, str]] = None
-    ) -> Response:
-        return self._transport.send(
-            method, path, self._cluster,
-            body=body, params=self._params, headers=headers, scope=self._scope)
+        return self._send("PATCH", self._item, body=self._manifest, headers=headers).json()
 
 
 # ------------------------------------------------------------------------------
@@ -6355,7 +6281,7 @@ class Api(NamedTuple):
         scope = self.scope.within(self.transport.settings.request_timeout)
         return self.transport.send(method, path, self.cluster, scope=scope, **options)
 
-    def get_pod(self, pod: Pod) -> Dict[str, Any]:
+    def get_pod(self, pod: Pod) -> Json:
         """The pod as it is now; ApiError 404 when it has gone, though another has its name."""
         live = self.send("GET", pod.path).object()
         if pod.uid and dig(live, "metadata", "uid") != pod.uid:
@@ -6366,7 +6292,7 @@ class Api(NamedTuple):
 # -- drains --------------------------------------------------------------------------
 
 
-def must_go(pod: Dict[str, Any]) -> bool:
+def must_go(pod: Json) -> bool:
     """Whether a drain evicts the pod, as kubectl decides it."""
     is_mirror = "kubernetes.io/config.mirror" in dig(pod, "metadata", "annotations", kind=dict)
     is_finished = dig(pod, "status", "phase") in ("Succeeded", "Failed")
@@ -6453,7 +6379,7 @@ class Drain(Task):
             self._api.send("POST", pod.path + "/eviction", body=eviction)
         except ApiError as error:
             self._reasons[pod] = str(error)
-            return error.status in (404, 409) and self._has_gone(pod)  # 409: another has its name
+            return self._has_gone(pod)  # or another has its name, which a budget keeps
         self._reasons[pod] = "it was evicted, and has not ended yet"
         return True
 
@@ -6736,7 +6662,7 @@ def check_target(port: Any) -> str:
     return str(port) if is_name else check_port(port, "container_port", 1)
 
 
-def check_running(pod: Dict[str, Any]) -> None:
+def check_running(pod: Json) -> None:
     """ApiError for a pod that is known not to run."""
     phase = dig(pod, "status", "phase")
     if phase not in ("", "Running"):
@@ -6781,7 +6707,7 @@ def service_target(api: Api, namespace: str, service: str, port: str) -> Tuple[P
     raise ApiError(503, "the service %s has no ready pod" % service)
 
 
-def service_groups(api: Api, namespace: str, service: str) -> List[Any]:
+def service_groups(api: Api, namespace: str, service: str) -> List[Json]:
     """Its EndpointSlices, or the subsets of its Endpoints where a server has no slices for us."""
     path = "/apis/discovery.k8s.io/v1/namespaces/%s/endpointslices" % namespace
     selector = {"labelSelector": "kubernetes.io/service-name=" + service}
@@ -6792,11 +6718,10 @@ def service_groups(api: Api, namespace: str, service: str) -> List[Any]:
         if error.status not in (400, 403, 404):
             raise
     path = "/api/v1/namespaces/%s/endpoints/%s" % (namespace, service)
-    subsets: List[Any] = dig(api.send("GET", path).object(), "subsets", kind=list)
-    return subsets
+    return cast(List[Json], dig(api.send("GET", path).object(), "subsets", kind=list))
 
 
-def ready_pods(group: Any) -> List[Any]:
+def ready_pods(group: Json) -> List[Json]:
     """References to the pods of a slice or subset; an endpoint that says nothing is ready."""
     endpoints = dig(group, "endpoints", kind=list) or dig(group, "addresses", kind=list)
     pods = [dig(endpoint, "targetRef", kind=dict) for endpoint in endpoints
@@ -6829,36 +6754,32 @@ class Direct:
         for task in tasks:
             task.cancel()
 
-    def start_port_forward(
-        self, cluster: str, namespace: str, podname: str, container_port: Union[str, int],
-        service: str, service_namespace: str, port: Union[str, int, None], address: str, id: str,
-    ) -> Dict[str, Any]:
+    def start_port_forward(self, cluster: str, wanted: Dict[str, str], address: str) -> Json:
         """The record of a forward that accepts connections.
 
-        `container_port` is the pod's, by number or name. Without a `podname` it is the service's,
-        and any ready pod behind it will do.
+        "targetPort" is the pod's, by number or name. Without a "pod" it is the service's, and any
+        ready pod behind it will do.
         """
         api = Api(self._transport, cluster, Scope(self._transport.settings.request_timeout))
-        local_port, target = check_port(port or 0, "port"), check_target(container_port)
-        key = cluster, id or os.urandom(8).hex()
+        namespace, target = wanted["namespace"], wanted["targetPort"]
+        key = cluster, wanted["id"] or os.urandom(8).hex()
         self._check_free(key)
-        listener = listen(address, int(local_port))
+        listener = listen(address, int(wanted.get("port") or 0))
 
         forward: Optional[PortForward] = None
         try:
-            if podname:
-                pod, target = pod_target(api, Pod(namespace, podname), target)
+            if wanted["pod"]:
+                pod, target = pod_target(api, Pod(namespace, wanted["pod"]), target)
             else:
-                namespace = service_namespace or namespace
-                pod, target = service_target(api, namespace, service, target)
+                namespace = wanted["serviceNamespace"] or namespace
+                pod, target = service_target(api, namespace, wanted["service"], target)
 
             record = {
+                **wanted,
                 "id": key[1],
                 "cluster": cluster,
                 "namespace": namespace,
                 "pod": pod.name,
-                "service": service,
-                "serviceNamespace": service_namespace,
                 "targetPort": target,
                 "port": str(listener.getsockname()[1]),
                 "error": "",
@@ -6892,29 +6813,23 @@ class Direct:
             self._forwards.pop((cluster, id), None)
         return "stopped"
 
-    def list_port_forward(self, cluster: str) -> List[Dict[str, Any]]:
+    def list_port_forward(self, cluster: str) -> Json:
         """The record of each, and its "status": "Running" as long as it accepts, then "Stopped"."""
         return [
             {**forward.record, "status": "Stopped" if forward.scope.cancelled else "Running"}
             for key, forward in list(self._forwards.items()) if key[0] == cluster
         ]
 
-    def drain_node(self, cluster: str, node_name: str) -> Dict[str, Any]:
+    def drain_node(self, cluster: str, node_name: str) -> Json:
         """Begin to drain a node, unless that goes on already."""
         key = cluster, node_name
-        segment(node_name, "node_name")
 
         with self._lock:
             if key not in self._drains or self._drains[key].status:
-                self._drains[key] = Drain(self._transport, cluster, node_name)
-                try:
-                    self._drains[key].start()
-                except BaseException:
-                    del self._drains[key]
-                    raise
+                self._drains[key] = Drain(self._transport, cluster, node_name).start()
         return {"message": "Drain node request submitted successfully", "cluster": cluster}
 
-    def drain_node_status(self, cluster: str, node_name: str) -> Dict[str, Any]:
+    def drain_node_status(self, cluster: str, node_name: str) -> Json:
         """{"id": the `status` of the Drain, "" where none was begun, "cluster": cluster}."""
         drain = self._drains.get((cluster, node_name))
         return {"id": drain.status if drain else "", "cluster": cluster}
@@ -6937,6 +6852,8 @@ class Headlamp:
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
+        # to a route of the server's own: its 401 says nothing about a cluster's token
+        self._send = functools.partial(transport.send, auto_logout=False)
         self._old_forwards = False  # whether port forwards were last found at the old address
         # Of drains begun here or seen to end, by cluster and node: the result, "" before there is
         # one, and when the server was last asked (monotonic).
@@ -6948,32 +6865,9 @@ class Headlamp:
             if key[0] == cluster:
                 self._drains.pop(key, None)
 
-    def start_port_forward(
-        self,
-        cluster: str,
-        namespace: str,
-        podname: str,
-        container_port: Union[str, int],
-        service: str,
-        service_namespace: str,
-        port: Union[str, int, None],
-        address: str,
-        id: str,
-    ) -> Dict[str, Any]:
+    def start_port_forward(self, cluster: str, wanted: Dict[str, str], address: str) -> Json:
         """The forward as the server has it, with the `id` and `port` that it chose."""
-        body = {
-            "id": id,
-            "namespace": namespace,
-            "pod": podname,
-            "service": service,
-            "serviceNamespace": service_namespace,
-            "targetPort": str(container_port),  # a number is a 400, here as in the next
-        }
-
-        if port is not None:
-            body["port"] = str(port)
-
-        forward = self._forward("POST", cluster, "", body, Response.object, address=address)
+        forward = self._forward("POST", cluster, "", wanted, Response.object, address=address)
         return {"cluster": cluster, **forward}
 
     def stop_port_forward(self, cluster: str, id: str, stop_or_delete: bool) -> str:
@@ -6981,7 +6875,7 @@ class Headlamp:
         body = {"id": id, "stopOrDelete": stop_or_delete}
         return self._forward("DELETE", cluster, "", body, _stopped)
 
-    def list_port_forward(self, cluster: str) -> List[Dict[str, Any]]:
+    def list_port_forward(self, cluster: str) -> Json:
         """The forwards of this cluster; the server adds those of others whose names begin alike."""
         forwards = self._forward("GET", cluster, "/list", None, _forwards)
         return [forward for forward in forwards if dig(forward, "cluster") == cluster]
@@ -7013,7 +6907,8 @@ class Headlamp:
                 sent = body and {"cluster": cluster, **body, **old_body}
 
             try:
-                answer = self._send(method, path + end, cluster, sent, params, cookie=not old)
+                answer = self._send(method, path + end, body=sent, params=params,
+                                    on_behalf=cluster, cookie=not old)
                 result = read(answer)
             except ApiError as error:
                 if error.status not in (200, 404) and not error.reason:
@@ -7027,23 +6922,24 @@ class Headlamp:
 
         raise next((error for error in failures if error.status != 200), failures[0])  # no page
 
-    def drain_node(self, cluster: str, node_name: str) -> Dict[str, Any]:
+    def drain_node(self, cluster: str, node_name: str) -> Json:
         """What the server says at once; it goes on by itself."""
         began = time.monotonic()
         body = {"cluster": cluster, "nodeName": node_name}
-        answer = self._send("POST", "/drain-node", cluster, body).object()
+        answer = self._send("POST", "/drain-node", body=body, on_behalf=cluster).object()
 
         self._drains[cluster, node_name] = "", began
         return answer
 
-    def drain_node_status(self, cluster: str, node_name: str) -> Dict[str, Any]:
+    def drain_node_status(self, cluster: str, node_name: str) -> Json:
         """{"id", "cluster"}; "" is a drain that runs, or none."""
         key = cluster, node_name
         now = time.monotonic()
         params = {"cluster": cluster, "nodeName": node_name}
 
         try:
-            answer = self._send("GET", "/drain-node-status", cluster, None, params).object()
+            answer = self._send(
+                "GET", "/drain-node-status", params=params, on_behalf=cluster).object()
         except ApiError as error:
             text = error.body.strip()
 
@@ -7065,8 +6961,9 @@ class Headlamp:
         self._drains[key] = dig(answer, "id"), now
         return answer
 
-    def set_cluster(self, request: Dict[str, Any], kubeconfigs: Dict[str, str]) -> Dict[str, Any]:
-        """Add a cluster; `kubeconfigs`, base64 by cluster, gets what goes with its requests."""
+    def set_cluster(self, request: Dict[str, Any]) -> Json:
+        """Add a cluster; what a kubeconfig has of it goes with its requests from now on."""
+        base = self._transport.settings.base_url
         kubeconfig = request.get("kubeconfig")
 
         if not kubeconfig:
@@ -7078,20 +6975,21 @@ class Headlamp:
                 if name in request:
                     request = {**request, decoded: request[name]}
 
-            return self._send("POST", "/cluster", "", request).object()
+            return self._send("POST", "/cluster", body=request).object()
 
         body = {**request, "kubeconfigs": [kubeconfig]}
-        answer = self._send("POST", "/parseKubeConfig", "", body).object()
+        answer = self._send("POST", "/parseKubeConfig", body=body).object()
         names = [dig(cluster, "name") for cluster in dig(answer, "clusters", kind=list)]
 
         if not any(names):
             raise ApiError(200, "the server found no cluster in the kubeconfig")
 
         text = base64.b64decode(kubeconfig)
-        kubeconfigs.update({name: reduce_kubeconfig(text, name) for name in names if name})
+        kubeconfigs = {name: reduce_kubeconfig(text, name) for name in names if name}
+        self._transport.credentials.store_kubeconfigs(kubeconfigs, base)
         return answer
 
-    def delete_cluster(self, name: str, remove_kubeconfig: bool = False) -> Dict[str, Any]:
+    def delete_cluster(self, name: str, remove_kubeconfig: bool = False) -> Json:
         """Remove a cluster from the server, and what the server stored from its file."""
         path = "/cluster/" + segment(name, "cluster")
         meta = dig(_entry(self._config(), name), "meta_data", kind=dict)
@@ -7113,7 +7011,7 @@ class Headlamp:
             raise ApiError(0, "the server's names of %r can't be sent back" % name) from error
 
         try:
-            return self._send("DELETE", path, "", None, params).object()
+            return self._send("DELETE", path, params=params).object()
         except ApiError as error:
             if error.status != 500 or params:
                 raise
@@ -7129,28 +7027,13 @@ class Headlamp:
     def delete_plugin(self, name: str, type: str = "") -> Any:
         """The server's answer, None from one of May 2024."""
         path = "/plugins/" + segment(name, "plugin")
-        return self._send("DELETE", path, "", None, {"type": type or None}).json()
+        return self._send("DELETE", path, params={"type": type or None}).json()
 
-    def _config(self) -> Dict[str, Any]:
-        return self._send("GET", "/config", "").object()
-
-    def _send(
-        self,
-        method: str,
-        path: str,
-        cluster: str,
-        body: Any = None,
-        params: Params = None,
-        cookie: bool = False,
-    ) -> Response:
-        """A route of the server's own: its 401 says nothing about a cluster's token."""
-        return self._transport.send(
-            method, path, body=body, params=params, auto_logout=False, on_behalf=cluster,
-            cookie=cookie,
-        )
+    def _config(self) -> Json:
+        return self._send("GET", "/config").object()
 
 
-def _entry(config: Dict[str, Any], name: str) -> Any:
+def _entry(config: Json, name: str) -> Any:
     """What the server's configuration has of a cluster; None without one of that name."""
     clusters = dig(config, "clusters", kind=list)
     return next((cluster for cluster in clusters if dig(cluster, "name") == name), None)
@@ -7293,7 +7176,6 @@ class Client(Settings):
             raise ValueError("token_as is one of %s" % ", ".join(TOKEN_WAYS))
 
         self._transport = Transport(self)
-        self._handler = self._transport.handler
         self._discovery = Discovery(self._transport)
         self._direct = Direct(self._transport)
         self._headlamp = Headlamp(self._transport)
@@ -7348,7 +7230,7 @@ class Client(Settings):
     @property
     def endpoints(self) -> Dict[str, Endpoint]:
         """The clusters that are reached without Headlamp, by name."""
-        return self._transport.endpoints
+        return self._transport.credentials.endpoints
 
     @property
     def tasks(self) -> Dict[Any, None]:
@@ -7372,7 +7254,7 @@ class Client(Settings):
         end = time.monotonic() + CANCEL_WAIT
         for task in tasks:
             task.join(end)
-        self._handler.close()
+        self._transport.handler.close()
 
     def _keep_secrets(self, old: Client) -> None:
         """Take over what `old` knew for the same server."""
@@ -7670,11 +7552,7 @@ class Client(Settings):
         if not kubeconfig:
             segment(request["name"], "cluster")
             split_url(request["server"], ("http", "https"))
-        base = self.base_url
-        kubeconfigs: Dict[str, str] = {}
-        answer = self._headlamp.set_cluster(request, kubeconfigs)
-        self._transport.credentials.store_kubeconfigs(kubeconfigs, base)
-        return answer
+        return self._headlamp.set_cluster(request)
 
     def _set_endpoint(self, request: Mapping[str, Any], kubeconfig: bytes) -> Json:
         """What set_cluster does where there is no Headlamp server."""
@@ -7708,10 +7586,18 @@ class Client(Settings):
         if podname or not service:
             segment(podname, "podname")
         check_port(port or 0, "port")
-        check_target(container_port)
-        return self._owner(cluster, lambda owner: owner.start_port_forward(
-            cluster, namespace, podname, container_port, service, service_namespace, port, address,
-            id))
+        wanted = {
+            "id": id,
+            "namespace": namespace,
+            "pod": podname,
+            "service": service,
+            "serviceNamespace": service_namespace,
+            "targetPort": check_target(container_port),  # a number is a 400, here as in the next
+        }
+        if port is not None:
+            wanted["port"] = str(port)
+        return self._owner(
+            cluster, lambda owner: owner.start_port_forward(cluster, wanted, address))
 
     def stop_or_delete_port_forward(
         self, cluster: str, id: str, stop_or_delete: bool = True,

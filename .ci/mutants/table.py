@@ -52,7 +52,7 @@ WATCHING = {
             return _Gone()
 """,
         """        if code == 410 or reason in ("Expired", "Gone"):
-            self._has_view = False
+            self._list_at = 0.0
             return TimeoutError()
 """,
         (SIM,)),
@@ -68,8 +68,8 @@ WATCHING = {
         (SIM,)),
     "no-deadline": Mutant(
         "6: a watch may outlive its timeout",
-        "end = min(opened + lasts + self._settings.watch_grace, self._resync_at)",
-        "end = self._resync_at",
+        "end = min(opened + lasts + self._settings.watch_grace, self._list_at)",
+        "end = self._list_at",
         (SIM,)),
     "no-backoff": Mutant(
         "7: try again at once",
@@ -107,8 +107,8 @@ WATCHING = {
         (SIM,)),
     "no-resync": Mutant(
         "12: no relist now and then",
-        "self._resync_at = time.monotonic() + self._settings.resync",
-        "self._resync_at = 1e9 + self._settings.resync",
+        "self._list_at = time.monotonic() + self._settings.resync",
+        "self._list_at = 1e9 + self._settings.resync",
         (SIM,)),
     "ignore-http-410": Mutant(
         "13: a 410 to the handshake is a refusal as any other",
