@@ -10478,7 +10478,7 @@ def test_what_is_forgotten_while_it_is_asked_for_stays_forgotten(new_client):
     discovery = apiproxy.Discovery(Slow())
 
     def found(cluster):
-        return discovery.find(cluster, "", "v1", "ConfigMap", apiproxy.Scope(), False).name
+        return discovery.find(cluster, "/api/v1", "ConfigMap", apiproxy.Scope(), False).name
 
     assert [found(cluster) for cluster in "cccd"] == ["olds", "news", "news", "news"]
 
