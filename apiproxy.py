@@ -7234,6 +7234,9 @@ class Client(Settings):
     def __repr__(self) -> str:
         return "<Client %s%s>" % (self.base_url, self.cluster and " cluster=" + self.cluster)
 
+    def __getstate__(self) -> NoReturn:
+        raise TypeError("a Client can't be copied or pickled: its connections are its own")
+
     def __enter__(self) -> Client:
         return self
 
