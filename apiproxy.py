@@ -1911,12 +1911,12 @@ class Race:
         next_at = 0.0
         try:
             while self._addresses or self._sockets:
-                now = time.monotonic()
+                left, now = scope.left(), time.monotonic()
                 if now >= next_at or not self._sockets:
                     self._begin(self._addresses.pop(0))
                     next_at = now + RACE_DELAY if self._addresses else math.inf
                 if self._sockets:
-                    winner = self._wait(min(scope.left(), _SLICE, next_at - now))
+                    winner = self._wait(min(left, _SLICE, next_at - now))
                     if winner:
                         return winner
             raise self._failure
@@ -2443,7 +2443,7 @@ class Response:
 
     def error(self, message: str = "", kind: Callable[..., ApiError] = ApiError) -> ApiError:
         """The ApiError, or other `kind`, that this is: in the server's words or in `message`."""
-        status: Json = None
+        status: Json = {}
         message = message or self._instead()
         if not message:
             try:
@@ -2451,14 +2451,14 @@ class Response:
             except (ValueError, RecursionError):
                 message = self.text().strip()[:1000]
             if not isinstance(status, dict):
-                status = None
+                status = {}
 
         details = dig(status, "details", kind=dict)
         after = self.headers.get("Retry-After") or details.get("retryAfterSeconds")
         return kind(
-            self.status, message or str((status or {}).get("message") or ""),
+            self.status, message or str(status.get("message") or ""),
             phrase="Unexpected answer" if self.ok else self.reason,
-            reason=str((status or {}).get("reason") or ""), details=details,
+            reason=dig(status, "reason"), details=details,
             body=self.body[:MiB], method=self._method, url=self._url, cluster=self.cluster,
             retry_after=parse_retry_after(after))
 
@@ -2526,12 +2526,12 @@ class HttpConnection:
 
         TooLarge beyond the limit, at once when that is announced and the answer is no error.
         """
-        keep = head.minor == 1 and "close" not in head.headers.tokens("Connection")
+        keep = (head.minor == 1 and head.status != 101
+                and "close" not in head.headers.tokens("Connection"))
         codings = head.headers.tokens("Transfer-Encoding")
         length = content_length(head)
         if method == "HEAD" or head.status in (101, 204, 304):
             pieces: Iterator[bytes] = iter(())
-            keep = keep and head.status != 101
         elif codings:
             if codings != ["chunked"]:
                 raise BadAnswer("a transfer coding that was not asked for")
@@ -2545,12 +2545,7 @@ class HttpConnection:
             keep = False
             pieces = iter(lambda: self.receiver.some(scope), b"")
 
-        size = 0
-        for piece in pieces:
-            size += len(piece)
-            yield piece
-            if size > limit:
-                raise TooLarge
+        yield from at_most(pieces, limit)
         self.is_whole = keep
 
     def _chunks(self, scope: Scope) -> Iterator[bytes]:
@@ -2558,7 +2553,7 @@ class HttpConnection:
             size = re.fullmatch(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;.*)?", self._line(scope))
             if not size:
                 raise BadAnswer("a chunk without a size")
-            count = int(size.group(1), 16)
+            count = int(size[1], 16)
             if not count:
                 break
             yield from self.receiver.exactly(count, scope)
@@ -2603,6 +2598,16 @@ class HttpRequest:
     def get_method(self) -> str:
         """The method, for the opener."""
         return self.method
+
+
+def at_most(pieces: Iterator[bytes], limit: int) -> Iterator[bytes]:
+    """The pieces of a body; TooLarge behind the one that is beyond the limit."""
+    size = 0
+    for piece in pieces:
+        yield piece
+        size += len(piece)
+        if size > limit:
+            raise TooLarge
 
 
 def unzipped(pieces: Iterator[bytes], most: int) -> Iterator[bytes]:
@@ -2658,17 +2663,14 @@ class HttpHandler(urllib.request.BaseHandler):
         if conn:
             try:
                 return self._exchange(conn, key, request)
-            except _Stale:
+            except ConnectionError:
                 log.debug("the connection was closed meanwhile: %s", request.full_url)
 
         proxy = find_proxy(address, request.proxy)
         scope = request.scope.within(self._settings.connect_timeout)
         wire = Wire.open(address, scope, request.context, proxy)
         conn = HttpConnection(wire, None if request.context else proxy)
-        try:
-            return self._exchange(conn, key, request)
-        except _Stale as stale:
-            raise cast(OSError, stale.__cause__) from None
+        return self._exchange(conn, key, request)
 
     https_open = http_open
 
@@ -2687,12 +2689,17 @@ class HttpHandler(urllib.request.BaseHandler):
     def _give(self, key: Any, conn: HttpConnection, keep: bool, closings: int) -> None:
         """Take a connection back, and close those that were too long idle."""
         now = conn.used = time.monotonic()
+        oldest = now - self._settings.keep_alive
         late: List[HttpConnection] = []
         with self._lock:
-            if now - self._swept > self._settings.keep_alive:
+            if self._swept < oldest:
                 self._swept = now
                 for other in list(self._idle):
-                    late += self._sweep(other, now)
+                    idle = self._idle.pop(other, [])  # a signal's handler may have called close()
+                    while idle and idle[0].used <= oldest:
+                        late.append(idle.pop(0))
+                    if idle:  # else TLS settings go that nobody else may have any more
+                        self._idle[other] = idle
             idle = self._idle.get(key, [])
             if keep and closings == self._closings and len(idle) < MAX_IDLE:
                 self._idle[key] = idle + [conn]
@@ -2701,13 +2708,6 @@ class HttpHandler(urllib.request.BaseHandler):
         for old in late:
             old.wire.close()
 
-    def _sweep(self, key: Any, now: float) -> List[HttpConnection]:
-        oldest = now - self._settings.keep_alive
-        idle = self._idle.pop(key, [])  # a signal's handler may have called close()
-        self._idle[key] = [conn for conn in idle if conn.used > oldest]
-        if not self._idle[key]:
-            del self._idle[key]  # with the TLS settings that nobody else may have any more
-        return [conn for conn in idle if conn.used <= oldest]
 
     def _exchange(self, conn: HttpConnection, key: Any, request: HttpRequest) -> Response:
         closings = self._closings
@@ -2722,47 +2722,38 @@ class HttpHandler(urllib.request.BaseHandler):
             self._give(key, conn, conn.is_whole and not request.scope.cancelled, closings)
 
     def _ask(self, conn: HttpConnection, request: HttpRequest) -> Head:
-        lines, target, body = request.lines, request.target, request.data
+        lines, target, body = request.lines, request.target, request.data or b""
         conn.is_whole = False
         if conn.proxy:  # plain HTTP through a proxy: the whole address in the request line
             lines, target = {**lines, **conn.proxy.headers}, request.full_url
-        if body is not None or request.method in ("POST", "PUT", "PATCH"):
-            lines = {**lines, "Content-Length": str(len(body or b""))}
+        if body or request.method in ("POST", "PUT", "PATCH"):
+            lines = {**lines, "Content-Length": str(len(body))}
 
         head = encode_head("%s %s HTTP/1.1" % (request.method, target), lines)
         failure = None
         try:
-            conn.wire.send(head + (body or b""), request.scope)
+            conn.wire.send(head + body, request.scope)
         except ConnectionError as error:
             failure = error  # a server that had enough of a body may have answered first
         try:
             return conn.receiver.head(request.scope)
         except ConnectionError as error:  # nothing, or no whole head, was answered
-            raise _Stale() from failure or error
-
-    def _limit(self, head: Head) -> int:
-        return MiB if head.is_error else self._settings.max_body  # of an error that will do
-
-    def _too_large(self, head: Head) -> ApiError:
-        text = "the body is larger than max_body, %d bytes" % self._settings.max_body
-        return BodyError(head.status, text)
+            raise failure or error
 
     def _body(self, conn: HttpConnection, head: Head, request: HttpRequest) -> bytes:
-        limit = self._limit(head)
-        scope = request.scope if request.idle is None else request.scope.within(None, request.idle)
+        limit = MiB if head.is_error else self._settings.max_body  # of an error that will do
+        scope = request.scope.within(idle=request.idle)
         body = io.BytesIO()  # not a list: a server may send two bytes at a time
         pieces = conn.body(head, request.method, scope, limit)
         if head.headers.tokens("Content-Encoding") in (["gzip"], ["x-gzip"]):
-            pieces = unzipped(pieces, limit + 1)
+            pieces = at_most(unzipped(pieces, limit + 1), limit)
         try:
-            for piece in pieces:
-                body.write(piece)
-                if body.tell() > limit:
-                    raise TooLarge
+            body.writelines(pieces)
         except TooLarge:
             if not head.is_error:
-                raise self._too_large(head)
-        except (OSError, BadAnswer) as error:
+                text = "the body is larger than max_body, %d bytes" % limit
+                raise BodyError(head.status, text)
+        except OSError as error:
             if request.scope.cancelled:
                 raise
             if not head.is_error:
@@ -2776,9 +2767,6 @@ class HttpHandler(urllib.request.BaseHandler):
 class BodyError(ApiError):
     """The answer began well, and its body can't be had: in one piece, that is."""
 
-
-class _Stale(Exception):
-    """The connection ended before anything was answered; the cause says how."""
 
 
 FAILURES = (ApiError, OSError, MemoryError, RuntimeError)  # the last: no more threads
@@ -7237,6 +7225,9 @@ class Client(Settings):
 
     def __repr__(self) -> str:
         return "<Client %s%s>" % (self.base_url, self.cluster and " cluster=" + self.cluster)
+
+    def __getstate__(self) -> NoReturn:
+        raise TypeError("a Client can't be copied or pickled: its connections are its own")
 
     def __enter__(self) -> Client:
         return self

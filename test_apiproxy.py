@@ -13453,6 +13453,13 @@ def test_an_address_that_can_not_be_is_refused(url):
     assert "SECRET" not in str(caught.value)
 
 
+@pytest.mark.parametrize("twin", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_client_is_not_copied_by_halves(twin):
+    """A copy by copy.copy sent streams where the original had its address and its cluster."""
+    with pytest.raises(TypeError, match="a Client can't be copied"):
+        twin(apiproxy.Client())
+
+
 @pytest.mark.parametrize("error, calls", [
     (ValueError, [(path,) for path in ("/x\r\nX: y", "/x y", "/x\0", "/../x", "/x#y")]),
     (ValueError, [("/x", params) for params in (
