@@ -4162,7 +4162,8 @@ class Credentials:
         self.endpoints: Dict[str, Endpoint] = {}  # clusters that are reached without Headlamp
         self.left_out: Dict[str, str] = {}  # contexts of a kubeconfig that can't be used, and why
         self._credentials: Dict[str, Credential] = {}
-        self._kubeconfigs: Dict[Tuple[str, str], str] = {}  # base64, by base_url and cluster
+        # by base_url and cluster, base64: what goes along with requests to Headlamp
+        self.kubeconfigs: Dict[Tuple[str, str], str] = {}
         self.forked()
         Fresh.add(self)
 
@@ -4184,7 +4185,7 @@ class Credentials:
         """Forget all of a cluster; the endpoint that it had."""
         with self._lock:
             self._credentials.pop(cluster, None)
-            self._kubeconfigs.pop((base, cluster), None)
+            self.kubeconfigs.pop((base, cluster), None)
             return self.endpoints.pop(cluster, None)
 
     def set_token(self, cluster: str, token: Token, base: str) -> None:
@@ -4212,15 +4213,6 @@ class Credentials:
         """Whether it is still the one of its cluster."""
         return self._credentials.get(cluster) is credential
 
-    def store_kubeconfigs(self, kubeconfigs: Mapping[str, str], base: str) -> None:
-        """Kubeconfigs (base64) that go along with each request to `base`, by cluster."""
-        with self._lock:
-            self._kubeconfigs.update(((base, name), text) for name, text in kubeconfigs.items())
-
-    def kubeconfig(self, cluster: str, base: str) -> str:
-        """The one of a cluster at `base`, or ""."""
-        return self._kubeconfigs.get((base, cluster), "")
-
     def of(self, cluster: str, base: str) -> Tuple[Optional[Endpoint], Optional[Credential]]:
         """A cluster's endpoint, and the credential that was given for just that, or for `base`."""
         with self._lock:
@@ -4235,7 +4227,7 @@ class Credentials:
         """Take over tokens and stored kubeconfigs."""
         with other._lock:
             self._credentials = dict(other._credentials)
-            self._kubeconfigs = dict(other._kubeconfigs)
+            self.kubeconfigs = dict(other.kubeconfigs)
 
 
 class Route:
@@ -4326,7 +4318,7 @@ class Transport:
             raise ValueError(self.credentials.left_out.get(cluster, why))
         address = cluster_address(base, cluster) if cluster else base
         route = Route(on_behalf or cluster, address, None, credential)
-        route.kubeconfig = self.credentials.kubeconfig(route.cluster, base)
+        route.kubeconfig = self.credentials.kubeconfigs.get((base, route.cluster), "")
         host = self.settings.host
         if host:
             check_headers({"Host": host})
@@ -5551,9 +5543,6 @@ class ItemWatch(Watch):
             raise response.error("the server sent no object")
         return [item], version
 
-    def _is_it(self, item: Json) -> bool:
-        return bool(dig(item, "metadata", "name") == self._name)  # a server may ignore the selector
-
     def _patience(self) -> float:
         return 0.0  # every state, as documented
 
@@ -5596,8 +5585,7 @@ class Waiter(Watch):
     """What `wait_for` waits with: a list of one object, until that is as wanted."""
 
     def __init__(
-        self, transport: Transport, cluster: str, url: str, name: str,
-        condition: Union[str, Callable[[Json], Any]],
+        self, transport: Transport, cluster: str, url: str, name: str, condition: Any,
     ) -> None:
         segment(name)
         if not isinstance(condition, str):
@@ -6893,18 +6881,16 @@ class Headlamp:
                 sent = body and {"cluster": cluster, **body, **old_body}
 
             try:
-                answer = self._send(method, path + end, body=sent, params=params,
-                                    on_behalf=cluster, cookie=not old)
-                result = read(answer)
+                result = read(self._send(
+                    method, path + end, body=sent, params=params, on_behalf=cluster,
+                    cookie=not old))
+                self._old_forwards = old
+                return result
             except ApiError as error:
                 if error.status not in (200, 404) and not error.reason:
                     raise
 
                 failures.append(error)
-                continue
-
-            self._old_forwards = old
-            return result
 
         raise next((error for error in failures if error.status != 200), failures[0])  # no page
 
@@ -6971,8 +6957,8 @@ class Headlamp:
             raise ApiError(200, "the server found no cluster in the kubeconfig")
 
         text = base64.b64decode(kubeconfig)
-        kubeconfigs = {name: reduce_kubeconfig(text, name) for name in names if name}
-        self._transport.credentials.store_kubeconfigs(kubeconfigs, base)
+        for name in filter(None, names):
+            self._transport.credentials.kubeconfigs[base, name] = reduce_kubeconfig(text, name)
         return answer
 
     def delete_cluster(self, name: str, remove_kubeconfig: bool = False) -> Json:
@@ -7336,8 +7322,8 @@ class Client(Settings):
         Documented as apply.
         """
         cluster = self._transport.cluster(cluster_name)
-        options = (field_manager, force, dry_run)
-        return Apply(self._transport, self._discovery, cluster, body, *options).run()
+        return Apply(self._transport, self._discovery, cluster, body,
+                     field_manager, force, dry_run).run()
 
     def cluster_request(
         self, path: str, params: Optional[ClusterRequestParams] = None,
@@ -7380,7 +7366,7 @@ class Client(Settings):
         is only forgotten, and comes back when it starts again, unless `remove_kubeconfig`.
         Documented as deleteCluster.
         """
-        stored = self._transport.credentials.kubeconfig(cluster, self.base_url)
+        stored = self._transport.credentials.kubeconfigs.get((self.base_url, cluster))
         answer = None
         if cluster not in self.endpoints and not stored:
             self._transport.route("")  # there has to be a server

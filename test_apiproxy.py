@@ -226,11 +226,11 @@ def locks_of(ws):
 
 def set_kubeconfig(client, cluster, text):
     """As if set_cluster had stored it, without a look at it."""
-    client._transport.credentials.store_kubeconfigs({cluster: text}, client.base_url)
+    client._transport.credentials.kubeconfigs[client.base_url, cluster] = text
 
 
 def has_kubeconfig(client, cluster):
-    return bool(client._transport.credentials.kubeconfig(cluster, client.base_url))
+    return (client.base_url, cluster) in client._transport.credentials.kubeconfigs
 
 
 def tombstones(collection):
