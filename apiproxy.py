@@ -6181,29 +6181,33 @@ WRITTEN_IN = {
 def lay_over(live: Json, value: Json, where: str = "", by_key: bool = True) -> Json:
     """`live` with what `value` names as it says, and the rest as it is. Neither is changed.
 
+    None takes a key away, as `kubectl apply` has it: a map of text would keep it as "".
+
     where   the key of both in what holds them
     by_key  whether that is laid over by key itself
     """
-    if isinstance(live, list) and isinstance(value, list):
-        known = {identity(item): item for item in live}
+    if isinstance(value, list):
+        known = {identity(item): item for item in live} if isinstance(live, list) else {}
         return [lay_over(known.get(identity(item)), item, where, False) for item in value]
+    if not isinstance(value, dict):
+        return value
 
     by_key = by_key and where in LAID_OVER
-    if isinstance(live, dict) and isinstance(value, dict):
-        if by_key or identity(live) == identity(value):
-            stays = live if by_key else WRITTEN_IN.get(where, ())
-            laid = {key: live[key] for key in stays if key in live}
-            for key, item in value.items():
-                laid[key] = lay_over(live.get(key), item, key, by_key)
-            return laid
-    return value
+    if not isinstance(live, dict) or not by_key and identity(live) != identity(value):
+        live = {}
+    stays = live if by_key else WRITTEN_IN.get(where, ())
+    laid = {key: live[key] for key in stays if key in live and key not in value}
+    for key, item in value.items():
+        if item is not None:
+            laid[key] = lay_over(live.get(key), item, key, by_key)
+    return laid
 
 
 def identity(item: Json) -> Any:
     """What tells an item of a list, or an object that is referred to, from others."""
     if not isinstance(item, dict):
         return None
-    keys = ("namespace", "name", "port", "protocol")
+    keys = ("port", "protocol") if "port" in item else ("namespace", "name")
     return tuple(str(item.get(key, "TCP")) for key in keys)  # a port without protocol is TCP's
 
 
@@ -6331,7 +6335,7 @@ class Apply:
             return self._patch("application/apply-patch+yaml")
 
         version = self._manifest["metadata"].get("resourceVersion")
-        new = with_metadata(self._manifest, resourceVersion=None)  # a POST may not name one
+        new = lay_over({}, with_metadata(self._manifest, resourceVersion=None))  # no POST has one
 
         for _ in range(APPLY_ATTEMPTS):
             try:

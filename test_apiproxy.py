@@ -10513,12 +10513,16 @@ LAID = [  # what is there, the manifest, and the one laid over the other
     ({}, {}, {}),
     ({"a": 1}, {}, {"a": 1}),
     ({"a": 1}, {"b": 2}, {"a": 1, "b": 2}),
-    ({"a": 1}, {"a": None}, {"a": None}),
+    ({"a": 1}, {"a": None}, {}),
+    ({}, {"a": None, "data": {"b": None}, "list": [{"c": None}]}, {"data": {}, "list": [{}]}),
     ({"metadata": {"a": 1, "b": 1}}, {"metadata": {"a": 2}}, {"metadata": {"a": 2, "b": 1}}),
     ({"metadata": {"labels": {"a": "1", "b": "1"}}}, {"metadata": {"labels": {"a": "2"}}},
      {"metadata": {"labels": {"a": "2", "b": "1"}}}),
     ({"metadata": {"labels": {"a": "1"}}}, {"metadata": {"labels": None}},
-     {"metadata": {"labels": None}}),
+     {"metadata": {}}),
+    ({"metadata": {"labels": {"a": "1", "b": "1"}}}, {"metadata": {"labels": {"a": None}}},
+     {"metadata": {"labels": {"b": "1"}}}),
+    ({"spec": {"x": None}}, {"spec": {"y": 1}}, {"spec": {"x": None, "y": 1}}),
     ({"metadata": {"labels": {"spec": "1"}}}, {"metadata": {"labels": {"spec": "2"}}},
      {"metadata": {"labels": {"spec": "2"}}}),
     ({"metadata": {"finalizers": ["a", "b"]}}, {"metadata": {"finalizers": ["a"]}},
@@ -10548,7 +10552,7 @@ LAID = [  # what is there, the manifest, and the one laid over the other
     ({"spec": None, "metadata": 5}, {"spec": {"a": 1}, "metadata": {}},
      {"spec": {"a": 1}, "metadata": {}}),
     ({"status": {"a": 1}}, {"status": {}}, {"status": {"a": 1}}),
-    # A Service's ports: found again by name, port and protocol.
+    # A Service's ports: found again by port and protocol, whatever they are called.
     ({"spec": {"ports": [{"port": 80, "protocol": "TCP", "nodePort": 1, "targetPort": 80},
                          {"port": 80, "protocol": "UDP", "nodePort": 2}]}},
      {"spec": {"ports": [{"port": 80, "protocol": "UDP"}, {"port": 80}, {"port": 81}]}},
@@ -10556,7 +10560,7 @@ LAID = [  # what is there, the manifest, and the one laid over the other
                          {"port": 80, "nodePort": 1}, {"port": 81}]}}),
     ({"spec": {"ports": [{"name": "a", "port": 80, "nodePort": 1}]}},
      {"spec": {"ports": [{"name": "b", "port": 80}]}},
-     {"spec": {"ports": [{"name": "b", "port": 80}]}}),
+     {"spec": {"ports": [{"name": "b", "port": 80, "nodePort": 1}]}}),
     ({"spec": {"ports": [{"port": 80, "nodePort": 1}]}},
      {"spec": {"ports": [{"port": 80, "nodePort": 5}]}},
      {"spec": {"ports": [{"port": 80, "nodePort": 5}]}}),
@@ -10661,7 +10665,7 @@ class Dialogue:
     "%s%d" % (method, answer[0]) for method, answer in value) if isinstance(value, list) else "")
 def test_apply_creates_then_changes(serve, new_client, steps, refusal):
     dialogue = Dialogue(serve, steps)
-    manifest = {**MANIFEST, "data": {"new": "1"}}
+    manifest = {**MANIFEST, "data": {"new": "1", "none": None}}
     before = json.dumps(manifest)
     if refusal is None:
         assert new_client(dialogue.server).apply(manifest) == DONE[1]
@@ -10675,6 +10679,7 @@ def test_apply_creates_then_changes(serve, new_client, steps, refusal):
         assert request.path == item + ("" if request.method == "POST" else "/a")
     for body in dialogue.bodies("PUT"):
         assert body["metadata"] == {"name": "a", "namespace": "default", "resourceVersion": "7"}
+    for body in dialogue.bodies("POST") + dialogue.bodies("PUT"):
         assert body["data"] == {"new": "1"}
     patches = [request for request in dialogue.asked if request.method == "PATCH"]
     types_of_patch = [request.headers["content-type"] for request in patches]
