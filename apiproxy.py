@@ -4965,8 +4965,10 @@ class Stream(Task):
         self._tells_error = self._fail_cb is not None and takes_argument(self._fail_cb)
         self._socket: Optional[WebSocket] = None
 
-        runs_command = re.search("/(exec|attach)$", url.partition("?")[0])  # again, each time
-        self._reconnects = args.get("reconnectOnFailure", not self._fail_cb and not runs_command)
+        # One of these would run its command again each time, or give all of its log.
+        is_once = re.search("/(exec|attach|log)$", url.partition("?")[0]) and (
+            split_query(url).get("follow", "false") in ("false", "0"))
+        self._reconnects = args.get("reconnectOnFailure", not self._fail_cb and not is_once)
         self._insists = args.get("reconnectOnFailure") is True
 
     def get_socket(self) -> Optional[WebSocket]:
@@ -5797,7 +5799,8 @@ class Waiter(Watch):
         self._is_there = item is not None
         try:
             if self._condition == "deleted":
-                is_met, found = item is None, last
+                is_met = item is None or last and object_key(item) != object_key(last)
+                found = last
             else:
                 is_met, found = item is not None and self._is_met(item), item
         except BaseException as error:  # the caller's own function: it is the caller's to know
@@ -5814,7 +5817,8 @@ class Waiter(Watch):
         if callable(self._condition):
             return bool(self._condition(item))
         conditions = dig(item, "status", "conditions", kind=list)
-        return any(dig(condition, "type") == self._condition and dig(condition, "status") == "True"
+        wanted = (self._condition.lower(), "true")  # in any case, as for `kubectl wait`
+        return any((dig(condition, "type").lower(), dig(condition, "status").lower()) == wanted
                    and is_up_to_date(item, condition) for condition in conditions)
 
 
@@ -7819,9 +7823,9 @@ class Client(Settings):
         failCb()     at every failed attempt or unexpected end; with an argument, the ApiError
 
         It reconnects, with growing waits, if "reconnectOnFailure", by default if there is no failCb
-        and the `url` is not one of exec or attach: those would run their command again. A refusal
-        (400, 401, 403, 404) ends it unless "reconnectOnFailure" is True. Gives an object with
-        cancel() and get_socket(). Documented as stream.
+        and the `url` is not one of exec or attach, or of a log without follow=true: those would
+        begin again. A refusal (400, 401, 403, 404) ends it unless "reconnectOnFailure" is True.
+        Gives an object with cancel() and get_socket(). Documented as stream.
         """
         options = cast(StreamArgs, check_options(StreamArgs, args))
         check_path(url)

@@ -6949,7 +6949,7 @@ def test_rate_lets_a_burst_through_at_once_and_then_one_after_the_other():
     assert [rate.take() for _ in range(6)] == [0, 0, 0, 2, 4, 6]
 
 
-STREAM = "/api/v1/namespaces/default/pods/a/log"
+STREAM = "/api/v1/namespaces/default/pods/a/log?follow=true"
 
 
 @pytest.mark.parametrize("args, goes_on", [
@@ -7144,9 +7144,10 @@ def test_a_refused_stream_stops_unless_it_insists(serve, new_client, caplog, sta
 
 @pytest.mark.parametrize("path, again", [
     ("/exec?command=ls", False), ("/attach", False), ("/exec", False), ("/log?follow=true", True),
-    ("/log?x=/exec", True), ("/portforward", True)])
+    ("/log", False), ("/log?tailLines=5&follow=false", False), ("/status?x=/log", True),
+    ("/status?x=/exec", True), ("/portforward", True)])
 @pytest.mark.parametrize("end", [[frame(1, "x"), 1000], [eof], [503]])
-def test_a_command_is_not_run_again_by_itself(serve, new_client, path, again, end):
+def test_a_command_is_not_run_again_by_itself_nor_a_log_given_again(serve, new_client, path, again, end):
     server = serve(once(*end))
     url = "/api/v1/namespaces/ns/pods/a" + path
     stream = new_client(server).stream(url, lambda message: None)
@@ -8324,7 +8325,7 @@ def test_wait_for_waits_for_a_condition_of_the_status(serve, new_client):
         event("MODIFIED", "a", "11", status={"conditions": None}),
         event("MODIFIED", "a", "12", status=ready("Unknown")),
         event("MODIFIED", "a", "13", status=ready("True"))]])
-    got = new_client(api.server).wait_for(PODS, "a", "Ready", 10, cluster="other")
+    got = new_client(api.server).wait_for(PODS, "a", "ready", 10, cluster="other")
     assert got["metadata"]["resourceVersion"] == "13"
     assert api.server.paths()[0].startswith("/clusters/other/api/v1/pods")
 
@@ -8332,7 +8333,9 @@ def test_wait_for_waits_for_a_condition_of_the_status(serve, new_client):
 @pytest.mark.parametrize("lists, watches, last", [
     ([pods()], [[]], None), ([pods(pod("b"))], [[]], None),
     ([pods(pod("a"))], [[event("MODIFIED", "a", "11"), event("DELETED", "a", "12")]], "11"),
-    ([pods(pod("a")), pods(pod("b"), version="20")], [[error(410)], []], "1")])
+    ([pods(pod("a")), pods(pod("b"), version="20")], [[error(410)], []], "1"),
+    # made again while nobody watched
+    ([pods(pod("a")), pods(pod("a", "9", uid="new"), version="20")], [[error(410)], []], "1")])
 def test_wait_for_waits_until_it_is_gone(serve, new_client, lists, watches, last):
     got = new_client(Api(serve, lists, watches).server).wait_for(PODS, "a", "deleted", 10)
     assert (got and got["metadata"]["resourceVersion"]) == last
