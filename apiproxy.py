@@ -2945,13 +2945,12 @@ class WebSocket:
         except BaseException as error:
             if wire is not None:
                 wire.close()
-            if not isinstance(error, FAILURES):
-                raise
             if isinstance(error, BadAnswer):
                 text = place_of(url) + str(error)
-                refused = HandshakeError(0, text, phrase="Handshake failed")
-                raise unanswered(refused, "GET", url) from error
-            raise unanswered(error, "GET", url)
+                error = HandshakeError(0, text, phrase="Handshake failed")
+            if isinstance(error, FAILURES):
+                raise unanswered(error, "GET", url)
+            raise
 
         log.debug("= open %s %s", url, protocol)
         return cls(wire, protocol, rest, max_message_size, ping_interval, ping_timeout,
@@ -3099,31 +3098,30 @@ class WebSocket:
         self._write_pending()
 
     def _write_pending(self) -> None:
-        # A sender that holds the lock comes here itself after releasing it: nothing is left lying.
-        while self._pending and self._write_control():
-            pass
+        """Write the frame that waits, if that needs no waiting.
 
-    def _write_control(self) -> bool:
-        """Write the frame that waits, if that needs no waiting; whether there was room."""
-        held: List[Any] = []
-        try:
-            if not take(self._send_lock, held, 0):
-                return False
-            if self._close_sent or self._torn:
-                self._pending.clear()
-                return False
-            self._torn = ConnectionAbortedError("it was interrupted")
-            has_room = self._wire.write(b"")  # nothing waits in front of it
-            if has_room:
-                self._wire.write(self._pending.pop() if self._pending else b"")
-            self._torn = None
-            return has_room
-        except OSError as error:
-            self._torn = error  # what came before can still be read, and then the end
-            return True
-        finally:
-            if held:
-                held[0].release()
+        A sender that holds the lock comes here itself after releasing it: nothing is left lying.
+        """
+        while self._pending:
+            held: List[Any] = []
+            try:
+                if not take(self._send_lock, held, 0):
+                    return
+                if self._close_sent or self._torn:
+                    self._pending.clear()
+                    return
+                self._torn = ConnectionAbortedError("it was interrupted")
+                has_room = self._wire.write(b"")  # nothing waits in front of it
+                if has_room:
+                    self._wire.write(self._pending.pop() if self._pending else b"")
+                self._torn = None
+                if not has_room:
+                    return
+            except OSError as error:
+                self._torn = error  # what came before can still be read, and then the end
+            finally:
+                if held:
+                    held[0].release()
 
     # -- any thread ---------------------------------------------------------------
 

@@ -3748,9 +3748,9 @@ def test_recv_goes_on_beside_a_send_that_is_stuck(dial, tls):
 
     def script(conn):
         stuck.wait(10)
-        for number in range(3):
+        for number in range(20):
             conn.send(frame(PING, "p") + frame(TEXT, str(number)))
-        go.wait(10)
+        go.wait(20)
         swallow(conn)
 
     ws = dial(script, tls)
@@ -3758,8 +3758,9 @@ def test_recv_goes_on_beside_a_send_that_is_stuck(dial, tls):
     eventually(lambda: is_blocked(ws))
 
     stuck.set()
-    reader = background(lambda: [ws.recv(timeout=5) for _ in range(3)])
-    assert reader.result() == ["0", "1", "2"]
+    # who waited for the sender, with each of the pings, would not be done by then
+    reader = background(lambda: [ws.recv(timeout=5) for _ in range(20)])
+    assert reader.result() == [str(number) for number in range(20)]
     assert sender.is_alive()
 
     go.set()
@@ -3952,6 +3953,27 @@ def test_a_send_beside_a_close_is_told_so(dial):
     assert outcome(ws.send, "x") == (1000, "closed here")
     go.set()
     ending.result()
+
+
+def test_a_ping_after_our_close_frame_is_not_answered(dial):
+    go, seen = threading.Event(), []
+
+    def script(conn):
+        seen.append(conn.read_frame()[0])
+        with contextlib.suppress(EOFError):
+            seen.append(some(conn))  # the end: from now on a pong could not be sent
+        conn.send(frame(PING, "p") + frame(TEXT, "x"))
+        go.wait(10)
+
+    ws = dial(script, close_timeout=10)
+    reader = background(ws.recv)
+    eventually(lambda: is_blocked(ws))
+    ending = background(ws.close)
+    assert reader.result() == "x"
+    assert outcome(ws.send, "y") == (1000, "closed here")  # nothing went wrong meanwhile
+    go.set()
+    ending.result()
+    assert seen == [CLOSE]
 
 
 @both
