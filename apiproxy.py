@@ -4144,9 +4144,8 @@ def fresh_token(headers: Headers, cluster: str) -> str:
     """The token that Headlamp sends for the one it got, as cookies or X-Authorization; or ""."""
     cookies: Dict[str, str] = {}
     for line in headers.get_all("Set-Cookie"):
-        pair, *attributes = [part.strip() for part in line.split(";")]
-        name, _, value = pair.partition("=")
-        is_gone = any(attribute.lower() == "max-age=0" for attribute in attributes)
+        name, _, value = line.partition(";")[0].strip().partition("=")
+        is_gone = re.search(r"(?i);\s*max-age=0\s*(;|$)", line)
         cookies[name] = "" if is_gone else value.strip('"')
 
     prefix = cookie_name(cluster)
@@ -4896,6 +4895,7 @@ class Stream(Task):
 NOT_FOR_WATCHES = frozenset((
     "limit", "continue", "resourceVersionMatch", "resourceVersion", "sendInitialEvents"))
 NOT_FOR_LISTS = frozenset(("watch", "allowWatchBookmarks", "timeoutSeconds", "sendInitialEvents"))
+NOT_FOR_ITEMS = NOT_FOR_WATCHES | NOT_FOR_LISTS | {"labelSelector", "fieldSelector"}
 ROUTINE = frozenset((NORMAL, GOING_AWAY, NO_CODE, ABNORMAL, RESTART))  # ABNORMAL: the bare end
 MAX_TOMBSTONES = 10000  # deletions remembered against replays, which are of the last moments
 MAX_HELD = 100  # messages of a burst until they are parsed: an object has 1.5 MB at most
@@ -4914,8 +4914,7 @@ def api_is_missing(error: ApiError) -> bool:
 def is_older(version: Any, than: Any) -> bool:
     """Whether one resourceVersion precedes another; False when they can't be compared."""
     try:
-        comparable = version != than and version.isdecimal() and than.isdecimal()
-        return bool(comparable and int(version) < int(than))
+        return bool(version.isdecimal() and than.isdecimal() and int(version) < int(than))
     except (AttributeError, ValueError):  # no str, or more digits than int() takes
         return False
 
@@ -5146,6 +5145,9 @@ class _Gone(Exception):
     """The version to go on from is no longer there."""
 
 
+Listed = Tuple[List[Json], Optional[str]]  # the items, and the version that they are of
+
+
 class ListReader:
     """Lists a collection whole: in one answer, or in pages where the server can't send it so."""
 
@@ -5158,7 +5160,7 @@ class ListReader:
         self._least = page // 10 or 1  # smaller pages would not help: an object has 1.5 MB at most
         self._in_pages = False
 
-    def read(self, path: str) -> Tuple[List[Json], Optional[str]]:
+    def read(self, path: str) -> Listed:
         """(every item, the version of the first page: later ones are of the same)."""
         try:
             return self._read(path)
@@ -5175,7 +5177,7 @@ class ListReader:
         for key in ("resourceVersion", "resourceVersionMatch", "continue"):
             self._params.pop(key, None)
 
-    def _read(self, path: str) -> Tuple[List[Json], Optional[str]]:
+    def _read(self, path: str) -> Listed:
         params = dict(self._params)
         if self._in_pages:
             params["limit"] = self._page
@@ -5242,7 +5244,7 @@ class Watch(Task):
 
     def __init__(
         self, transport: Transport, cluster: str, paths: Sequence[str],
-        cb: Callable[[Any], None], err_cb: StreamErrCb, params: Params,
+        cb: StreamResultsCb, err_cb: StreamErrCb, params: Params,
         found: Optional[Callable[[str], None]] = None,
     ) -> None:
         super().__init__("watch", transport)
@@ -5333,7 +5335,7 @@ class Watch(Task):
         if changed:
             self._show()
 
-    def _fetch_all(self) -> Tuple[List[Json], Optional[str]]:
+    def _fetch_all(self) -> Listed:
         return self._reader.read(self._paths[0])
 
     # -- watching
@@ -5478,15 +5480,15 @@ class Watch(Task):
             self._version = version
 
     def _error(self, status: Json) -> Exception:
-        code, reason = status.get("code"), str(status.get("reason") or "")
+        code, reason = dig(status, "code", kind=int), dig(status, "reason")
         if code == 410 or reason in ("Expired", "Gone"):
             return _Gone()
         self._count_failure()
         details = dig(status, "details", kind=dict)
         after = parse_retry_after(details.get("retryAfterSeconds"))
         return ApiError(
-            code if isinstance(code, int) else 0, str(status.get("message") or ""),
-            reason=reason, details=details, phrase="Watch failed", retry_after=after)
+            code, dig(status, "message"), reason=reason, details=details, phrase="Watch failed",
+            retry_after=after)
 
     # -- what is shown
 
@@ -5513,7 +5515,7 @@ class ItemWatch(Watch):
 
     def __init__(
         self, transport: Transport, cluster: str, paths: Sequence[str], name: str,
-        cb: Callable[[Any], None], err_cb: StreamErrCb, params: Params,
+        cb: StreamResultsCb, err_cb: StreamErrCb, params: Params,
         found: Optional[Callable[[str], None]] = None,
     ) -> None:
         segment(name)
@@ -5525,11 +5527,9 @@ class ItemWatch(Watch):
                          {**(params or {}), "fieldSelector": selector}, found)
         self._name = name
         self._state = LastState(name)
-        self._get_params = {
-            key: value for key, value in without(wanted, NOT_FOR_WATCHES | NOT_FOR_LISTS).items()
-            if not key.endswith("Selector")}
+        self._get_params = without(wanted, NOT_FOR_ITEMS)
 
-    def _fetch_all(self) -> Tuple[List[Json], Optional[str]]:
+    def _fetch_all(self) -> Listed:
         # At first a GET, as documented: its 404 has the server's words, and `get` is all that some
         # users may do. Later a list: an object that did not change for long has a version too old
         # to watch from.
@@ -5558,7 +5558,7 @@ class Poller(Task):
     """Asks for `url` every `metrics_period` seconds; slower while it fails."""
 
     def __init__(
-        self, transport: Transport, cluster: str, url: str, on_metrics: Callable[[Any], None],
+        self, transport: Transport, cluster: str, url: str, on_metrics: StreamResultsCb,
         on_error: Optional[Callable[[ApiError], None]],
     ) -> None:
         super().__init__("metrics", transport)
@@ -5709,8 +5709,11 @@ class Endpoints:
     def _collections(self, cluster: str, namespace: str) -> Dict[str, ApiInfo]:
         """The endpoints by the path of their collection, in the order to ask them in."""
         last = self._answered.get(cluster)
-        order = sorted(self.info, key=lambda info: info is not last)
-        return {collection_path(info, namespace): info for info in order}
+        paths = {}
+        for info in sorted(self.info, key=lambda info: info is not last):
+            root = api_root(info["group"], info["version"])
+            paths[collection_path(root, info["resource"], namespace)] = info
+        return paths
 
     def send(
         self,
@@ -5763,12 +5766,11 @@ def endpoints_in(args: Sequence[Any]) -> List[Any]:
     return [args] if args and isinstance(args[0], str) else list(args)
 
 
-def collection_path(info: ApiInfo, namespace: str) -> str:
+def collection_path(root: str, resource: str, namespace: str) -> str:
     """Where a resource's objects are: in one namespace, or ("") all of them."""
-    root = api_root(info["group"], info["version"])
     if namespace:
         root += "/namespaces/" + segment(namespace, "namespace")
-    return root + "/" + segment(info["resource"], "resource")
+    return root + "/" + segment(resource, "resource")
 
 
 def item_path(name: str, subresource: str = "") -> str:
@@ -5965,16 +5967,11 @@ class Discovery:
         self._learned.pop(cluster, None)
 
     def find(
-        self,
-        cluster: str,
-        group: str,
-        version: str,
-        kind: str,
-        scope: Scope,
-        afresh: bool,
+        self, cluster: str, root: str, kind: str, scope: Scope, afresh: bool,
     ) -> Resource:
-        """The resource of a kind: from memory unless `afresh`, but asked again before saying no."""
-        root = api_root(group, version)
+        """What a kind is under an API's root: from memory unless `afresh`, but asked again before
+        saying no.
+        """
         learned = self._learned.setdefault(cluster, {})
         at, resources = learned.get(root, (0.0, {}))
 
@@ -6160,9 +6157,9 @@ class Apply:
         return self._work()
 
     def _aim(self, afresh: bool = False) -> None:
-        group, version = split_api_version(self._body["apiVersion"])
-        kind = self._body["kind"]
-        resource = self._discovery.find(self._cluster, group, version, kind, self._scope, afresh)
+        root = api_root(*split_api_version(self._body["apiVersion"]))
+        resource = self._discovery.find(
+            self._cluster, root, self._body["kind"], self._scope, afresh)
 
         namespace, name = names_in(self._body)
         if not resource.namespaced:
@@ -6170,8 +6167,7 @@ class Apply:
         elif not namespace:
             namespace = self._transport.namespace(self._cluster)
 
-        info: ApiInfo = {"group": group, "version": version, "resource": resource.name}
-        self._collection = collection_path(info, namespace)
+        self._collection = collection_path(root, resource.name, namespace)
         self._item = self._collection + item_path(name)
         self._manifest = with_metadata(self._body, namespace=namespace or None)
 
@@ -6634,14 +6630,11 @@ class ForwardedConnection(Task):
             except OSError:
                 self.scope.cancel()  # the local side has gone, for both directions
                 return
-        self._wait_for_silence()
-        self.scope.cancel()
 
-    def _wait_for_silence(self) -> None:
         left = linger = self._settings.forward_linger
-
         while left > 0 and not self._ended.wait(left):
             left = self._heard + linger - time.monotonic()
+        self.scope.cancel()
 
 
 # -- what a forward leads to -----------------------------------------------------------
@@ -6744,13 +6737,14 @@ class Direct:
     def forget(self, cluster: str) -> None:
         """End all that goes on in a cluster; only how its drains ended is remembered."""
         with self._lock:
-            drains = list(self._drains.items())
-            tasks: List[Task] = [task for key, task in drains if key[0] == cluster]
-            ids = [key for key in list(self._forwards) if key[0] == cluster]
-            tasks += [self._forwards.pop(key) for key in ids]
+            tasks = [*self._drains.items(), *self._forwards.items()]
+            for key in list(self._forwards):
+                if key[0] == cluster:
+                    self._forwards.pop(key, None)
 
-        for task in tasks:
-            task.cancel()
+        for key, task in tasks:
+            if key[0] == cluster:
+                task.cancel()
 
     def start_port_forward(self, cluster: str, wanted: Dict[str, str], address: str) -> Json:
         """The record of a forward that accepts connections.
@@ -7237,6 +7231,9 @@ class Client(Settings):
 
     def __repr__(self) -> str:
         return "<Client %s%s>" % (self.base_url, self.cluster and " cluster=" + self.cluster)
+
+    def __getstate__(self) -> NoReturn:
+        raise TypeError("a Client can't be copied or pickled: its connections are its own")
 
     def __enter__(self) -> Client:
         return self

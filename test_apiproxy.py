@@ -10500,7 +10500,7 @@ def test_what_is_forgotten_while_it_is_asked_for_stays_forgotten(new_client):
     discovery = apiproxy.Discovery(Slow())
 
     def found(cluster):
-        return discovery.find(cluster, "", "v1", "ConfigMap", apiproxy.Scope(), False).name
+        return discovery.find(cluster, "/api/v1", "ConfigMap", apiproxy.Scope(), False).name
 
     assert [found(cluster) for cluster in "cccd"] == ["olds", "news", "news", "news"]
 
@@ -13473,6 +13473,13 @@ def test_an_address_that_can_not_be_is_refused(url):
     with pytest.raises((ValueError, TypeError)) as caught:
         apiproxy.Client(url)
     assert "SECRET" not in str(caught.value)
+
+
+@pytest.mark.parametrize("twin", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_client_is_not_copied_by_halves(twin):
+    """A copy by copy.copy sent streams where the original had its address and its cluster."""
+    with pytest.raises(TypeError, match="a Client can't be copied"):
+        twin(apiproxy.Client())
 
 
 @pytest.mark.parametrize("error, calls", [
