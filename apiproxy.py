@@ -483,7 +483,7 @@ def check_path(path: str) -> str:
     expect(path, str, "path")
     odd = re.search(_UNPRINTABLE + "|#", path)
     if odd:
-        raise ValueError("a path can't hold %r: percent-encode it" % odd.group())
+        raise ValueError("a path can't hold %r: percent-encode it" % odd[0])
 
     if "." in path or "%" in path:
         segments = re.sub("(?i)%2e", ".", path.partition("?")[0]).split("/")
@@ -2474,7 +2474,7 @@ class Response:
         title = re.search("(?is)<title>(.*?)</title>", page)
         text = ("a web page came, %.100r: of a proxy, of a login, or of a server where this "
                 "address is not enabled")
-        return place_of(self._url) + text % (title.group(1) if title else page).strip()
+        return place_of(self._url) + text % (title[1] if title else page).strip()
 
 
 def items_of(response: Response, page: Dict[str, Any]) -> List[Dict[str, Any]]:
@@ -3539,8 +3539,8 @@ def parse_time(text: str) -> float:
     match = re.fullmatch(_RFC3339, text)
     if not match:
         raise ValueError("a time is not as in RFC 3339")
-    offset = match.group(2).replace("Z", "+00:00")
-    return datetime.datetime.fromisoformat(match.group(1) + offset).timestamp()
+    offset = match[2].replace("Z", "+00:00")
+    return datetime.datetime.fromisoformat(match[1] + offset).timestamp()
 
 
 def _printable(text: str) -> str:
