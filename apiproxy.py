@@ -1317,6 +1317,8 @@ class Headers(Mapping[str, str]):
     def __getitem__(self, name: str) -> str:
         return ", ".join(self._values[name.lower()])
 
+    def __contains__(self, name: Any) -> bool:  # the base's raises and catches a KeyError
+        return name.lower() in self._values
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
@@ -1359,9 +1361,11 @@ _ALERT = b"\x15\x03"  # how TLS begins to say that it was not spoken to in TLS (
 
 def parse_head(data: bytes) -> Head:
     """The Head of `data`, its empty line included; BadAnswer for what HTTP/1.1 does not allow."""
-    first, end, headers = data.decode("latin-1").partition("\r\n")
-    # RFC 9112 5.2: a folded header's line end is a space
-    head = re.fullmatch(_HEAD, first + end + re.sub(_FOLD, " ", headers))
+    text = data.decode("latin-1")
+    head = re.fullmatch(_HEAD, text)
+    if not head:  # RFC 9112 5.2: a folded header's line end is a space
+        first, end, headers = text.partition("\r\n")
+        head = re.fullmatch(_HEAD, first + end + re.sub(_FOLD, " ", headers))
     if not head:
         raise BadAnswer("the answer is not HTTP/1.1")
 
@@ -5647,6 +5651,9 @@ class Waiter(Watch):
 
     def _look(self, items: List[Json]) -> None:
         item = next((item for item in items if dig(item, "metadata", "name") == self._name), None)
+        if item and self._item and self._condition == "deleted":
+            if object_key(item) != object_key(self._item):
+                item = None  # it went, and one of its name came, while nobody watched
         self._item = item or self._item
         self._is_there = item is not None
         error: Optional[BaseException] = None
@@ -5664,7 +5671,8 @@ class Waiter(Watch):
         if callable(self._condition):
             return item is not None and bool(self._condition(item))
         conditions = dig(item, "status", "conditions", kind=list)
-        return any(dig(condition, "type") == self._condition and dig(condition, "status") == "True"
+        wanted = (self._condition.lower(), "true")  # in any case, as for `kubectl wait`
+        return any((dig(condition, "type").lower(), dig(condition, "status").lower()) == wanted
                    and is_up_to_date(item, condition) for condition in conditions)
 
 
@@ -6024,29 +6032,33 @@ WRITTEN_IN = {
 def lay_over(live: Json, value: Json, where: str = "", by_key: bool = True) -> Json:
     """`live` with what `value` names as it says, and the rest as it is. Neither is changed.
 
+    None takes a key away, as `kubectl apply` has it: a map of text would keep it as "".
+
     where   the key of both in what holds them
     by_key  whether that is laid over by key itself
     """
-    if isinstance(live, list) and isinstance(value, list):
-        known = {identity(item): item for item in live}
+    if isinstance(value, list):
+        known = {identity(item): item for item in live} if isinstance(live, list) else {}
         return [lay_over(known.get(identity(item)), item, where, False) for item in value]
+    if not isinstance(value, dict):
+        return value
 
     by_key = by_key and where in LAID_OVER
-    if isinstance(live, dict) and isinstance(value, dict):
-        if by_key or identity(live) == identity(value):
-            stays = live if by_key else WRITTEN_IN.get(where, ())
-            laid = {key: live[key] for key in stays if key in live}
-            for key, item in value.items():
-                laid[key] = lay_over(live.get(key), item, key, by_key)
-            return laid
-    return value
+    if not isinstance(live, dict) or not by_key and identity(live) != identity(value):
+        live = {}
+    stays = live if by_key else WRITTEN_IN.get(where, ())
+    laid = {key: live[key] for key in stays if key in live and key not in value}
+    for key, item in value.items():
+        if item is not None:
+            laid[key] = lay_over(live.get(key), item, key, by_key)
+    return laid
 
 
 def identity(item: Json) -> Any:
     """What tells an item of a list, or an object that is referred to, from others."""
     if not isinstance(item, dict):
         return None
-    keys = ("namespace", "name", "port", "protocol")
+    keys = ("port", "protocol") if "port" in item else ("namespace", "name")
     return tuple(str(item.get(key, "TCP")) for key in keys)  # a port without protocol is TCP's
 
 
@@ -6176,7 +6188,7 @@ class Apply:
             return self._patch("application/apply-patch+yaml")
 
         version = self._manifest["metadata"].get("resourceVersion")
-        new = with_metadata(self._manifest, resourceVersion=None)  # a POST may not name one
+        new = lay_over({}, with_metadata(self._manifest, resourceVersion=None))  # no POST has one
 
         for _ in range(APPLY_ATTEMPTS):
             try:

@@ -8425,7 +8425,7 @@ def test_wait_for_waits_for_a_condition_of_the_status(serve, new_client):
         event("MODIFIED", "a", "11", status={"conditions": None}),
         event("MODIFIED", "a", "12", status=ready("Unknown")),
         event("MODIFIED", "a", "13", status=ready("True"))]])
-    got = new_client(api.server).wait_for(PODS, "a", "Ready", 10, cluster="other")
+    got = new_client(api.server).wait_for(PODS, "a", "ready", 10, cluster="other")
     assert got["metadata"]["resourceVersion"] == "13"
     assert api.server.paths()[0].startswith("/clusters/other/api/v1/pods")
 
@@ -8433,7 +8433,9 @@ def test_wait_for_waits_for_a_condition_of_the_status(serve, new_client):
 @pytest.mark.parametrize("lists, watches, last", [
     ([pods()], [[]], None), ([pods(pod("b"))], [[]], None),
     ([pods(pod("a"))], [[event("MODIFIED", "a", "11"), event("DELETED", "a", "12")]], "11"),
-    ([pods(pod("a")), pods(pod("b"), version="20")], [[error(410)], []], "1")])
+    ([pods(pod("a")), pods(pod("b"), version="20")], [[error(410)], []], "1"),
+    # made again while nobody watched
+    ([pods(pod("a")), pods(pod("a", "9", uid="new"), version="20")], [[error(410)], []], "1")])
 def test_wait_for_waits_until_it_is_gone(serve, new_client, lists, watches, last):
     got = new_client(Api(serve, lists, watches).server).wait_for(PODS, "a", "deleted", 10)
     assert (got and got["metadata"]["resourceVersion"]) == last
@@ -10615,12 +10617,16 @@ LAID = [  # what is there, the manifest, and the one laid over the other
     ({}, {}, {}),
     ({"a": 1}, {}, {"a": 1}),
     ({"a": 1}, {"b": 2}, {"a": 1, "b": 2}),
-    ({"a": 1}, {"a": None}, {"a": None}),
+    ({"a": 1}, {"a": None}, {}),
+    ({}, {"a": None, "data": {"b": None}, "list": [{"c": None}]}, {"data": {}, "list": [{}]}),
     ({"metadata": {"a": 1, "b": 1}}, {"metadata": {"a": 2}}, {"metadata": {"a": 2, "b": 1}}),
     ({"metadata": {"labels": {"a": "1", "b": "1"}}}, {"metadata": {"labels": {"a": "2"}}},
      {"metadata": {"labels": {"a": "2", "b": "1"}}}),
     ({"metadata": {"labels": {"a": "1"}}}, {"metadata": {"labels": None}},
-     {"metadata": {"labels": None}}),
+     {"metadata": {}}),
+    ({"metadata": {"labels": {"a": "1", "b": "1"}}}, {"metadata": {"labels": {"a": None}}},
+     {"metadata": {"labels": {"b": "1"}}}),
+    ({"spec": {"x": None}}, {"spec": {"y": 1}}, {"spec": {"x": None, "y": 1}}),
     ({"metadata": {"labels": {"spec": "1"}}}, {"metadata": {"labels": {"spec": "2"}}},
      {"metadata": {"labels": {"spec": "2"}}}),
     ({"metadata": {"finalizers": ["a", "b"]}}, {"metadata": {"finalizers": ["a"]}},
@@ -10650,7 +10656,7 @@ LAID = [  # what is there, the manifest, and the one laid over the other
     ({"spec": None, "metadata": 5}, {"spec": {"a": 1}, "metadata": {}},
      {"spec": {"a": 1}, "metadata": {}}),
     ({"status": {"a": 1}}, {"status": {}}, {"status": {"a": 1}}),
-    # A Service's ports: found again by name, port and protocol.
+    # A Service's ports: found again by port and protocol, whatever they are called.
     ({"spec": {"ports": [{"port": 80, "protocol": "TCP", "nodePort": 1, "targetPort": 80},
                          {"port": 80, "protocol": "UDP", "nodePort": 2}]}},
      {"spec": {"ports": [{"port": 80, "protocol": "UDP"}, {"port": 80}, {"port": 81}]}},
@@ -10658,7 +10664,7 @@ LAID = [  # what is there, the manifest, and the one laid over the other
                          {"port": 80, "nodePort": 1}, {"port": 81}]}}),
     ({"spec": {"ports": [{"name": "a", "port": 80, "nodePort": 1}]}},
      {"spec": {"ports": [{"name": "b", "port": 80}]}},
-     {"spec": {"ports": [{"name": "b", "port": 80}]}}),
+     {"spec": {"ports": [{"name": "b", "port": 80, "nodePort": 1}]}}),
     ({"spec": {"ports": [{"port": 80, "nodePort": 1}]}},
      {"spec": {"ports": [{"port": 80, "nodePort": 5}]}},
      {"spec": {"ports": [{"port": 80, "nodePort": 5}]}}),
@@ -10763,7 +10769,7 @@ class Dialogue:
     "%s%d" % (method, answer[0]) for method, answer in value) if isinstance(value, list) else "")
 def test_apply_creates_then_changes(serve, new_client, steps, refusal):
     dialogue = Dialogue(serve, steps)
-    manifest = {**MANIFEST, "data": {"new": "1"}}
+    manifest = {**MANIFEST, "data": {"new": "1", "none": None}}
     before = json.dumps(manifest)
     if refusal is None:
         assert new_client(dialogue.server).apply(manifest) == DONE[1]
@@ -10777,6 +10783,7 @@ def test_apply_creates_then_changes(serve, new_client, steps, refusal):
         assert request.path == item + ("" if request.method == "POST" else "/a")
     for body in dialogue.bodies("PUT"):
         assert body["metadata"] == {"name": "a", "namespace": "default", "resourceVersion": "7"}
+    for body in dialogue.bodies("POST") + dialogue.bodies("PUT"):
         assert body["data"] == {"new": "1"}
     patches = [request for request in dialogue.asked if request.method == "PATCH"]
     types_of_patch = [request.headers["content-type"] for request in patches]
