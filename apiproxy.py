@@ -3353,33 +3353,27 @@ def tls_context(
         ca_data = read_file(ca_file)
 
     with Fresh.openssl:
-        return _tls_context(ca_data, server_name, insecure)
+        context = _NamedContext(ssl.PROTOCOL_TLS_CLIENT)  # checks certificates and names
+        context.set_alpn_protocols(["http/1.1"])
+        context.server_name = server_name
+        with naming("tls-server-name"):  # here rather than when it is used
+            context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="localhost")
 
-
-def _tls_context(
-    ca_data: Optional[bytes], server_name: str, insecure: bool,
-) -> ssl.SSLContext:
-    context = _NamedContext(ssl.PROTOCOL_TLS_CLIENT)  # checks certificates and names
-    context.set_alpn_protocols(["http/1.1"])
-    context.server_name = server_name
-    with naming("tls-server-name"):  # here rather than when it is used
-        context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="localhost")
-
-    if ca_data is not None:
-        if insecure:  # client-go refuses it too (transport/transport.go, TLSConfigFor)
-            raise ValueError("insecure-skip-tls-verify excludes an authority")
-        blocks = re.findall(_CERTIFICATE_BLOCK, ca_data, re.DOTALL)
-        if not blocks:
-            raise ValueError("no certificate is in it")
-        context.load_verify_locations(cadata=b"\n".join(blocks).decode("ascii"))
-        context.verify_flags |= _PARTIAL_CHAIN
-    elif insecure:
-        log.warning("certificates are not checked: insecure-skip-tls-verify")
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    else:
-        context.load_default_certs()
-    return context
+        if ca_data is not None:
+            if insecure:  # client-go refuses it too (transport/transport.go, TLSConfigFor)
+                raise ValueError("insecure-skip-tls-verify excludes an authority")
+            blocks = re.findall(_CERTIFICATE_BLOCK, ca_data, re.DOTALL)
+            if not blocks:
+                raise ValueError("no certificate is in it")
+            context.load_verify_locations(cadata=b"\n".join(blocks).decode("ascii"))
+            context.verify_flags |= _PARTIAL_CHAIN
+        elif insecure:
+            log.warning("certificates are not checked: insecure-skip-tls-verify")
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        else:
+            context.load_default_certs()
+        return context
 
 
 def read_file(path: str) -> bytes:
@@ -3388,10 +3382,12 @@ def read_file(path: str) -> bytes:
         return file.read()
 
 
-def with_file(pem: Pem, use: Callable[[str], R]) -> R:
-    """What use(path) gives: bytes are in a file (0600) for that moment, as OpenSSL reads files."""
+@contextlib.contextmanager
+def in_file(pem: Pem) -> Iterator[str]:
+    """Its path: bytes are in a file (0600) for that moment, as OpenSSL reads files."""
     if isinstance(pem, str):
-        return use(pem)
+        yield pem
+        return
 
     import tempfile  # only here: it is slow to import
 
@@ -3399,7 +3395,7 @@ def with_file(pem: Pem, use: Callable[[str], R]) -> R:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(pem)
-        return use(path)
+        yield path
     finally:
         os.unlink(path)
 
@@ -3409,11 +3405,8 @@ def load_certificate(context: ssl.SSLContext, certificate: Pem, key: Pem) -> Non
     def refuse() -> NoReturn:  # or OpenSSL asks on the terminal
         raise ValueError("the key has a passphrase")
 
-    def load(path: str, key_path: str) -> None:
-        with Fresh.openssl:
-            context.load_cert_chain(path, key_path, password=refuse)
-
-    with_file(certificate, lambda path: with_file(key, functools.partial(load, path)))
+    with in_file(certificate) as path, in_file(key) as key_path, Fresh.openssl:
+        context.load_cert_chain(path, key_path, password=refuse)
 
 
 class TlsFiles:
