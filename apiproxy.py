@@ -1557,7 +1557,7 @@ class Cancel:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._held: Any = None  # something with close(); guarded by _lock
+        self._close: Optional[Callable[[], None]] = None  # what is held; guarded by _lock
         self._latch = threading.Lock()
         self._latch.acquire()
         self._is_set = False
@@ -1574,10 +1574,8 @@ class Cancel:
         except RuntimeError:
             pass  # it is open
         with self._lock:  # closing too: once let go of, a connection may be another call's
-            if self._held is not None:
-                self._held.close()
-
-    close = set  # for another that holds this one
+            if self._close:
+                self._close()
 
     def wait(self, seconds: float) -> bool:
         """Sleep; True, at once, when it is set."""
@@ -1592,17 +1590,17 @@ class Cancel:
                     pass  # it was set once more, meanwhile
         return self._is_set
 
-    def hold(self, held: Any) -> None:
-        """From now on `held` is what `set` closes."""
+    def hold(self, close: Optional[Callable[[], None]]) -> None:
+        """From now on `set` calls close()."""
         with self._lock:
-            self._held = held
-            if held is not None and self._is_set:
-                held.close()
+            self._close = close
+            if close and self._is_set:
+                close()
 
     def forked(self) -> None:
         """Set, in a child; what is held is the parent's."""
         self._lock = Lock()
-        self._held = None
+        self._close = None
         self.set()
 
 
@@ -1636,9 +1634,9 @@ class Scope:
         """End all that goes on in it: from any thread or signal handler, any number of times."""
         self._cancel.set()
 
-    def hold(self, held: Any) -> None:
-        """What cancel closes from now on; None for nothing."""
-        self._cancel.hold(held)
+    def hold(self, close: Optional[Callable[[], None]]) -> None:
+        """What cancel calls from now on, to end a wait; None for nothing."""
+        self._cancel.hold(close)
 
     def wait(self, seconds: float) -> bool:
         """Sleep; True, at once, when cancelled."""
@@ -1693,7 +1691,7 @@ def aside(name: str, function: Callable[[], R], scope: Scope) -> R:
         thread.start()
     except RuntimeError:  # there are no more threads, or none in this interpreter
         run()
-    scope.hold(done)
+    scope.hold(done.set)
     try:
         if not done.wait(scope.left()):
             raise TimeoutError("no time left")
@@ -1969,7 +1967,7 @@ def connect(host: str, port: int, scope: Scope) -> Socket:
     """A connected TCP socket that does not block."""
     last = Race.winners.get((host, port))
     race = Race(sorted(look_up(host, port, scope), key=lambda found: found != last))
-    scope.hold(race)
+    scope.hold(race.close)
     sock, winner = race.run(scope)
     if len(Race.winners) > 1000:  # bounded: a program may meet any number of hosts
         Race.winners.clear()
@@ -2012,7 +2010,7 @@ class Wire:
         with blaming(proxy):
             wire = cls(connect(to.host, to.port, scope))
 
-        scope.hold(wire)
+        scope.hold(wire.close)
         try:
             if proxy and (tunnel or context):
                 with blaming(proxy):
@@ -2717,7 +2715,7 @@ class HttpHandler(urllib.request.BaseHandler):
 
     def _exchange(self, conn: HttpConnection, key: Any, request: HttpRequest) -> Response:
         closings = self._closings
-        request.scope.hold(conn.wire)
+        request.scope.hold(conn.wire.close)
         try:
             head = self._ask(conn, request)
             body = self._body(conn, head, request)
@@ -3547,23 +3545,6 @@ def _printable(text: str) -> str:
     return "".join(filter(str.isprintable, " ".join(text.split())))
 
 
-class _Program:
-    """A process, for a scope to hold."""
-
-    def __init__(self, process: Any, group: bool) -> None:
-        self._process = process
-        self._group = group  # whether it leads one, which ends with it
-
-    def close(self) -> None:
-        """Kill it."""
-        try:
-            if self._group:
-                os.killpg(self._process.pid, 9)
-            else:
-                self._process.kill()
-        except OSError:
-            pass  # it has ended
-
 
 def _pass_on(errors: IO[bytes], said: bytearray) -> None:
     """What the thread of a program's stderr does."""
@@ -3597,13 +3578,22 @@ def run_program(
         stderr=None if interactive else subprocess.PIPE,
         start_new_session=group,
     )
-    program, said = _Program(process, group), bytearray()
+    said = bytearray()
     errors, process.stderr = process.stderr, None  # or communicate() keeps it to the end
     reader = new_thread("exec", _pass_on, errors, said)
 
+    def kill() -> None:
+        try:
+            if group:  # which it leads, and which ends with it
+                os.killpg(process.pid, 9)
+            else:
+                process.kill()
+        except OSError:
+            pass  # it has ended
+
     with process:
         try:
-            scope.hold(program)
+            scope.hold(kill)
             if errors:
                 reader.start()
             stdout, _ = process.communicate(timeout=min(scope.left(), FOREVER))
@@ -3612,7 +3602,7 @@ def run_program(
         finally:
             scope.hold(None)
             if process.poll() is None:
-                program.close()
+                kill()
 
     if errors and process.returncode:
         reader.join(0.5)  # what it left behind may keep stderr open
@@ -6493,7 +6483,7 @@ class PortForward(Task):
             if time.monotonic() - looked >= self._settings.forward_check:
                 self._check_pod()
                 looked = time.monotonic()
-            self.scope.hold(self)  # what the look held is done
+            self.scope.hold(self.close)  # what the look held is done
 
             try:
                 local, _ = self._listener.accept()
@@ -6582,7 +6572,7 @@ class ForwardedConnection(Task):
         self._local.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
         self._remote = self._transport.connect(
             self.record["cluster"], path, params, self.scope, protocols, ping_timeout=math.inf)
-        self.scope.hold(self)
+        self.scope.hold(self.close)
         self._uploader.start()
         self._download(self._remote)
 

@@ -163,16 +163,16 @@ def cancel_now(cancel):
 
 def is_stuck(cancel):
     """Whether what `cancel` would end is at work, and waits."""
-    held = cancel._cancel._held
-    return held and getattr(held, "_waiting", True)
+    held = cancel._cancel._close
+    return held and getattr(held.__self__, "_waiting", True)
 
 
 def tasks_with_a_connection(client):
-    return [task for task in client.tasks if task.scope._cancel._held]
+    return [task for task in client.tasks if task.scope._cancel._close]
 
 
 def sockets_of_tasks(client):
-    return [task.scope._cancel._held._sock for task in tasks_with_a_connection(client)]
+    return [task.scope._cancel._close.__self__._sock for task in tasks_with_a_connection(client)]
 
 
 def task_that_was_not_started(client):
@@ -2720,11 +2720,11 @@ def test_a_late_cancel_does_not_close_a_connection_that_another_call_has_now(
     hold = cancel.hold
 
     # set() has read what is held, but not closed it yet, when the answer is complete
-    def cancel_late(wire):
-        if wire is None:
+    def cancel_late(close):
+        if close is None:
             cancel._is_set = True
-            closes.append(cancel._held.close)
-        hold(wire)
+            closes.append(cancel._close)
+        hold(close)
 
     def close_first(*args):
         closed.set() if closes[0]() is None else None
