@@ -588,8 +588,8 @@ def with_query(path: str, params: Params) -> str:
         return path
 
     path, _, before = path.partition("?")
-    parts = [part for part in before.split("&") if part]
-    kept = [part for part in parts if urllib.parse.unquote_plus(part.split("=")[0]) not in query]
+    kept = [part for part in before.split("&")
+            if part and urllib.parse.unquote_plus(part.split("=")[0]) not in query]
     return path + "?" + "&".join(kept + [urllib.parse.urlencode(query, doseq=True)])
 
 
@@ -1085,7 +1085,7 @@ def _mask_table(byte: int) -> bytes:
     return bytes(value ^ byte for value in range(256))
 
 
-def apply_mask(data: bytes, key: bytes, head: bytes = b"") -> Union[bytes, bytearray]:
+def apply_mask(data: bytes, key: bytes, head: bytes = b"") -> Bytes:
     """`head`, then `data` XOR the four bytes of `key` (5.3)."""
     size, start = len(data), len(head)
     if size < 450:  # measured: one big integer is faster below 400 to 520 bytes, translate above
@@ -1100,9 +1100,7 @@ def apply_mask(data: bytes, key: bytes, head: bytes = b"") -> Union[bytes, bytea
     return out
 
 
-def encode_frame(
-    opcode: int, payload: bytes, key: bytes, fin: bool = True,
-) -> Union[bytes, bytearray]:
+def encode_frame(opcode: int, payload: bytes, key: bytes, fin: bool = True) -> Bytes:
     """A client's frame, masked with `key` (5.2): an argument, so that tests are exact."""
     first, size = (0x80 if fin else 0) | opcode, len(payload)
     if size < 126:
@@ -1560,15 +1558,11 @@ class Cancel:
         self._close: Optional[Callable[[], None]] = None  # what is held; guarded by _lock
         self._latch = threading.Lock()
         self._latch.acquire()
-        self._is_set = False
-
-    def is_set(self) -> bool:
-        """Whether it has been set."""
-        return self._is_set
+        self.is_set = False
 
     def set(self) -> None:
         """From now on: wake whoever waits, close what is held. Again where it was interrupted."""
-        self._is_set = True
+        self.is_set = True
         try:
             self._latch.release()
         except RuntimeError:
@@ -1588,13 +1582,13 @@ class Cancel:
                     self._latch.release()
                 except RuntimeError:
                     pass  # it was set once more, meanwhile
-        return self._is_set
+        return self.is_set
 
     def hold(self, close: Optional[Callable[[], None]]) -> None:
         """From now on `set` calls close()."""
         with self._lock:
             self._close = close
-            if close and self._is_set:
+            if close and self.is_set:
                 close()
 
     def forked(self) -> None:
@@ -1628,7 +1622,7 @@ class Scope:
     @property
     def cancelled(self) -> bool:
         """Whether somebody has cancelled it."""
-        return self._cancel.is_set()
+        return self._cancel.is_set
 
     def cancel(self) -> None:
         """End all that goes on in it: from any thread or signal handler, any number of times."""
@@ -1644,7 +1638,7 @@ class Scope:
 
     def left(self) -> float:
         """Seconds for the next wait, perhaps inf; TimeoutError at the end, or "cancelled"."""
-        if self._cancel.is_set():
+        if self._cancel.is_set:
             raise ConnectionAbortedError("cancelled")
         left = self._end - time.monotonic()
         if left <= 0:
@@ -1705,14 +1699,11 @@ def aside(name: str, function: Callable[[], R], scope: Scope) -> R:
 
 def look_up(host: str, port: int, scope: Scope) -> List[Any]:
     """What getaddrinfo says of an address; an IP address needs no thread."""
+    ask = functools.partial(socket.getaddrinfo, host, port, 0, socket.SOCK_STREAM, 0)
     try:
-        return socket.getaddrinfo(
-            host, port, 0, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
+        return ask(socket.AI_NUMERICHOST)
     except (socket.gaierror, UnicodeError):
         pass
-
-    def ask() -> List[Any]:
-        return socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
 
     try:
         return aside("lookup", ask, scope)
@@ -2154,7 +2145,7 @@ class Wire:
             self._seal(data)
             return not self._out
 
-    def send(self, data: Union[bytes, bytearray], scope: Scope) -> None:
+    def send(self, data: Bytes, scope: Scope) -> None:
         """All of `data`."""
         view = memoryview(data)
         for start in range(0, max(1, len(data)), SEAL):
@@ -2333,17 +2324,16 @@ class Collector:
 
     def at_rest(self, parse: Callable[[], R]) -> R:
         """What parse() gives."""
-        was_on = gc.isenabled()
+        if not gc.isenabled():
+            return parse()
         thread = threading.get_ident()
         try:
-            if was_on:
-                self._parsing.add(thread)
-                gc.disable()
+            self._parsing.add(thread)
+            gc.disable()
             return parse()
         finally:
-            if was_on:
-                gc.enable()
-                self._parsing.discard(thread)
+            gc.enable()
+            self._parsing.discard(thread)
 
     def forked(self) -> None:
         """Nobody parses in a child but its only thread, which does not."""
@@ -2581,6 +2571,7 @@ class HttpRequest:
 
     timeout: Any = None  # set by the opener, not used: there is a scope
     headers: Mapping[str, str] = {}  # what audit hooks are shown
+    type = "http"  # what the opener goes by: the handler looks at the address
 
     def __init__(
         self, method: str, url: str, target: str, lines: Dict[str, Any], body: Optional[bytes],
@@ -2597,7 +2588,6 @@ class HttpRequest:
         self.context = context
         self.proxy = proxy
         self.idle = idle
-        self.type = "https" if address.secure else "http"
 
     def get_method(self) -> str:
         """The method, for the opener."""
@@ -2676,7 +2666,6 @@ class HttpHandler(urllib.request.BaseHandler):
         conn = HttpConnection(wire, None if request.context else proxy)
         return self._exchange(conn, key, request)
 
-    https_open = http_open
 
     def _take(self, key: Any) -> Optional[HttpConnection]:
         while True:
@@ -2831,7 +2820,7 @@ def exchange(opener: urllib.request.OpenerDirector, request: HttpRequest) -> Res
     method, url = request.method, request.full_url
     log.debug("> %s %s", method, url)
     try:
-        response = cast(Response, opener.open(cast(Any, request)))
+        response: Response = opener.open(cast(Any, request))
     except FAILURES as error:
         raise unanswered(error, method, url)
     log.debug("< %d %s", response.status, url)
@@ -2876,7 +2865,7 @@ class WebSocket:
         self._pinged = False  # in this silence
         self._moving = False  # bytes are between the connection and a message
         # the latest control frame that had no room
-        self._pending: Deque[Union[bytes, bytearray]] = collections.deque(maxlen=1)
+        self._pending: Deque[Bytes] = collections.deque(maxlen=1)
 
         self._close_sent = False  # guarded by _send_lock, as the next
         self._torn: Optional[BaseException] = None  # why nothing can be sent any more
@@ -3012,8 +3001,7 @@ class WebSocket:
         late = False
         while True:
             if self._ended:
-                ended = self._ended
-                raise ConnectionClosed(ended.code, ended.reason) from ended.__cause__
+                raise self._error() from self._ended.__cause__
             if self._moving:
                 raise self._end(ABNORMAL, "a recv was interrupted")
             self._moving = True
@@ -3077,10 +3065,11 @@ class WebSocket:
                 heard, self._pinged = self._wire.taken, False
 
             limit = heard + self._ping_interval + (self._ping_timeout if self._pinged else 0)
-            if now >= limit and self._pinged:
-                cause = TimeoutError("silence")
-                raise self._end(ABNORMAL, "the peer did not answer a ping") from cause
-            if now >= limit:  # ping_timeout counts from now, though we were suspended
+            if now >= limit:
+                if self._pinged:
+                    cause = TimeoutError("silence")
+                    raise self._end(ABNORMAL, "the peer did not answer a ping") from cause
+                # ping_timeout counts from now, though we were suspended
                 self._pinged = self._ping_timeout < math.inf  # else nobody waits for the pong
                 heard = now - self._ping_interval if self._pinged else now
                 self._control_frame(PING, b"")
@@ -3135,13 +3124,13 @@ class WebSocket:
         held: List[Any] = []
         try:
             if not take(self._send_lock, held) or self._close_sent or self._ended or self._torn:
-                raise self._unsent() from self._torn
+                raise self._error() from self._torn
             self._torn = interrupted  # until all of the frame has left
             self._wire.send(frame, Scope())
             self._torn = None
         except OSError as error:  # the frame may be torn; a reader goes on to the end
             self._torn = error
-            raise self._unsent() from error
+            raise self._error() from error
         finally:
             if held:
                 held[0].release()
@@ -3149,7 +3138,8 @@ class WebSocket:
                 self.abort()
         self._write_pending()
 
-    def _unsent(self) -> ConnectionClosed:
+    def _error(self) -> ConnectionClosed:
+        """How it ended: another object for each call that is told."""
         if self._ended:
             return ConnectionClosed(self._ended.code, self._ended.reason)
         if self._torn:

@@ -2722,7 +2722,7 @@ def test_a_late_cancel_does_not_close_a_connection_that_another_call_has_now(
     # set() has read what is held, but not closed it yet, when the answer is complete
     def cancel_late(close):
         if close is None:
-            cancel._is_set = True
+            cancel.is_set = True
             closes.append(cancel._close)
         hold(close)
 
@@ -14371,7 +14371,7 @@ def test_a_cancel_that_was_interrupted_is_done_by_the_next(serve, new_client, mo
     api = Api(serve, watches=[[]]).start(new_client)
     api.asked(True, 1)
     eventually(lambda: tasks_with_a_connection(api.client))
-    for place in ((apiproxy, "shut"), (apiproxy.Wire, "close"), (apiproxy.Cancel, "set")):
+    for place in ((apiproxy, "shut"), (apiproxy.Cancel, "set")):
         interrupt_once(monkeypatch, place)
         with pytest.raises(KeyboardInterrupt):
             api.cancel()

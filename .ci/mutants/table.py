@@ -206,7 +206,7 @@ CANCELLING = {
         (SIM, "cancel_ends_every_stage")),
     "cancel-too-early": Mutant(
         "what is made after cancel is not closed",
-        "            if close and self._is_set:\n",
+        "            if close and self.is_set:\n",
         "            if False:\n",
         ("cancelled_before",)),
     "cancel-no-shutdown": Mutant(
@@ -265,8 +265,8 @@ WEBSOCKET = {
         (SIM,)),
     "no-silence-limit": Mutant(
         "a silent peer is never given up",
-        "            if now >= limit and self._pinged:\n",
-        "            if False:\n",
+        "                if self._pinged:\n                    cause",
+        "                if False:\n                    cause",
         (SIM,)),
     "life-ignored": Mutant(
         "bytes that are no message are no sign of life",
