@@ -163,16 +163,16 @@ def cancel_now(cancel):
 
 def is_stuck(cancel):
     """Whether what `cancel` would end is at work, and waits."""
-    held = cancel._cancel._held
-    return held and getattr(held, "_waiting", True)
+    held = cancel._cancel._close
+    return held and getattr(held.__self__, "_waiting", True)
 
 
 def tasks_with_a_connection(client):
-    return [task for task in client.tasks if task.scope._cancel._held]
+    return [task for task in client.tasks if task.scope._cancel._close]
 
 
 def sockets_of_tasks(client):
-    return [task.scope._cancel._held._sock for task in tasks_with_a_connection(client)]
+    return [task.scope._cancel._close.__self__._sock for task in tasks_with_a_connection(client)]
 
 
 def task_that_was_not_started(client):
@@ -2720,11 +2720,11 @@ def test_a_late_cancel_does_not_close_a_connection_that_another_call_has_now(
     hold = cancel.hold
 
     # set() has read what is held, but not closed it yet, when the answer is complete
-    def cancel_late(wire):
-        if wire is None:
-            cancel._is_set = True
-            closes.append(cancel._held.close)
-        hold(wire)
+    def cancel_late(close):
+        if close is None:
+            cancel.is_set = True
+            closes.append(cancel._close)
+        hold(close)
 
     def close_first(*args):
         closed.set() if closes[0]() is None else None
@@ -3748,9 +3748,9 @@ def test_recv_goes_on_beside_a_send_that_is_stuck(dial, tls):
 
     def script(conn):
         stuck.wait(10)
-        for number in range(3):
+        for number in range(20):
             conn.send(frame(PING, "p") + frame(TEXT, str(number)))
-        go.wait(10)
+        go.wait(20)
         swallow(conn)
 
     ws = dial(script, tls)
@@ -3758,8 +3758,9 @@ def test_recv_goes_on_beside_a_send_that_is_stuck(dial, tls):
     eventually(lambda: is_blocked(ws))
 
     stuck.set()
-    reader = background(lambda: [ws.recv(timeout=5) for _ in range(3)])
-    assert reader.result() == ["0", "1", "2"]
+    # who waited for the sender, with each of the pings, would not be done by then
+    reader = background(lambda: [ws.recv(timeout=5) for _ in range(20)])
+    assert reader.result() == [str(number) for number in range(20)]
     assert sender.is_alive()
 
     go.set()
@@ -3952,6 +3953,27 @@ def test_a_send_beside_a_close_is_told_so(dial):
     assert outcome(ws.send, "x") == (1000, "closed here")
     go.set()
     ending.result()
+
+
+def test_a_ping_after_our_close_frame_is_not_answered(dial):
+    go, seen = threading.Event(), []
+
+    def script(conn):
+        seen.append(conn.read_frame()[0])
+        with contextlib.suppress(EOFError):
+            seen.append(some(conn))  # the end: from now on a pong could not be sent
+        conn.send(frame(PING, "p") + frame(TEXT, "x"))
+        go.wait(10)
+
+    ws = dial(script, close_timeout=10)
+    reader = background(ws.recv)
+    eventually(lambda: is_blocked(ws))
+    ending = background(ws.close)
+    assert reader.result() == "x"
+    assert outcome(ws.send, "y") == (1000, "closed here")  # nothing went wrong meanwhile
+    go.set()
+    ending.result()
+    assert seen == [CLOSE]
 
 
 @both
@@ -14349,7 +14371,7 @@ def test_a_cancel_that_was_interrupted_is_done_by_the_next(serve, new_client, mo
     api = Api(serve, watches=[[]]).start(new_client)
     api.asked(True, 1)
     eventually(lambda: tasks_with_a_connection(api.client))
-    for place in ((apiproxy, "shut"), (apiproxy.Wire, "close"), (apiproxy.Cancel, "set")):
+    for place in ((apiproxy, "shut"), (apiproxy.Cancel, "set")):
         interrupt_once(monkeypatch, place)
         with pytest.raises(KeyboardInterrupt):
             api.cancel()
