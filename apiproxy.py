@@ -3839,6 +3839,11 @@ class ExecPlugin:
 # -- kubeconfigs -----------------------------------------------------------------
 
 
+def decode_base64(text: Any) -> bytes:
+    """What base64 stands for, line ends passed over as Go does it; ValueError for all else."""
+    return base64.b64decode(type(text)().join(text.splitlines()), validate=True)
+
+
 class Fields:
     """A mapping of a kubeconfig, and its place, which every error names."""
 
@@ -3890,9 +3895,8 @@ class Fields:
     def pem(self, key: str) -> Pem:
         """A field that is a file, or what is in it as <key>-data, which is preferred."""
         path = self.path(key)
-        data = re.sub("[\r\n]", "", self.get(key + "-data"))  # as Go does
         try:
-            content = base64.b64decode(data, validate=True)
+            content = decode_base64(self.get(key + "-data"))
         except ValueError:
             raise self.error(key + "-data", "is not base64") from None
         return content or path or b""
@@ -3916,8 +3920,8 @@ class Kubeconfig:
     def add(self, text: bytes, source: str) -> None:
         """Read a file's text; `source` is its path. ValueError for what is not a kubeconfig."""
         self._sources.append(source)
-        folder = os.path.dirname(os.path.abspath(source))
         with naming(source):
+            folder = os.path.dirname(os.path.abspath(source))
             documents = read_yaml(text) or [None]
             document = Fields(documents[0], "the kubeconfig")  # kubectl reads no other
             kind, version = document.get("kind"), document.get("apiVersion")
@@ -7925,8 +7929,8 @@ def _body_of(error: ApiError) -> Json:
 def _decoded(request: Mapping[str, Any], key: str) -> bytes:
     """What a field holds in base64, b"" without it; the field is not repeated: it may be secret."""
     try:
-        return base64.b64decode(request.get(key) or "", validate=True)
-    except (ValueError, TypeError):
+        return decode_base64(request.get(key) or "")
+    except (ValueError, AttributeError):
         raise ValueError("%s is not base64" % key) from None
 
 

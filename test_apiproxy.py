@@ -11617,6 +11617,28 @@ def test_clusters_come_and_go_without_headlamp(serve, tmp_path):
         apiproxy.configure()
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("kind", [str, str.encode])
+def test_base64_may_be_wrapped_as_programs_write_it(end, kind):
+    def wrapped(text):
+        return kind(base64.encodebytes(text.encode()).decode().replace("\n", end))
+
+    with apiproxy.Client("") as client:
+        client.set_cluster({"kubeconfig": wrapped(json.dumps(config("https://h")))})
+        client.set_cluster({
+            "name": "b", "server": "https://h", "certificateAuthorityData": wrapped(MIDDLE)})
+        assert set(client.endpoints) == {"here", "b"}
+
+
+def test_a_folder_that_is_gone_is_a_value_error_of_the_kubeconfig(monkeypatch):
+    def gone():
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(os, "getcwd", gone)
+    with apiproxy.Client("") as client, pytest.raises(ValueError, match="the kubeconfig: "):
+        client.set_cluster({"kubeconfig": b64(json.dumps(config()))})
+
+
 def test_clusters_behind_headlamp_and_direct_ones_stand_side_by_side(demo, new_client):
     server = demo("behind", "beside", tokens={"behind": "SECRET-1", "beside": "SECRET-2"})
     client = new_client(server.url, cluster="behind", backend_token="SECRET-3")
