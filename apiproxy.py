@@ -3814,8 +3814,9 @@ class Fields:
     def pem(self, key: str) -> Pem:
         """A field that is a file, or what is in it as <key>-data, which is preferred."""
         path = self.path(key)
+        data = self.get(key + "-data")
         try:
-            content = decode_base64(self.get(key + "-data"))
+            content = decode_base64(data)
         except ValueError:
             raise self.error(key + "-data", "is not base64") from None
         return content or path or b""
