@@ -1387,8 +1387,10 @@ def encode_head(first: str, headers: HeaderLines) -> bytes:
     """The head of a request: its first line and its headers, some with several lines."""
     rows = [first]
     for name, value in headers.items():
-        for line in [value] if isinstance(value, str) else value:
-            rows.append("%s: %s" % (name, line))
+        if isinstance(value, str):
+            rows.append("%s: %s" % (name, value))
+        else:
+            rows += ["%s: %s" % (name, line) for line in value]
     return "\r\n".join(rows + ["", ""]).encode("latin-1")
 
 
