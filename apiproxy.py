@@ -2449,21 +2449,17 @@ class Response:
 
     def error(self, message: str = "", kind: Callable[..., ApiError] = ApiError) -> ApiError:
         """The ApiError, or other `kind`, that this is: in the server's words or in `message`."""
-        status: Json = {}
+        status: Json = None
         message = message or self._instead()
         if not message:
-            try:
+            with contextlib.suppress(ValueError, RecursionError):
                 status = json.loads(self.body)
-            except (ValueError, RecursionError):
-                message = self.text().strip()[:1000]
-            if not isinstance(status, dict):
-                status = {}
+            message = dig(status, "message") or self.text().strip()[:1000]
 
         details = dig(status, "details", kind=dict)
         after = self.headers.get("Retry-After") or details.get("retryAfterSeconds")
         return kind(
-            self.status, message or str(status.get("message") or ""),
-            phrase="Unexpected answer" if self.ok else self.reason,
+            self.status, message, phrase="Unexpected answer" if self.ok else self.reason,
             reason=dig(status, "reason"), details=details,
             body=self.body[:MiB], method=self._method, url=self._url, cluster=self.cluster,
             retry_after=parse_retry_after(after))
