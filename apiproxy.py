@@ -2437,21 +2437,17 @@ class Response:
 
     def error(self, message: str = "", kind: Callable[..., ApiError] = ApiError) -> ApiError:
         """The ApiError, or other `kind`, that this is: in the server's words or in `message`."""
-        status: Json = {}
+        status: Json = None
         message = message or self._instead()
         if not message:
-            try:
+            with contextlib.suppress(ValueError, RecursionError):
                 status = json.loads(self.body)
-            except (ValueError, RecursionError):
-                message = self.text().strip()[:1000]
-            if not isinstance(status, dict):
-                status = {}
+            message = dig(status, "message") or self.text().strip()[:1000]
 
         details = dig(status, "details", kind=dict)
         after = self.headers.get("Retry-After") or details.get("retryAfterSeconds")
         return kind(
-            self.status, message or str(status.get("message") or ""),
-            phrase="Unexpected answer" if self.ok else self.reason,
+            self.status, message, phrase="Unexpected answer" if self.ok else self.reason,
             reason=dig(status, "reason"), details=details,
             body=self.body[:MiB], method=self._method, url=self._url, cluster=self.cluster,
             retry_after=parse_retry_after(after))
@@ -3731,6 +3727,11 @@ class ExecPlugin:
 # -- kubeconfigs -----------------------------------------------------------------
 
 
+def decode_base64(text: Any) -> bytes:
+    """What base64 stands for, line ends passed over as Go does it; ValueError for all else."""
+    return base64.b64decode(type(text)().join(text.splitlines()), validate=True)
+
+
 class Fields:
     """A mapping of a kubeconfig, and its place, which every error names."""
 
@@ -3782,9 +3783,9 @@ class Fields:
     def pem(self, key: str) -> Pem:
         """A field that is a file, or what is in it as <key>-data, which is preferred."""
         path = self.path(key)
-        data = re.sub("[\r\n]", "", self.get(key + "-data"))  # as Go does
+        data = self.get(key + "-data")
         try:
-            content = base64.b64decode(data, validate=True)
+            content = decode_base64(data)
         except ValueError:
             raise self.error(key + "-data", "is not base64") from None
         return content or path or b""
@@ -3808,8 +3809,8 @@ class Kubeconfig:
     def add(self, text: bytes, source: str) -> None:
         """Read a file's text; `source` is its path. ValueError for what is not a kubeconfig."""
         self._sources.append(source)
-        folder = os.path.dirname(os.path.abspath(source))
         with naming(source):
+            folder = os.path.dirname(os.path.abspath(source))
             documents = read_yaml(text) or [None]
             document = Fields(documents[0], "the kubeconfig")  # kubectl reads no other
             kind, version = document.get("kind"), document.get("apiVersion")
@@ -7677,8 +7678,8 @@ def _body_of(error: ApiError) -> Json:
 def _decoded(request: Mapping[str, Any], key: str) -> bytes:
     """What a field holds in base64, b"" without it; the field is not repeated: it may be secret."""
     try:
-        return base64.b64decode(request.get(key) or "", validate=True)
-    except (ValueError, TypeError):
+        return decode_base64(request.get(key) or "")
+    except (ValueError, AttributeError):
         raise ValueError("%s is not base64" % key) from None
 
 

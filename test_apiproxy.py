@@ -964,10 +964,12 @@ def test_errors_pickle_and_copy_with_all_they_know(error):
     ("Not Found", b"", "Not Found", "", {}),
     ("Not Found", b" \r\n no cluster\n", "Not Found - no cluster", "", {}),
     ("", b"", "404", "", {}), ("", b"plain", "plain", "", {}),
-    ("Not Found", b"Not Found", "Not Found", "", {}), ("Bad", b'{"error": "x"}', "Bad", "", {}),
-    ("Bad", b'["a"]', "Bad", "", {}),
-    ("Bad", b'{"message": null, "reason": null, "details": []}', "Bad", "", {}),
-    ("Bad", b'{"message": 5, "details": "x"}', "Bad - 5", "", {}),
+    ("Not Found", b"Not Found", "Not Found", "", {}),
+    ("Bad", b'{"error": "x"}', 'Bad - {"error": "x"}', "", {}),
+    ("Bad", b'["a"]', 'Bad - ["a"]', "", {}),
+    ("Bad", b'{"message": null, "reason": null, "details": []}',
+     'Bad - {"message": null, "reason": null, "details": []}', "", {}),
+    ("Bad", b'{"message": 5, "details": "x"}', 'Bad - {"message": 5, "details": "x"}', "", {}),
     ("Bad", b"\xff", "Bad - \ufffd", "", {}), ("Bad", b"x" * 5000, "Bad - " + "x" * 1000, "", {}),
     ("Bad", b"[" * 200000, "Bad - " + "[" * 1000, "", {}),
 ], ids=short)
@@ -11644,6 +11646,28 @@ def test_clusters_come_and_go_without_headlamp(serve, tmp_path):
         apiproxy.configure(client)
         assert apiproxy.request("/version", {"cluster": "plain"})["path"] == "/version"
         apiproxy.configure()
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("kind", [str, str.encode])
+def test_base64_may_be_wrapped_as_programs_write_it(end, kind):
+    def wrapped(text):
+        return kind(base64.encodebytes(text.encode()).decode().replace("\n", end))
+
+    with apiproxy.Client("") as client:
+        client.set_cluster({"kubeconfig": wrapped(json.dumps(config("https://h")))})
+        client.set_cluster({
+            "name": "b", "server": "https://h", "certificateAuthorityData": wrapped(MIDDLE)})
+        assert set(client.endpoints) == {"here", "b"}
+
+
+def test_a_folder_that_is_gone_is_a_value_error_of_the_kubeconfig(monkeypatch):
+    def gone():
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(os, "getcwd", gone)
+    with apiproxy.Client("") as client, pytest.raises(ValueError, match="the kubeconfig: "):
+        client.set_cluster({"kubeconfig": b64(json.dumps(config()))})
 
 
 def test_clusters_behind_headlamp_and_direct_ones_stand_side_by_side(demo, new_client):
