@@ -5280,10 +5280,12 @@ class ListReader:
                 if self._in_pages:
                     self._page = max(self._page // 2, self._least)
                 self._in_pages = True
+            if self._in_pages or error.status == 410:
+                self.forget_version()  # it is gone, or yet to come, or 0: then servers ignore limit
             raise
 
     def forget_version(self) -> None:
-        """The caller's version is for the first list; later ones read the present."""
+        """The caller's version is for the first list; later ones, and pages, read the present."""
         for key in ("resourceVersion", "resourceVersionMatch", "continue"):
             self._params.pop(key, None)
 

@@ -7147,7 +7147,7 @@ def test_a_refused_stream_stops_unless_it_insists(serve, new_client, caplog, sta
     ("/log", False), ("/log?tailLines=5&follow=false", False), ("/status?x=/log", True),
     ("/status?x=/exec", True), ("/portforward", True)])
 @pytest.mark.parametrize("end", [[frame(1, "x"), 1000], [eof], [503]])
-def test_a_command_is_not_run_again_by_itself_nor_a_log_given_again(serve, new_client, path, again, end):
+def test_neither_a_command_nor_a_log_begins_again_by_itself(serve, new_client, path, again, end):
     server = serve(once(*end))
     url = "/api/v1/namespaces/ns/pods/a" + path
     stream = new_client(server).stream(url, lambda message: None)
@@ -7832,7 +7832,16 @@ def test_a_list_that_can_not_come_in_one_answer_comes_in_pages(
     assert [page.get("limit") for page in pages] == ["3"] * 3
     assert [page.get("continue") for page in pages] == [None, "3", "6"]
     assert [page.get("labelSelector") for page in pages] == ["a=b"] * 3
-    assert [page.get("resourceVersion") for page in pages] == ["0", None, None]
+    assert [page.get("resourceVersion") for page in pages] == [None] * 3  # 0 would void the limit
+
+
+@pytest.mark.parametrize("status, then", [(410, {}), (504, {"limit": "3"})])
+def test_a_version_that_the_server_does_not_have_is_not_insisted_on(
+        serve, new_client, status, then):
+    version = {"resourceVersion": "9", "resourceVersionMatch": "Exact", "continue": "x"}
+    api = Api(serve, [(status, b""), pods(pod("a"))]).start(new_client, version, list_page=3)
+    eventually(lambda: api.views)
+    assert api.asked(False) == [version, then] and api.errors == [status]
 
 
 def test_a_page_that_is_gone_begins_again_and_shows_nothing_of_the_first_try(serve, new_client):
@@ -8325,7 +8334,7 @@ def test_wait_for_waits_for_a_condition_of_the_status(serve, new_client):
         event("MODIFIED", "a", "11", status={"conditions": None}),
         event("MODIFIED", "a", "12", status=ready("Unknown")),
         event("MODIFIED", "a", "13", status=ready("True"))]])
-    got = new_client(api.server).wait_for(PODS, "a", "ready", 10, cluster="other")
+    got = new_client(api.server).wait_for(PODS, "a", "READY", 10, cluster="other")
     assert got["metadata"]["resourceVersion"] == "13"
     assert api.server.paths()[0].startswith("/clusters/other/api/v1/pods")
 
