@@ -6338,6 +6338,7 @@ class Apply:
 
     def _work(self) -> Json:
         if self._params["fieldManager"]:
+            self._manifest = with_metadata(self._manifest, managedFields=None)  # as they were read
             return self._patch("application/apply-patch+yaml")
 
         version = self._manifest["metadata"].get("resourceVersion")

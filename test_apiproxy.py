@@ -10752,7 +10752,8 @@ def test_a_dry_run_is_one_in_every_request(serve, new_client):
 ])
 def test_server_side_apply_is_one_patch(serve, new_client, options, query):
     dialogue = Dialogue(serve, [("PATCH", DONE)])
-    assert new_client(dialogue.server).apply(MANIFEST, **options) == DONE[1]
+    read = {**MANIFEST, "metadata": {**MANIFEST["metadata"], "managedFields": [{}]}}
+    assert new_client(dialogue.server).apply(read, **options) == DONE[1]
     request, = dialogue.asked
     assert request.path.split("?") == [
         "/clusters/dev/api/v1/namespaces/default/configmaps/a", query]
