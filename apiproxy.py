@@ -6165,7 +6165,7 @@ def read_resources(answer: Response) -> Dict[str, Resource]:
 
 # -- apply ---------------------------------------------------------------------------
 
-APPLY_ATTEMPTS = 5  # each more means that somebody changed or removed the object in between
+APPLY_ATTEMPTS = 10  # with 5, of 12 who apply one object at once 1 in 10 failed (measured, 1.20)
 
 # Laid over key by key wherever they hold each other, the object itself ("") first. All else that a
 # manifest names is replaced: a key taken out of a ConfigMap's data goes, so does a list's item.
