@@ -5774,7 +5774,7 @@ class Waiter(Watch):
 
     def _last(self) -> str:
         if self._item is None:
-            return "it is not there" if self._listed or not self._reported else str(self._reported)
+            return "it is not there" if self._listed else str(self._reported or "no answer yet")
         if not self._is_there:
             return "it has gone"
         status = dig(self._item, "status", kind=dict)

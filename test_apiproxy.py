@@ -8373,6 +8373,11 @@ def test_wait_for_says_at_the_end_what_it_last_was(
     assert not threads()
 
 
+def test_wait_for_does_not_say_what_no_server_has_said(serve, new_client):
+    with pytest.raises(TimeoutError, match="a is not Ready: no answer yet"):
+        new_client(serve(hang)).wait_for(PODS, "a", "Ready", 0.1)
+
+
 @pytest.mark.parametrize("status", [400, 401, 403, 404])
 def test_wait_for_raises_what_the_server_refuses(serve, new_client, status):
     api = Api(serve, [(503, b""), (status, b"no")])
