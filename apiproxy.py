@@ -4115,9 +4115,8 @@ def token_cookies(cluster: str, token: str) -> str:
     name = cookie_name(cluster)
     if name == "headlamp-auth-." or re.search(r'[";\\]', token):
         return ""
-    starts = range(0, len(token), COOKIE_PIECE)
     return "; ".join("%s%d=%s" % (name, index, token[start:start + COOKIE_PIECE])
-                     for index, start in enumerate(starts))
+                     for index, start in enumerate(range(0, len(token), COOKIE_PIECE)))
 
 
 def fresh_token(headers: Headers, cluster: str) -> str:
