@@ -5706,13 +5706,12 @@ class Endpoints:
             try:
                 answer = self._transport.send(
                     method, path + item, cluster, body=body, params=params, headers=headers)
+                self._answered[cluster] = info
+                return answer.json()
             except ApiError as error:
                 if not api_is_missing(error):
                     raise
                 missing = error
-            else:
-                self._answered[cluster] = info
-                return answer.json()
         raise missing
 
     def patch(
@@ -6437,10 +6436,6 @@ class PortForward(Task):
         self._pod = pod
         self._listener = listener
 
-    def close(self) -> None:
-        """What cancel does first: wake accept()."""
-        shut(self._listener)
-
     def forked(self) -> None:
         """The port is the parent's alone."""
         super().forked()
@@ -6468,7 +6463,7 @@ class PortForward(Task):
             if time.monotonic() - looked >= self._settings.forward_check:
                 self._check_pod()
                 looked = time.monotonic()
-            self.scope.hold(self.close)  # what the look held is done
+            self.scope.hold(lambda: shut(self._listener))  # wakes accept(); the look is done
 
             try:
                 local, _ = self._listener.accept()
