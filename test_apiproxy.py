@@ -226,11 +226,11 @@ def locks_of(ws):
 
 def set_kubeconfig(client, cluster, text):
     """As if set_cluster had stored it, without a look at it."""
-    client._transport.credentials.store_kubeconfigs({cluster: text}, client.base_url)
+    client._transport.credentials.kubeconfigs[client.base_url, cluster] = text
 
 
 def has_kubeconfig(client, cluster):
-    return bool(client._transport.credentials.kubeconfig(cluster, client.base_url))
+    return (client.base_url, cluster) in client._transport.credentials.kubeconfigs
 
 
 def tombstones(collection):
@@ -964,10 +964,12 @@ def test_errors_pickle_and_copy_with_all_they_know(error):
     ("Not Found", b"", "Not Found", "", {}),
     ("Not Found", b" \r\n no cluster\n", "Not Found - no cluster", "", {}),
     ("", b"", "404", "", {}), ("", b"plain", "plain", "", {}),
-    ("Not Found", b"Not Found", "Not Found", "", {}), ("Bad", b'{"error": "x"}', "Bad", "", {}),
-    ("Bad", b'["a"]', "Bad", "", {}),
-    ("Bad", b'{"message": null, "reason": null, "details": []}', "Bad", "", {}),
-    ("Bad", b'{"message": 5, "details": "x"}', "Bad - 5", "", {}),
+    ("Not Found", b"Not Found", "Not Found", "", {}),
+    ("Bad", b'{"error": "x"}', 'Bad - {"error": "x"}', "", {}),
+    ("Bad", b'["a"]', 'Bad - ["a"]', "", {}),
+    ("Bad", b'{"message": null, "reason": null, "details": []}',
+     'Bad - {"message": null, "reason": null, "details": []}', "", {}),
+    ("Bad", b'{"message": 5, "details": "x"}', 'Bad - {"message": 5, "details": "x"}', "", {}),
     ("Bad", b"\xff", "Bad - \ufffd", "", {}), ("Bad", b"x" * 5000, "Bad - " + "x" * 1000, "", {}),
     ("Bad", b"[" * 200000, "Bad - " + "[" * 1000, "", {}),
 ], ids=short)
@@ -7932,7 +7934,16 @@ def test_a_list_that_can_not_come_in_one_answer_comes_in_pages(
     assert [page.get("limit") for page in pages] == ["3"] * 3
     assert [page.get("continue") for page in pages] == [None, "3", "6"]
     assert [page.get("labelSelector") for page in pages] == ["a=b"] * 3
-    assert [page.get("resourceVersion") for page in pages] == ["0", None, None]
+    assert [page.get("resourceVersion") for page in pages] == [None] * 3  # 0 would void the limit
+
+
+@pytest.mark.parametrize("status, then", [(410, {}), (504, {"limit": "3"})])
+def test_a_version_that_the_server_does_not_have_is_not_insisted_on(
+        serve, new_client, status, then):
+    version = {"resourceVersion": "9", "resourceVersionMatch": "Exact", "continue": "x"}
+    api = Api(serve, [(status, b""), pods(pod("a"))]).start(new_client, version, list_page=3)
+    eventually(lambda: api.views)
+    assert api.asked(False) == [version, then] and api.errors == [status]
 
 
 def test_a_page_that_is_gone_begins_again_and_shows_nothing_of_the_first_try(serve, new_client):
@@ -8425,7 +8436,7 @@ def test_wait_for_waits_for_a_condition_of_the_status(serve, new_client):
         event("MODIFIED", "a", "11", status={"conditions": None}),
         event("MODIFIED", "a", "12", status=ready("Unknown")),
         event("MODIFIED", "a", "13", status=ready("True"))]])
-    got = new_client(api.server).wait_for(PODS, "a", "ready", 10, cluster="other")
+    got = new_client(api.server).wait_for(PODS, "a", "READY", 10, cluster="other")
     assert got["metadata"]["resourceVersion"] == "13"
     assert api.server.paths()[0].startswith("/clusters/other/api/v1/pods")
 
@@ -8462,6 +8473,11 @@ def test_wait_for_says_at_the_end_what_it_last_was(
         assert str(caught.value).startswith(text)
     assert str(caught.value).startswith("a is not ") and len(str(caught.value)) < 400
     assert not threads()
+
+
+def test_wait_for_does_not_say_what_no_server_has_said(serve, new_client):
+    with pytest.raises(TimeoutError, match="a is not Ready: no answer yet"):
+        new_client(serve(hang)).wait_for(PODS, "a", "Ready", 0.1)
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404])
@@ -10732,8 +10748,9 @@ CONVERSATIONS = [  # (method, answer) one after the other; what apply gives or r
       ("PUT", DONE)], None),
     ([("POST", EXISTS), ("GET", ALIVE), ("PUT", GONE), ("POST", DONE)], None),
     ([("POST", EXISTS), ("GET", GONE), ("POST", DONE)], None),
-    ([("POST", EXISTS), ("GET", ALIVE), ("PUT", CONFLICT)] * 5, "another version"),
-    ([("POST", EXISTS), ("GET", GONE)] * 5, "gone"),
+    ([("POST", EXISTS), ("GET", ALIVE), ("PUT", CONFLICT)] * apiproxy.APPLY_ATTEMPTS,
+     "another version"),
+    ([("POST", EXISTS), ("GET", GONE)] * apiproxy.APPLY_ATTEMPTS, "gone"),
     ([("POST", EXISTS), ("GET", ALIVE), ("PUT", INVALID), ("PATCH", DONE)], None),
     ([("POST", EXISTS), ("GET", ALIVE), ("PUT", INVALID), ("PATCH", MEDIA), ("PATCH", DONE)], None),
     ([("POST", EXISTS), ("GET", ALIVE), ("PUT", INVALID), ("PATCH", INVALID)], "a list"),
@@ -10844,7 +10861,8 @@ def test_a_dry_run_is_one_in_every_request(serve, new_client):
 ])
 def test_server_side_apply_is_one_patch(serve, new_client, options, query):
     dialogue = Dialogue(serve, [("PATCH", DONE)])
-    assert new_client(dialogue.server).apply(MANIFEST, **options) == DONE[1]
+    read = {**MANIFEST, "metadata": {**MANIFEST["metadata"], "managedFields": [{}]}}
+    assert new_client(dialogue.server).apply(read, **options) == DONE[1]
     request, = dialogue.asked
     assert request.path.split("?") == [
         "/clusters/dev/api/v1/namespaces/default/configmaps/a", query]
@@ -11644,6 +11662,28 @@ def test_clusters_come_and_go_without_headlamp(serve, tmp_path):
         apiproxy.configure(client)
         assert apiproxy.request("/version", {"cluster": "plain"})["path"] == "/version"
         apiproxy.configure()
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("kind", [str, str.encode])
+def test_base64_may_be_wrapped_as_programs_write_it(end, kind):
+    def wrapped(text):
+        return kind(base64.encodebytes(text.encode()).decode().replace("\n", end))
+
+    with apiproxy.Client("") as client:
+        client.set_cluster({"kubeconfig": wrapped(json.dumps(config("https://h")))})
+        client.set_cluster({
+            "name": "b", "server": "https://h", "certificateAuthorityData": wrapped(MIDDLE)})
+        assert set(client.endpoints) == {"here", "b"}
+
+
+def test_a_folder_that_is_gone_is_a_value_error_of_the_kubeconfig(monkeypatch):
+    def gone():
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(os, "getcwd", gone)
+    with apiproxy.Client("") as client, pytest.raises(ValueError, match="the kubeconfig: "):
+        client.set_cluster({"kubeconfig": b64(json.dumps(config()))})
 
 
 def test_clusters_behind_headlamp_and_direct_ones_stand_side_by_side(demo, new_client):

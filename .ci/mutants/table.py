@@ -221,8 +221,8 @@ CANCELLING = {
         ("cancel_inside_a_callback",)),
     "cancel-does-not-wait": Mutant(
         "cancel waits for nobody",
-        "            self.join(time.monotonic() + CANCEL_WAIT)\n",
-        "            pass\n",
+        "        task.join(end)\n",
+        "        pass\n",
         (SIM, "cancel_waits_for_a_running_callback")),
     "cancel-in-callback": Mutant(
         "cancel inside a callback waits for itself",
