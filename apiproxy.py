@@ -1339,12 +1339,6 @@ class Head(NamedTuple):
     headers: Headers
 
 
-    @property
-    def is_error(self) -> bool:
-        """Whether the request was refused."""
-        return self.status >= 400
-
-
 _TEXT = r"[^\x00-\x08\x0a-\x1f]*"  # of a reason or a value: no control character but the tab
 _HEAD = r"HTTP/1\.([01]) ([1-9]\d\d)(?: (%s))?\r\n((?:%s:%s\r\n)*)\r\n" % (_TEXT, _TOKEN, _TEXT)
 _LINE = r"([^:]+):([^\r]*)\r\n"
@@ -2213,7 +2207,7 @@ class Receiver:
     """The bytes that came on a Wire ahead of their use: heads, bodies, what follows a 101."""
 
     def __init__(self, wire: Wire, step: int = 4 * KiB) -> None:
-        self._wire = wire
+        self.wire = wire
         self._step = step  # bytes asked for at once, while a head is read
         self._data = b""
         self._at = 0  # where in `_data` the unused begins
@@ -2256,7 +2250,7 @@ class Receiver:
 
     def _more(self, scope: Scope, size: int) -> int:
         space = memoryview(bytearray(size))
-        count = self._wire.receive(space, scope)
+        count = self.wire.receive(space, scope)
         self._data, self._at = self._data[self._at:] + space[:count], 0
         return count
 
@@ -2481,12 +2475,11 @@ def parse_retry_after(value: Any) -> Optional[float]:
         return None
 
 
-class HttpConnection:
-    """A Wire that answers come from."""
+class HttpConnection(Receiver):
+    """A Receiver of answers, and whether another may follow."""
 
     def __init__(self, wire: Wire, proxy: Optional[Proxy] = None) -> None:
-        self.wire = wire
-        self.receiver = Receiver(wire)
+        super().__init__(wire)
         self.proxy = proxy  # the one that plain HTTP goes through
         self.used = 0.0  # when it was last of use, monotonic
         self.is_whole = False  # the last answer came to its end, and another may follow
@@ -2495,7 +2488,7 @@ class HttpConnection:
         """Nothing came after the last answer, not even the end: fit for another request."""
         try:
             space = memoryview(bytearray(1))
-            return self.receiver.is_empty and self.wire.read(space) is None
+            return self.is_empty and self.wire.read(space) is None
         except OSError:
             return False
 
@@ -2516,12 +2509,12 @@ class HttpConnection:
             keep = keep and length is None  # 6.1: somebody may have meant it to be read in two ways
             pieces = self._chunks(scope)
         elif length is not None:
-            if length > limit and not head.is_error:
+            if length > limit and head.status < 400:
                 raise TooLarge
-            pieces = self.receiver.exactly(length, scope)
+            pieces = self.exactly(length, scope)
         else:
             keep = False
-            pieces = iter(lambda: self.receiver.some(scope), b"")
+            pieces = iter(lambda: self.some(scope), b"")
 
         yield from at_most(pieces, limit)
         self.is_whole = keep
@@ -2534,7 +2527,7 @@ class HttpConnection:
             count = int(size[1], 16)
             if not count:
                 break
-            yield from self.receiver.exactly(count, scope)
+            yield from self.exactly(count, scope)
             if self._line(scope):
                 raise BadAnswer("a chunk that is longer than it says")
 
@@ -2544,7 +2537,7 @@ class HttpConnection:
         raise BadAnswer("endless trailers")
 
     def _line(self, scope: Scope) -> bytes:
-        return self.receiver.until(b"\r\n", MAX_LINE, scope)[:-2]
+        return self.until(b"\r\n", MAX_LINE, scope)[:-2]
 
 
 class HttpRequest:
@@ -2713,12 +2706,13 @@ class HttpHandler(urllib.request.BaseHandler):
         except ConnectionError as error:
             failure = error  # a server that had enough of a body may have answered first
         try:
-            return conn.receiver.head(request.scope)
+            return conn.head(request.scope)
         except ConnectionError as error:  # nothing, or no whole head, was answered
             raise failure or error
 
     def _body(self, conn: HttpConnection, head: Head, request: HttpRequest) -> bytes:
-        limit = MiB if head.is_error else self._settings.max_body  # of an error that will do
+        is_error = head.status >= 400
+        limit = MiB if is_error else self._settings.max_body  # of an error that will do
         scope = request.scope.within(idle=request.idle)
         body = io.BytesIO()  # not a list: a server may send two bytes at a time
         pieces = conn.body(head, request.method, scope, limit)
@@ -2727,13 +2721,13 @@ class HttpHandler(urllib.request.BaseHandler):
         try:
             body.writelines(pieces)
         except TooLarge:
-            if not head.is_error:
+            if not is_error:
                 text = "the body is larger than max_body, %d bytes" % limit
                 raise BodyError(head.status, text)
         except OSError as error:
             if request.scope.cancelled:
                 raise
-            if not head.is_error:
+            if not is_error:
                 late = isinstance(error, TimeoutError)
                 raise BodyError(408 if late else 502, "the body is not whole: %s" % error,
                                 phrase="Request timed-out" if late else "Unreachable") from error
@@ -2912,13 +2906,13 @@ class WebSocket:
             wire = Wire.open(address, scope, context, find_proxy(address, proxy), tunnel=True)
             wire.send(request, scope)
             conn = HttpConnection(wire)
-            head = conn.receiver.head(scope)
+            head = conn.head(scope)
             if notice:
                 notice(head)
             if head.status != 101:
                 raise _refusal(conn, head, url, scope)
             protocol = check_handshake(head, key, protocols)
-            rest = b"" if conn.receiver.is_empty else conn.receiver.some(scope)
+            rest = b"" if conn.is_empty else conn.some(scope)
         except BaseException as error:
             if wire is not None:
                 wire.close()
@@ -3251,7 +3245,7 @@ class Endpoint:
         compress: bool = True,
     ) -> None:
         with naming("server"):
-            if "?" in check_path(split_url(server, ("http", "https")).target):
+            if "?" in check_path(base_address(server).target):
                 raise ValueError("an address can't have a query here")
         if proxy:
             with naming("proxy-url"):
