@@ -1098,9 +1098,9 @@ def apply_mask(data: bytes, key: bytes, head: bytes = b"") -> Bytes:
     return out
 
 
-def encode_frame(opcode: int, payload: bytes, key: bytes, fin: bool = True) -> Bytes:
-    """A client's frame, masked with `key` (5.2): an argument, so that tests are exact."""
-    first, size = (0x80 if fin else 0) | opcode, len(payload)
+def encode_frame(opcode: int, payload: bytes, key: bytes) -> Bytes:
+    """A client's message in one frame, masked with `key` (5.2): so that tests are exact."""
+    first, size = 0x80 | opcode, len(payload)
     if size < 126:
         head = bytes((first, 0x80 | size))
     elif size < 1 << 16:
@@ -1217,21 +1217,18 @@ class MessageReader:
                 if size < least or size >> 63:  # 5.2: minimal
                     raise ProtocolError(PROTOCOL_ERROR, "frame with a length of %d" % size)
 
+            if opcode < CLOSE:
+                if bool(opcode) == bool(self._opcode):  # 5.4
+                    raise ProtocolError(PROTOCOL_ERROR, "a new message in a fragmented one"
+                                        if opcode else "continuation of nothing")
+                if self._size + size > self._max_size:
+                    raise ProtocolError(TOO_BIG, "message of more than %d bytes" % self._max_size)
+
+            if (opcode >= CLOSE or first == 0x82) and body + size <= end:  # whole and alone
+                self._start = body + size
+                return opcode, bytes(buffer[body:self._start])
             if opcode >= CLOSE:
-                if body + size > end:
-                    return None
-                self._start = body + size
-                return opcode, bytes(buffer[body:self._start])
-
-            if bool(opcode) == bool(self._opcode):  # 5.4
-                raise ProtocolError(PROTOCOL_ERROR, "a new message in a fragmented one" if opcode
-                                    else "continuation of nothing")
-            if self._size + size > self._max_size:
-                raise ProtocolError(TOO_BIG, "message of more than %d bytes" % self._max_size)
-
-            if opcode == BINARY and first > 0x80 and body + size <= end:  # whole and alone
-                self._start = body + size
-                return opcode, bytes(buffer[body:self._start])
+                return None
 
             self._start, self._left, self._fin = body, size, first >= 0x80
             self._size += size
@@ -1326,8 +1323,8 @@ class Headers(Mapping[str, str]):
 
     def tokens(self, name: str) -> List[str]:
         """The comma-separated elements of one header, in lower case."""
-        values = self.get_all(name)
-        return [part.strip(" \t").lower() for value in values for part in value.split(",")]
+        return [part.strip(" \t").lower() for line in self.get_all(name)
+                for part in line.split(",")]
 
 
 class Head(NamedTuple):
@@ -1995,7 +1992,6 @@ class Wire:
             raise
         return wire
 
-
     def _connect_through(self, proxy: Proxy, address: Address, scope: Scope) -> None:
         headers = {"Host": address.place, **proxy.headers}
         self.send(encode_head("CONNECT %s HTTP/1.1" % address.place, headers), scope)
@@ -2643,7 +2639,6 @@ class HttpHandler(urllib.request.BaseHandler):
         conn = HttpConnection(wire, None if request.context else proxy)
         return self._exchange(conn, key, request)
 
-
     def _take(self, key: Any) -> Optional[HttpConnection]:
         while True:
             with self._lock:
@@ -2677,7 +2672,6 @@ class HttpHandler(urllib.request.BaseHandler):
                 late.append(conn)
         for old in late:
             old.wire.close()
-
 
     def _exchange(self, conn: HttpConnection, key: Any, request: HttpRequest) -> Response:
         closings = self._closings
@@ -3186,8 +3180,7 @@ def _refusal(conn: HttpConnection, head: Head, url: str, scope: Scope) -> ApiErr
     except OSError:
         pass  # what came in time has to do
 
-    answer = Response(
-        head.status, head.reason, head.headers, bytes(body[:MAX_HEAD]), "GET", url)
+    answer = Response(head.status, head.reason, head.headers, bytes(body), "GET", url)
     message = ""
     if not body and head.status in (400, 403):  # so the API server refuses these (measured)
         message = ("the server gives no reason: perhaps the Origin or the subprotocols, or for "
@@ -3656,7 +3649,7 @@ class ExecPlugin:
         if not (token or certificate):
             raise status.error("token", "is missing, and so is a certificate")
 
-        ends = parse_time(end) if end else float("inf")
+        ends = parse_time(end) if end else math.inf
         self._tls.show(certificate.encode(), key.encode())
         self._end = ends
         return token
@@ -3838,8 +3831,7 @@ class Kubeconfig:
             if proxy and "://" not in proxy:
                 raise cluster.error("proxy-url", "is not http://host:port")
 
-            name = cluster.get("tls-server-name")
-            tls = TlsFiles(authority, certificate, key, name, insecure)
+            tls = TlsFiles(authority, certificate, key, cluster.get("tls-server-name"), insecure)
             token, basic = _identity(user, cluster, tls, bool(certificate))
 
             return Endpoint(
@@ -3926,11 +3918,8 @@ def read_kubeconfig(path: Optional[Path] = None) -> Kubeconfig:
     Files that are not there are passed over, as kubectl does. ValueError when there is none, or for
     one that can't be read.
     """
-    paths = [os.path.join("~", ".kube", "config")]
-    if path:
-        paths = [os.fsdecode(path)]
-    elif os.environ.get("KUBECONFIG"):
-        paths = os.environ["KUBECONFIG"].split(os.pathsep)
+    named = os.environ.get("KUBECONFIG") or "~/.kube/config"
+    paths = [os.fsdecode(path)] if path else named.split(os.pathsep)
 
     config = Kubeconfig()
     paths = [os.path.expanduser(name) for name in paths]
