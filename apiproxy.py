@@ -3180,7 +3180,8 @@ def _refusal(conn: HttpConnection, head: Head, url: str, scope: Scope) -> ApiErr
     except OSError:
         pass  # what came in time has to do
 
-    answer = Response(head.status, head.reason, head.headers, bytes(body), "GET", url)
+    answer = Response(
+        head.status, head.reason, head.headers, bytes(body[:MAX_HEAD]), "GET", url)
     message = ""
     if not body and head.status in (400, 403):  # so the API server refuses these (measured)
         message = ("the server gives no reason: perhaps the Origin or the subprotocols, or for "
