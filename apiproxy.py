@@ -1300,7 +1300,7 @@ class TooLarge(BadAnswer):
 class Headers(Mapping[str, str]):
     """Headers of an answer: found in any case, listed in lower case, several joined by ", "."""
 
-    def __init__(self, lines: Iterable[Tuple[str, str]] = ()) -> None:
+    def __init__(self, lines: Iterable[Tuple[str, str]]) -> None:
         self._values: Dict[str, List[str]] = {}
         for name, value in lines:
             self._values.setdefault(name.lower(), []).append(value.strip(" \t"))
@@ -1972,8 +1972,8 @@ class Wire:
 
     @classmethod
     def open(
-        cls, address: Address, scope: Scope, context: Optional[ssl.SSLContext] = None,
-        proxy: Optional[Proxy] = None, tunnel: bool = False,
+        cls, address: Address, scope: Scope, context: Optional[ssl.SSLContext],
+        proxy: Optional[Proxy], tunnel: bool = False,
     ) -> Wire:
         """Connect, through a proxy (CONNECT for TLS or a `tunnel`), with TLS if `context`."""
         to = proxy or address
@@ -2549,7 +2549,7 @@ class HttpRequest:
     def __init__(
         self, method: str, url: str, target: str, lines: Dict[str, Any], body: Optional[bytes],
         scope: Scope, address: Address, context: Optional[ssl.SSLContext], proxy: Optional[str],
-        idle: Optional[float] = None,
+        idle: Optional[float],
     ) -> None:
         self.method = method
         self.full_url = url
@@ -2979,16 +2979,22 @@ class WebSocket:
             self._moving = True
             message = self._reader.next()
             self._moving = False
-            if message is not None:
-                opcode, payload = message
-                if opcode < CLOSE:
-                    return payload
-                self._control(opcode, cast(bytes, payload))
-            elif late:
-                raise TimeoutError("no message in time")
-            else:
+            if message is None:
+                if late:
+                    raise TimeoutError("no message in time")
                 end = end or time.monotonic() + seconds
                 late = self._receive(end)
+                continue
+
+            opcode, payload = message
+            if opcode < CLOSE:
+                return payload
+            payload = cast(bytes, payload)
+            if opcode == PING:
+                self._control_frame(PONG, payload)  # 5.5.2; only the latest without room (5.5.3)
+            elif opcode == CLOSE:
+                code, reason = parse_close(payload)
+                self._finish(code, reason, payload[:2])
 
     def send(self, message: Union[str, Bytes]) -> None:
         """Send one message, text for a str; returns when the system has taken all of it."""
@@ -3049,13 +3055,6 @@ class WebSocket:
 
             self._write_pending()  # before waiting: the read above may have made room for it
             self._wire.wait(min(end, limit) - now)
-
-    def _control(self, opcode: int, payload: bytes) -> None:
-        if opcode == PING:
-            self._control_frame(PONG, payload)  # 5.5.2; only the latest without room (5.5.3)
-        elif opcode == CLOSE:
-            code, reason = parse_close(payload)
-            self._finish(code, reason, payload[:2])
 
     def _control_frame(self, opcode: int, payload: bytes) -> None:
         """Send it when there is room; never waits."""
