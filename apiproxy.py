@@ -2536,31 +2536,26 @@ class HttpConnection(Receiver):
         return self.until(b"\r\n", MAX_LINE, scope)[:-2]
 
 
-class HttpRequest:
-    """What urllib's opener and our handler need; urllib's own would take the address apart again.
+class _Request(NamedTuple):
+    method: str
+    full_url: str
+    target: str
+    lines: Dict[str, Any]
+    data: Optional[bytes]
+    scope: Scope
+    address: Address
+    context: Optional[ssl.SSLContext]
+    proxy: Optional[str]
+    idle: Optional[float]  # seconds of silence once the answer has begun, None: as the scope is
 
-    idle  seconds of silence once the answer has begun, None for no limit but the scope's
-    """
+
+class HttpRequest(_Request):
+    """What urllib's opener and our handler need; its own would take the address apart again."""
 
     timeout: Any = None  # set by the opener, not used: there is a scope
     headers: Mapping[str, str] = {}  # what audit hooks are shown
     type = "http"  # what the opener goes by: the handler looks at the address
-
-    def __init__(
-        self, method: str, url: str, target: str, lines: Dict[str, Any], body: Optional[bytes],
-        scope: Scope, address: Address, context: Optional[ssl.SSLContext], proxy: Optional[str],
-        idle: Optional[float],
-    ) -> None:
-        self.method = method
-        self.full_url = url
-        self.target = target
-        self.lines = lines
-        self.data = body
-        self.scope = scope
-        self.address = address
-        self.context = context
-        self.proxy = proxy
-        self.idle = idle
+    __repr__ = object.__repr__  # without the headers
 
     def get_method(self) -> str:
         """The method, for the opener."""
@@ -3667,11 +3662,10 @@ class ExecPlugin:
             raise ValueError("there is no such program here. " + _printable(self._hint))
 
         env = {**os.environ, **self._env, "KUBERNETES_EXEC_INFO": self._info(interactive)}
-        command = [path, *self._args]
         part = Scope(scope.left())
         try:  # in a thread: what a signal's handler raises can leave pipes of Popen open
             code, stdout, said = aside("plugin", functools.partial(
-                run_program, command, env, interactive, part), scope)
+                run_program, [path, *self._args], env, interactive, part), scope)
         except TimeoutError:
             raise TimeoutError("%s has not ended in time" % path) from None
         finally:
@@ -4303,7 +4297,7 @@ class Transport:
                 if caller_headers:
                     ours = request.lines.items()
                     kept = {name: line for name, line in ours if name.lower() not in caller_names}
-                    request.lines = {**kept, **caller_headers}
+                    request = request._replace(lines={**kept, **caller_headers})
                 response = self._exchange(request, route)
                 response.cluster = route.cluster
                 is_fresh = self._notice(response, route, path, request.lines, auto_logout)
