@@ -1587,7 +1587,6 @@ def test_masking_is_the_rfcs_and_undoes_itself():
     (65536, b"\x82\xff\0\0\0\0\0\1\0\0")])
 def test_a_frame_has_the_shortest_length(size, head):
     assert apiproxy.encode_frame(2, b"x" * size, b"\0\0\0\0") == head + b"\0\0\0\0" + b"x" * size
-    assert apiproxy.encode_frame(0, b"", b"\0\0\0\0", fin=False)[0] == 0
 
 
 @pytest.mark.parametrize("code, reason, payload", [
