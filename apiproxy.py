@@ -4602,7 +4602,10 @@ class Transport:
                     close_timeout=settings.close_timeout, scope=scope,
                     notice=lambda head: fresh.append(self._take_fresh(head.headers, route)))
             except (ApiError, TimeoutError, ConnectionAbortedError) as error:
-                if fresh != [True] or getattr(error, "status", 0) != 401:
+                is_401 = getattr(error, "status", 0) == 401
+                if is_401 and route.credential:
+                    route.credential.refused(route.token)  # a plugin runs again
+                if not is_401 or fresh != [True]:
                     raise unanswered(error, "GET", url, cluster)
                 # else the token was refused for its age, as in `send`
             except ValueError as error:  # the cluster was taken away, or a setting can't be sent

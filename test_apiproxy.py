@@ -4726,6 +4726,20 @@ def test_an_exec_plugin_runs_once_for_all_threads_and_again_after_a_401(serve, t
         assert client.request("/x")["authorization"] == "Bearer SECRET-a-2"
 
 
+def test_an_exec_plugin_runs_again_after_a_401_to_a_stream(serve, tmp_path):
+    server = serve(lambda request, conn: conn.reply(401, {}))
+    path = write(tmp_path / "config", config(server.url, plugin(tmp_path, "a")))
+    ended = []
+
+    with apiproxy.Client.from_kubeconfig(path) as client:
+        for count in (1, 2):
+            client.stream("/log", print, {"failCb": ended.append})
+            eventually(lambda: len(ended) == count)
+
+    sent = [request.headers["authorization"] for request in server.requests]
+    assert sent == ["Bearer SECRET-a-1", "Bearer SECRET-a-2"]
+
+
 def test_a_login_may_be_silent_for_longer_than_an_answer(tmp_path):
     token = endpoint(config(user=plugin(tmp_path, "a"))).token
     assert token(apiproxy.Scope(20, idle=0.001)) == "SECRET-a-1"
