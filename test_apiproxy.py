@@ -163,16 +163,16 @@ def cancel_now(cancel):
 
 def is_stuck(cancel):
     """Whether what `cancel` would end is at work, and waits."""
-    held = cancel._cancel._held
-    return held and getattr(held, "_waiting", True)
+    held = cancel._cancel._close
+    return held and getattr(held.__self__, "_waiting", True)
 
 
 def tasks_with_a_connection(client):
-    return [task for task in client.tasks if task.scope._cancel._held]
+    return [task for task in client.tasks if task.scope._cancel._close]
 
 
 def sockets_of_tasks(client):
-    return [task.scope._cancel._held._sock for task in tasks_with_a_connection(client)]
+    return [task.scope._cancel._close.__self__._sock for task in tasks_with_a_connection(client)]
 
 
 def task_that_was_not_started(client):
@@ -226,11 +226,11 @@ def locks_of(ws):
 
 def set_kubeconfig(client, cluster, text):
     """As if set_cluster had stored it, without a look at it."""
-    client._transport.credentials.store_kubeconfigs({cluster: text}, client.base_url)
+    client._transport.credentials.kubeconfigs[client.base_url, cluster] = text
 
 
 def has_kubeconfig(client, cluster):
-    return bool(client._transport.credentials.kubeconfig(cluster, client.base_url))
+    return (client.base_url, cluster) in client._transport.credentials.kubeconfigs
 
 
 def tombstones(collection):
@@ -2722,11 +2722,11 @@ def test_a_late_cancel_does_not_close_a_connection_that_another_call_has_now(
     hold = cancel.hold
 
     # set() has read what is held, but not closed it yet, when the answer is complete
-    def cancel_late(wire):
-        if wire is None:
-            cancel._is_set = True
-            closes.append(cancel._held.close)
-        hold(wire)
+    def cancel_late(close):
+        if close is None:
+            cancel.is_set = True
+            closes.append(cancel._close)
+        hold(close)
 
     def close_first(*args):
         closed.set() if closes[0]() is None else None
@@ -3750,9 +3750,9 @@ def test_recv_goes_on_beside_a_send_that_is_stuck(dial, tls):
 
     def script(conn):
         stuck.wait(10)
-        for number in range(3):
+        for number in range(20):
             conn.send(frame(PING, "p") + frame(TEXT, str(number)))
-        go.wait(10)
+        go.wait(20)
         swallow(conn)
 
     ws = dial(script, tls)
@@ -3760,8 +3760,9 @@ def test_recv_goes_on_beside_a_send_that_is_stuck(dial, tls):
     eventually(lambda: is_blocked(ws))
 
     stuck.set()
-    reader = background(lambda: [ws.recv(timeout=5) for _ in range(3)])
-    assert reader.result() == ["0", "1", "2"]
+    # who waited for the sender, with each of the pings, would not be done by then
+    reader = background(lambda: [ws.recv(timeout=5) for _ in range(20)])
+    assert reader.result() == [str(number) for number in range(20)]
     assert sender.is_alive()
 
     go.set()
@@ -3954,6 +3955,27 @@ def test_a_send_beside_a_close_is_told_so(dial):
     assert outcome(ws.send, "x") == (1000, "closed here")
     go.set()
     ending.result()
+
+
+def test_a_ping_after_our_close_frame_is_not_answered(dial):
+    go, seen = threading.Event(), []
+
+    def script(conn):
+        seen.append(conn.read_frame()[0])
+        with contextlib.suppress(EOFError):
+            seen.append(some(conn))  # the end: from now on a pong could not be sent
+        conn.send(frame(PING, "p") + frame(TEXT, "x"))
+        go.wait(10)
+
+    ws = dial(script, close_timeout=10)
+    reader = background(ws.recv)
+    eventually(lambda: is_blocked(ws))
+    ending = background(ws.close)
+    assert reader.result() == "x"
+    assert outcome(ws.send, "y") == (1000, "closed here")  # nothing went wrong meanwhile
+    go.set()
+    ending.result()
+    assert seen == [CLOSE]
 
 
 @both
@@ -7926,7 +7948,16 @@ def test_a_list_that_can_not_come_in_one_answer_comes_in_pages(
     assert [page.get("limit") for page in pages] == ["3"] * 3
     assert [page.get("continue") for page in pages] == [None, "3", "6"]
     assert [page.get("labelSelector") for page in pages] == ["a=b"] * 3
-    assert [page.get("resourceVersion") for page in pages] == ["0", None, None]
+    assert [page.get("resourceVersion") for page in pages] == [None] * 3  # 0 would void the limit
+
+
+@pytest.mark.parametrize("status, then", [(410, {}), (504, {"limit": "3"})])
+def test_a_version_that_the_server_does_not_have_is_not_insisted_on(
+        serve, new_client, status, then):
+    version = {"resourceVersion": "9", "resourceVersionMatch": "Exact", "continue": "x"}
+    api = Api(serve, [(status, b""), pods(pod("a"))]).start(new_client, version, list_page=3)
+    eventually(lambda: api.views)
+    assert api.asked(False) == [version, then] and api.errors == [status]
 
 
 def test_a_page_that_is_gone_begins_again_and_shows_nothing_of_the_first_try(serve, new_client):
@@ -8419,7 +8450,7 @@ def test_wait_for_waits_for_a_condition_of_the_status(serve, new_client):
         event("MODIFIED", "a", "11", status={"conditions": None}),
         event("MODIFIED", "a", "12", status=ready("Unknown")),
         event("MODIFIED", "a", "13", status=ready("True"))]])
-    got = new_client(api.server).wait_for(PODS, "a", "ready", 10, cluster="other")
+    got = new_client(api.server).wait_for(PODS, "a", "READY", 10, cluster="other")
     assert got["metadata"]["resourceVersion"] == "13"
     assert api.server.paths()[0].startswith("/clusters/other/api/v1/pods")
 
@@ -8456,6 +8487,11 @@ def test_wait_for_says_at_the_end_what_it_last_was(
         assert str(caught.value).startswith(text)
     assert str(caught.value).startswith("a is not ") and len(str(caught.value)) < 400
     assert not threads()
+
+
+def test_wait_for_does_not_say_what_no_server_has_said(serve, new_client):
+    with pytest.raises(TimeoutError, match="a is not Ready: no answer yet"):
+        new_client(serve(hang)).wait_for(PODS, "a", "Ready", 0.1)
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404])
@@ -10726,8 +10762,9 @@ CONVERSATIONS = [  # (method, answer) one after the other; what apply gives or r
       ("PUT", DONE)], None),
     ([("POST", EXISTS), ("GET", ALIVE), ("PUT", GONE), ("POST", DONE)], None),
     ([("POST", EXISTS), ("GET", GONE), ("POST", DONE)], None),
-    ([("POST", EXISTS), ("GET", ALIVE), ("PUT", CONFLICT)] * 5, "another version"),
-    ([("POST", EXISTS), ("GET", GONE)] * 5, "gone"),
+    ([("POST", EXISTS), ("GET", ALIVE), ("PUT", CONFLICT)] * apiproxy.APPLY_ATTEMPTS,
+     "another version"),
+    ([("POST", EXISTS), ("GET", GONE)] * apiproxy.APPLY_ATTEMPTS, "gone"),
     ([("POST", EXISTS), ("GET", ALIVE), ("PUT", INVALID), ("PATCH", DONE)], None),
     ([("POST", EXISTS), ("GET", ALIVE), ("PUT", INVALID), ("PATCH", MEDIA), ("PATCH", DONE)], None),
     ([("POST", EXISTS), ("GET", ALIVE), ("PUT", INVALID), ("PATCH", INVALID)], "a list"),
@@ -10838,7 +10875,8 @@ def test_a_dry_run_is_one_in_every_request(serve, new_client):
 ])
 def test_server_side_apply_is_one_patch(serve, new_client, options, query):
     dialogue = Dialogue(serve, [("PATCH", DONE)])
-    assert new_client(dialogue.server).apply(MANIFEST, **options) == DONE[1]
+    read = {**MANIFEST, "metadata": {**MANIFEST["metadata"], "managedFields": [{}]}}
+    assert new_client(dialogue.server).apply(read, **options) == DONE[1]
     request, = dialogue.asked
     assert request.path.split("?") == [
         "/clusters/dev/api/v1/namespaces/default/configmaps/a", query]
@@ -14387,7 +14425,7 @@ def test_a_cancel_that_was_interrupted_is_done_by_the_next(serve, new_client, mo
     api = Api(serve, watches=[[]]).start(new_client)
     api.asked(True, 1)
     eventually(lambda: tasks_with_a_connection(api.client))
-    for place in ((apiproxy, "shut"), (apiproxy.Wire, "close"), (apiproxy.Cancel, "set")):
+    for place in ((apiproxy, "shut"), (apiproxy.Cancel, "set")):
         interrupt_once(monkeypatch, place)
         with pytest.raises(KeyboardInterrupt):
             api.cancel()

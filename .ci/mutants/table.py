@@ -201,12 +201,12 @@ WATCHING = {
 CANCELLING = {
     "cancel-leaves-open": Mutant(
         "cancel closes nothing",
-        "            if self._held is not None:\n                self._held.close()\n",
+        "            if self._close:\n                self._close()\n",
         "            pass\n",
         (SIM, "cancel_ends_every_stage")),
     "cancel-too-early": Mutant(
         "what is made after cancel is not closed",
-        "            if held is not None and self.is_set():\n",
+        "            if close and self.is_set:\n",
         "            if False:\n",
         ("cancelled_before",)),
     "cancel-no-shutdown": Mutant(
@@ -221,8 +221,8 @@ CANCELLING = {
         ("cancel_inside_a_callback",)),
     "cancel-does-not-wait": Mutant(
         "cancel waits for nobody",
-        "            self.join(time.monotonic() + CANCEL_WAIT)\n",
-        "            pass\n",
+        "        task.join(end)\n",
+        "        pass\n",
         (SIM, "cancel_waits_for_a_running_callback")),
     "cancel-in-callback": Mutant(
         "cancel inside a callback waits for itself",
@@ -265,8 +265,8 @@ WEBSOCKET = {
         (SIM,)),
     "no-silence-limit": Mutant(
         "a silent peer is never given up",
-        "            if now >= limit and self._pinged:\n",
-        "            if False:\n",
+        "                if self._pinged:\n                    cause",
+        "                if False:\n                    cause",
         (SIM,)),
     "life-ignored": Mutant(
         "bytes that are no message are no sign of life",
