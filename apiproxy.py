@@ -3370,20 +3370,27 @@ def read_file(path: str) -> bytes:
 
 @contextlib.contextmanager
 def in_file(pem: Pem) -> Iterator[str]:
-    """Its path: bytes are in a file (0600) for that moment, as OpenSSL reads files."""
+    """Its path: bytes are in a file (0600), or in memory, for that moment: OpenSSL reads files."""
     if isinstance(pem, str):
         yield pem
         return
 
     import tempfile  # only here: it is slow to import
 
-    handle, path = tempfile.mkstemp()
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            handle, path = tempfile.mkstemp()
+            stack.callback(os.unlink, path)
+        except OSError:  # every place is read-only
+            if not hasattr(os, "memfd_create"):
+                raise
+            handle = os.memfd_create("pem")
+            path = "/proc/self/fd/%d" % handle
+
         with os.fdopen(handle, "wb") as file:
             file.write(pem)
-        yield path
-    finally:
-        os.unlink(path)
+            file.flush()
+            yield path
 
 
 def load_certificate(context: ssl.SSLContext, certificate: Pem, key: Pem) -> None:

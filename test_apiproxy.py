@@ -4553,6 +4553,24 @@ def test_client_certificates_as_files_and_as_data_which_leaves_no_file(
         assert not os.listdir(str(tmp_path / "temp"))
 
 
+@pytest.mark.parametrize("has_memory", [True, False])
+def test_data_of_a_kubeconfig_needs_no_place_to_write_to_on_linux(monkeypatch, has_memory):
+    def refuse():
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    if not has_memory:
+        monkeypatch.delattr(os, "memfd_create", raising=False)
+    user = {"client-certificate-data": b64(LEAF), "client-key-data": b64(LEAF_KEY)}
+    if has_memory and hasattr(os, "memfd_create"):
+        assert endpoint(config(user=user)).context()
+        opened = [os.path.realpath("/proc/self/fd/" + fd) for fd in os.listdir("/proc/self/fd")]
+        assert not any("memfd" in path for path in opened)
+    else:
+        with pytest.raises(ValueError, match="client-certificate with its .*No usable temporary"):
+            endpoint(config(user=user))
+
+
 def test_files_of_a_kubeconfig_need_no_temporary_file(tmp_path, monkeypatch):
     key, cert = pem()
     write(tmp_path / "key.pem", key)
