@@ -74,7 +74,7 @@ import urllib.request
 import weakref
 import zlib
 from typing import (
-    IO, TYPE_CHECKING, Any, Callable, Deque, Dict, Iterable, Iterator, List, Literal, Mapping,
+    TYPE_CHECKING, Any, Callable, Deque, Dict, Iterable, Iterator, List, Literal, Mapping,
     Match, NamedTuple, NoReturn, Optional, Protocol, Sequence, Set, Tuple, TypedDict, TypeVar,
     Union, cast, overload,
 )
@@ -3539,10 +3539,10 @@ def _printable(text: str) -> str:
 
 
 
-def _pass_on(errors: IO[bytes], said: bytearray) -> None:
+def _pass_on(errors: io.BufferedReader, said: bytearray) -> None:
     """What the thread of a program's stderr does."""
     with errors:
-        for chunk in iter(lambda: os.read(errors.fileno(), 4096), b""):
+        for chunk in iter(lambda: errors.read1(4096), b""):
             said += chunk
             del said[:-EXEC_TAIL]
             try:
