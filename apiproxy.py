@@ -2779,9 +2779,12 @@ def explain(error: BaseException) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         why = _CERTIFICATE.get(error.verify_code, "can't be verified")
         return "the server's certificate %s (%s)" % (why, error.verify_message)
-    if isinstance(error, ssl.SSLError) and error.reason in (
-            "WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "UNKNOWN_PROTOCOL"):
-        return "what answers there is not TLS: is the address http://? (%s)" % error.reason
+    reason = getattr(error, "reason", None) or ""  # of an ssl.SSLError
+    if reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST",
+                  "UNKNOWN_PROTOCOL"):
+        return "what answers there is not TLS: is the address http://? (%s)" % reason
+    if re.search("ALERT.*(CERT|CA$)", reason):
+        return "the server wants another client certificate (%s)" % reason
     return text
 
 

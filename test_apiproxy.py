@@ -2131,6 +2131,17 @@ def test_an_error_on_the_way_names_the_place_and_what_to_try(
     assert error.status in (502, 0) and not server.requests
 
 
+def test_a_server_that_refuses_our_certificate_does_not_seem_to_speak_of_its_own(
+        serve, new_client, certificate, pem_file):
+    server, context = serve(hello_or_json, tls=True), apiproxy.tls_context(certificate)
+    server.context.load_verify_locations(certificate)
+    server.context.verify_mode = ssl.CERT_REQUIRED
+    server.context.maximum_version = ssl.TLSVersion.TLSv1_2  # later ones: a reset may come first
+    context.load_cert_chain(pem_file(LEAF_KEY + LEAF))
+    error = failed(new_client(server, ssl_context=context).request, "/x")
+    assert "the server wants another client certificate (TLSV1_ALERT_UNKNOWN_CA)" in str(error)
+
+
 @pytest.mark.parametrize("url, place", [
     ("http://nowhere.test", "nowhere.test:80"), ("https://nowhere.test/base", "nowhere.test:443"),
     ("http://[::1]", "[::1]:80")])
