@@ -74,7 +74,7 @@ import urllib.request
 import weakref
 import zlib
 from typing import (
-    IO, TYPE_CHECKING, Any, Callable, Deque, Dict, Iterable, Iterator, List, Literal, Mapping,
+    TYPE_CHECKING, Any, Callable, Deque, Dict, Iterable, Iterator, List, Literal, Mapping,
     Match, NamedTuple, NoReturn, Optional, Protocol, Sequence, Set, Tuple, TypedDict, TypeVar,
     Union, cast, overload,
 )
@@ -2750,9 +2750,12 @@ def explain(error: BaseException) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         why = _CERTIFICATE.get(error.verify_code, "can't be verified")
         return "the server's certificate %s (%s)" % (why, error.verify_message)
-    if isinstance(error, ssl.SSLError) and error.reason in (
-            "WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "UNKNOWN_PROTOCOL"):
-        return "what answers there is not TLS: is the address http://? (%s)" % error.reason
+    reason = getattr(error, "reason", None) or ""  # of an ssl.SSLError
+    if reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST",
+                  "UNKNOWN_PROTOCOL"):
+        return "what answers there is not TLS: is the address http://? (%s)" % reason
+    if re.search("ALERT.*(CERT|CA$)", reason):
+        return "the server wants another client certificate (%s)" % reason
     return text
 
 
@@ -3340,20 +3343,27 @@ def read_file(path: str) -> bytes:
 
 @contextlib.contextmanager
 def in_file(pem: Pem) -> Iterator[str]:
-    """Its path: bytes are in a file (0600) for that moment, as OpenSSL reads files."""
+    """Its path: bytes are in a file (0600), or in memory, for that moment: OpenSSL reads files."""
     if isinstance(pem, str):
         yield pem
         return
 
     import tempfile  # only here: it is slow to import
 
-    handle, path = tempfile.mkstemp()
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            handle, path = tempfile.mkstemp()
+            stack.callback(os.unlink, path)
+        except OSError:  # every place is read-only
+            if not hasattr(os, "memfd_create"):
+                raise
+            handle = os.memfd_create("pem")
+            path = "/proc/self/fd/%d" % handle
+
         with os.fdopen(handle, "wb") as file:
             file.write(pem)
-        yield path
-    finally:
-        os.unlink(path)
+            file.flush()
+            yield path
 
 
 def load_certificate(context: ssl.SSLContext, certificate: Pem, key: Pem) -> None:
@@ -3502,10 +3512,10 @@ def _printable(text: str) -> str:
 
 
 
-def _pass_on(errors: IO[bytes], said: bytearray) -> None:
+def _pass_on(errors: io.BufferedReader, said: bytearray) -> None:
     """What the thread of a program's stderr does."""
     with errors:
-        for chunk in iter(lambda: os.read(errors.fileno(), 4096), b""):
+        for chunk in iter(lambda: errors.read1(4096), b""):
             said += chunk
             del said[:-EXEC_TAIL]
             try:
@@ -4517,7 +4527,10 @@ class Transport:
                     close_timeout=settings.close_timeout, scope=scope,
                     notice=lambda head: fresh.append(self._take_fresh(head.headers, route)))
             except (ApiError, TimeoutError, ConnectionAbortedError) as error:
-                if fresh != [True] or getattr(error, "status", 0) != 401:
+                is_401 = getattr(error, "status", 0) == 401
+                if is_401 and route.credential:
+                    route.credential.refused(route.token)  # a plugin runs again
+                if not is_401 or fresh != [True]:
                     raise unanswered(error, "GET", url, cluster)
                 # else the token was refused for its age, as in `send`
             except ValueError as error:  # the cluster was taken away, or a setting can't be sent
