@@ -50,7 +50,7 @@ from __future__ import annotations
 import base64
 import bisect
 import codecs
-import collections
+import collections.abc
 import contextlib
 import errno
 import functools
@@ -388,9 +388,8 @@ class Settings:
         **mistyped: NoReturn,
     ) -> None:
         values = locals()
-        known = known_options(cast(Any, type(self)))
         for name in mistyped:
-            raise TypeError("%s has no %s" % (type(self).__name__, unknown(name, known)))
+            raise TypeError(unknown(type(self), name))
         values["default_namespaces"] = dict(default_namespaces or {})
 
         for name in Settings.__annotations__:
@@ -401,10 +400,9 @@ class Settings:
         """What a subclass sets up from its settings."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if not name.startswith("_") and not hasattr(type(self), name):
-            known = known_options(cast(Any, type(self)))
-            if name not in known:
-                raise AttributeError("%s has no %s" % (type(self).__name__, unknown(name, known)))
+        kind: Any = type(self)
+        if not (name.startswith("_") or hasattr(kind, name) or name in known_options(kind)):
+            raise AttributeError(unknown(kind, name))
         super().__setattr__(name, value)
 
 
@@ -415,12 +413,13 @@ def known_options(kind: Any) -> Dict[str, None]:
     return {name: None for base in bases for name in getattr(base, "__annotations__", ())}
 
 
-def unknown(name: Any, known: Iterable[str]) -> str:
-    """How to say that `name` is none of `known`: with the nearest one."""
+def unknown(kind: Any, name: Any) -> str:
+    """How to say that a class annotates no `name`: with the nearest that it does."""
     import difflib  # only here: it is slow to import
 
+    known = known_options(kind)
     nearest = difflib.get_close_matches(str(name), known, cutoff=0.3) or [", ".join(known)]
-    return "%r; did you mean %r?" % (name, nearest[0])
+    return "%s has no %r; did you mean %r?" % (kind.__name__, name, nearest[0])
 
 
 def expect(value: Any, kind: Any, what: str) -> None:
@@ -428,14 +427,13 @@ def expect(value: Any, kind: Any, what: str) -> None:
     if not isinstance(value, kind):
         kinds = kind if isinstance(kind, tuple) else (kind,)
         # typing.Mapping has no __name__ on 3.8
-        names = " or ".join(sorted({getattr(one, "__name__", "mapping").lower() for one in kinds}))
+        names = " or ".join(getattr(one, "__name__", "mapping").lower() for one in kinds)
         raise TypeError("%s: %s expected, not %s" % (what, names, type(value).__name__))
 
 
 def expect_callable(value: Any, what: str) -> None:
     """TypeError unless `value` can be called."""
-    if not callable(value):
-        raise TypeError("%s: a function expected, not %s" % (what, type(value).__name__))
+    expect(value, collections.abc.Callable, what)
 
 
 def check_options(kind: Any, options: Optional[Mapping[str, Any]]) -> Dict[str, Any]:
@@ -444,10 +442,9 @@ def check_options(kind: Any, options: Optional[Mapping[str, Any]]) -> Dict[str, 
         return {}
 
     expect(options, Mapping, kind.__name__)
-    known = known_options(kind)
     for key in options:
-        if key not in known:
-            raise TypeError("%s has no %s" % (kind.__name__, unknown(key, known)))
+        if key not in known_options(kind):
+            raise TypeError(unknown(kind, key))
     return dict(options)
 
 
@@ -484,9 +481,9 @@ def segment(name: str, what: str = "name") -> str:
 def check_path(path: str) -> str:
     """`path` as written, non-ASCII percent-encoded; ValueError for what would not arrive so."""
     expect(path, str, "path")
-    odd = re.search(_UNPRINTABLE, path)
-    if odd or "#" in path:
-        raise ValueError("a path can't hold %r: percent-encode it" % (odd.group() if odd else "#"))
+    odd = re.search(_UNPRINTABLE + "|#", path)
+    if odd:
+        raise ValueError("a path can't hold %r: percent-encode it" % odd[0])
 
     if "." in path or "%" in path:
         segments = re.sub("(?i)%2e", ".", path.partition("?")[0]).split("/")
@@ -586,15 +583,13 @@ def escape_field(value: str) -> str:
 
 def with_query(path: str, params: Params) -> str:
     """`path` with `params` in its query, where they replace those of the same name."""
-    if params is None:
-        return path
     query = {key: value for key, value in check_query(params).items() if value != []}
     if not query:
         return path
 
     path, _, before = path.partition("?")
-    parts = [part for part in before.split("&") if part]
-    kept = [part for part in parts if urllib.parse.unquote_plus(part.split("=")[0]) not in query]
+    kept = [part for part in before.split("&")
+            if part and urllib.parse.unquote_plus(part.split("=")[0]) not in query]
     return path + "?" + "&".join(kept + [urllib.parse.urlencode(query, doseq=True)])
 
 
@@ -612,10 +607,10 @@ def api_root(group: str, version: str) -> str:
 
 def split_api_version(api_version: str) -> Tuple[str, str]:
     """("apps", "v1") of "apps/v1"; ("", "v1") of "v1"."""
-    group, slash, version = api_version.rpartition("/")
-    if not version or (slash and not group) or "/" in group:
+    parts = re.fullmatch("(?:([^/]+)/)?([^/]+)", api_version)
+    if not parts:
         raise ValueError("apiVersion can't be %r" % api_version)
-    return group, version
+    return parts[1] or "", parts[2]
 
 
 class Address(NamedTuple):
@@ -635,12 +630,13 @@ class Address(NamedTuple):
     @property
     def place(self) -> str:
         """host:port, for people and proxies."""
-        return join_port(self.host.partition("%")[0], self.port)
+        return join_port(self.host, self.port)
 
 
-def join_port(host: str, port: int) -> str:
-    """host:port, with brackets around an IPv6 address."""
-    return "%s:%d" % ("[%s]" % host if ":" in host else host, port)
+def join_port(host: str, port: Any) -> str:
+    """host:port, with brackets around an IPv6 address, whose zone only we know."""
+    host = host.partition("%")[0]
+    return "%s:%s" % ("[%s]" % host if ":" in host else host, port)
 
 
 def split_url(url: str, schemes: Tuple[str, str]) -> Address:
@@ -659,7 +655,7 @@ def split_url(url: str, schemes: Tuple[str, str]) -> Address:
     host = parts.hostname.replace("%25", "%")  # before a zone, as RFC 6874 writes it
     usual = 443 if secure else 80
     port = parts.port or usual
-    authority = join_port(host.partition("%")[0], port)
+    authority = join_port(host, port)
     if port == usual:
         authority = authority.rpartition(":")[0]
     target = (parts.path or "/") + ("?" + parts.query if parts.query else "")
@@ -825,7 +821,10 @@ class _YamlReader:
         marker = ""
         while True:
             first = self.text[self.at]
-            documents += [self._node(-1)] if first != "\0" else [None][: len(marker)]
+            if first != "\0":
+                documents.append(self._node(-1))
+            elif marker:
+                documents.append(None)
             while self.text[self.at] == first == "{":  # JSON as kubectl prints it
                 documents.append(self._node(-1))
 
@@ -1073,12 +1072,8 @@ CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10  # RFC 6455 5.
 NORMAL, GOING_AWAY, PROTOCOL_ERROR, NO_CODE, ABNORMAL = 1000, 1001, 1002, 1005, 1006  # 7.4.1
 BAD_DATA, TOO_BIG, RESTART = 1007, 1009, 1012
 
-_FIRST_BYTES = {  # of frames that are legal; 0x80 marks the last of a message
-    0x00: CONTINUATION, 0x80: CONTINUATION,
-    0x01: TEXT, 0x81: TEXT,
-    0x02: BINARY, 0x82: BINARY,
-    0x88: CLOSE, 0x89: PING, 0x8A: PONG,
-}
+# Of frames that are legal: an opcode, and 0x80 for the last of a message
+_FIRST_BYTES = b"\x00\x80\x01\x81\x02\x82\x88\x89\x8a"
 MAX_CONTROL = 125  # bytes in a control frame (5.5)
 MAX_HEAD = 64 * KiB  # bytes of status line and headers: http.client's limit for one line
 SMALL_BUFFER, LARGE_BUFFER = 4 * KiB, 256 * KiB  # an idle watch keeps the small one
@@ -1090,7 +1085,7 @@ def _mask_table(byte: int) -> bytes:
     return bytes(value ^ byte for value in range(256))
 
 
-def apply_mask(data: bytes, key: bytes, head: bytes = b"") -> Union[bytes, bytearray]:
+def apply_mask(data: bytes, key: bytes, head: bytes = b"") -> Bytes:
     """`head`, then `data` XOR the four bytes of `key` (5.3)."""
     size, start = len(data), len(head)
     if size < 450:  # measured: one big integer is faster below 400 to 520 bytes, translate above
@@ -1105,9 +1100,7 @@ def apply_mask(data: bytes, key: bytes, head: bytes = b"") -> Union[bytes, bytea
     return out
 
 
-def encode_frame(
-    opcode: int, payload: bytes, key: bytes, fin: bool = True,
-) -> Union[bytes, bytearray]:
+def encode_frame(opcode: int, payload: bytes, key: bytes, fin: bool = True) -> Bytes:
     """A client's frame, masked with `key` (5.2): an argument, so that tests are exact."""
     first, size = (0x80 if fin else 0) | opcode, len(payload)
     if size < 126:
@@ -1211,21 +1204,21 @@ class MessageReader:
                 return None
 
             first, size, body = buffer[start], buffer[start + 1], start + 2
-            opcode = _FIRST_BYTES.get(first)
-            if opcode is None or size > 127:  # 5.2, 5.5; 5.1: a server does not mask
+            opcode = first & 0x7F
+            if first not in _FIRST_BYTES or size > 127:  # 5.2, 5.5; 5.1: a server does not mask
                 text = "frame that begins with 0x%02x 0x%02x" % (first, size)
                 raise ProtocolError(PROTOCOL_ERROR, text)
             if size > MAX_CONTROL:
                 if opcode >= CLOSE:
                     raise ProtocolError(PROTOCOL_ERROR, "control frame of over 125 bytes")  # 5.5
-                is_wide = size == 127
-                body += 8 if is_wide else 2
+                width, least = (2, 126) if size == 126 else (8, 1 << 16)
+                body += width
                 if body > end:
                     return None
                 size = buffer[start + 2] << 8 | buffer[start + 3]
-                if is_wide:
+                if width == 8:
                     size = int.from_bytes(buffer[start + 2:body], "big")
-                if size < (1 << 16 if is_wide else 126) or size >> 63:  # 5.2: minimal
+                if size < least or size >> 63:  # 5.2: minimal
                     raise ProtocolError(PROTOCOL_ERROR, "frame with a length of %d" % size)
 
             if opcode >= CLOSE:
@@ -1282,7 +1275,7 @@ class MessageReader:
         if self._opcode == BINARY:
             self._bytes += piece
         else:
-            data = self._tail + bytes(piece) if self._tail else piece
+            data = self._tail + piece if self._tail else piece
             try:
                 text, used = codecs.utf_8_decode(data, "strict", done and self._fin)
             except UnicodeDecodeError:
@@ -1322,7 +1315,7 @@ class Headers(Mapping[str, str]):
     def __getitem__(self, name: str) -> str:
         return ", ".join(self._values[name.lower()])
 
-    def __contains__(self, name: Any) -> bool:
+    def __contains__(self, name: Any) -> bool:  # the base's raises and catches a KeyError
         return name.lower() in self._values
 
     def __iter__(self) -> Iterator[str]:
@@ -1349,10 +1342,6 @@ class Head(NamedTuple):
     reason: str
     headers: Headers
 
-    @property
-    def is_interim(self) -> bool:
-        """Whether another answer follows this one (RFC 9110 15.2)."""
-        return self.status < 200 and self.status != 101
 
     @property
     def is_error(self) -> bool:
@@ -1458,7 +1447,7 @@ CHUNK = 64 * KiB  # bytes that are received at once
 SEAL = 256 * KiB  # bytes that are sealed at once: sealing all of a big message would double it
 FORK_WAIT = 1.0  # seconds that a fork waits for our threads to leave OpenSSL, which takes 1 ms
 NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)  # or a program that wants SIGPIPE would die of it
-_SLICE = None if sys.platform == "linux" else 0.5  # elsewhere shutdown() may not wake a wait
+_SLICE = FOREVER if sys.platform == "linux" else 0.5  # elsewhere shutdown() may not wake a wait
 # (cpython#91913, #154224)
 
 
@@ -1483,12 +1472,13 @@ class Lock(type(threading.RLock())):  # type: ignore[misc]
                 raise
 
 
-def take(lock: Any, held: List[Any], seconds: float = -1) -> bool:
+def take(lock: Any, held: List[Any], seconds: float = FOREVER) -> bool:
     """Wait for a lock; False when the time is over. Once it is ours it is in `held`.
 
     Both by one call of C code, so that no signal's handler comes between; whoever calls is in a
     `try` by then, whose `finally` releases what is in `held`.
     """
+    seconds = max(0.0, min(seconds, FOREVER))
     held.extend(itertools.compress((lock,), map(lock.acquire, (True,), (seconds,))))
     return bool(held)
 
@@ -1533,7 +1523,7 @@ class Fresh:
         take(cls.openssl, held, FORK_WAIT)
         for thing in cls._alive():
             if isinstance(thing, Wire):
-                thing.leave_openssl(held, max(0.0, end - time.monotonic()))
+                thing.leave_openssl(held, end - time.monotonic())
 
     @classmethod
     def after_in_parent(cls) -> None:
@@ -1565,53 +1555,46 @@ class Cancel:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._held: Any = None  # something with close(); guarded by _lock
+        self._close: Optional[Callable[[], None]] = None  # what is held; guarded by _lock
         self._latch = threading.Lock()
         self._latch.acquire()
-        self._is_set = False
-
-    def is_set(self) -> bool:
-        """Whether it has been set."""
-        return self._is_set
+        self.is_set = False
 
     def set(self) -> None:
         """From now on: wake whoever waits, close what is held. Again where it was interrupted."""
-        self._is_set = True
-        self._open()
-        with self._lock:  # closing too: once let go of, a connection may be another call's
-            if self._held is not None:
-                self._held.close()
-
-    def _open(self) -> None:
+        self.is_set = True
         try:
             self._latch.release()
         except RuntimeError:
             pass  # it is open
+        with self._lock:  # closing too: once let go of, a connection may be another call's
+            if self._close:
+                self._close()
 
     def wait(self, seconds: float) -> bool:
         """Sleep; True, at once, when it is set."""
         held: List[Any] = []
         try:
-            take(self._latch, held, max(0.0, min(seconds, FOREVER)))
+            take(self._latch, held, seconds)
         finally:
             if held:
                 try:
                     self._latch.release()
                 except RuntimeError:
                     pass  # it was set once more, meanwhile
-        return self._is_set
+        return self.is_set
 
-    def hold(self, held: Any) -> None:
-        """From now on `held` is what `set` closes."""
+    def hold(self, close: Optional[Callable[[], None]]) -> None:
+        """From now on `set` calls close()."""
         with self._lock:
-            self._held = held
-            if held is not None and self._is_set:
-                held.close()
+            self._close = close
+            if close and self.is_set:
+                close()
 
     def forked(self) -> None:
         """Set, in a child; what is held is the parent's."""
         self._lock = Lock()
-        self._held = None
+        self._close = None
         self.set()
 
 
@@ -1626,52 +1609,45 @@ class Scope:
         self, seconds: Optional[float] = None, idle: Optional[float] = None,
         cancel: Optional[Cancel] = None,
     ) -> None:
-        self._end = None if seconds is None else time.monotonic() + min(seconds, FOREVER)
-        self._idle = idle
+        self._end = math.inf if seconds is None else time.monotonic() + seconds
+        self._idle = math.inf if idle is None else idle
         self._cancel = cancel or Cancel()
 
     def within(self, seconds: Optional[float] = None, idle: Optional[float] = None) -> Scope:
         """A part of this one: cancelled with it, over no later."""
         part = Scope(seconds, idle, self._cancel)
-        ends = [end for end in (self._end, part._end) if end is not None]
-        part._end = min(ends, default=None)
+        part._end = min(part._end, self._end)
         return part
 
     @property
     def cancelled(self) -> bool:
         """Whether somebody has cancelled it."""
-        return self._cancel.is_set()
+        return self._cancel.is_set
 
     def cancel(self) -> None:
         """End all that goes on in it: from any thread or signal handler, any number of times."""
         self._cancel.set()
 
-    def hold(self, held: Any) -> None:
-        """What cancel closes from now on; None for nothing."""
-        self._cancel.hold(held)
+    def hold(self, close: Optional[Callable[[], None]]) -> None:
+        """What cancel calls from now on, to end a wait; None for nothing."""
+        self._cancel.hold(close)
 
     def wait(self, seconds: float) -> bool:
         """Sleep; True, at once, when cancelled."""
         return self._cancel.wait(seconds)
 
-    def left(self) -> Optional[float]:
-        """Seconds for the next wait, None for no limit; TimeoutError at the end, or "cancelled"."""
-        if self._cancel.is_set():
+    def left(self) -> float:
+        """Seconds for the next wait, perhaps inf; TimeoutError at the end, or "cancelled"."""
+        if self._cancel.is_set:
             raise ConnectionAbortedError("cancelled")
-        if self._end is None:
-            return self._idle
         left = self._end - time.monotonic()
         if left <= 0:
             raise TimeoutError("no time left")
-        return left if self._idle is None else min(left, self._idle)
-
-    def check(self) -> None:
-        """The errors of `left`."""
-        self.left()
+        return min(left, self._idle)
 
     def acquire(self, lock: Any, held: List[Any]) -> None:
         """As `take`, of a lock that somebody may hold for long; its errors are those of `left`."""
-        while not take(lock, held, min(self.left() or 0.1, 0.1)):  # looks at cancel now and then
+        while not take(lock, held, min(self.left(), 0.1)):  # looks at cancel now and then
             pass
 
     def forked(self) -> None:
@@ -1688,62 +1664,49 @@ def new_thread(name: str, target: Callable[..., None], *args: Any) -> threading.
         return threading.Thread(target=target, args=args, name=name, daemon=False)
 
 
-class Aside:
-    """A call in a thread of its own, left behind where it can't be interrupted.
+def aside(name: str, function: Callable[[], R], scope: Scope) -> R:
+    """What a call gives or raises, in a thread that is left behind if it can't be interrupted.
 
     For the system's name look-up, and for functions of users that give a token.
     """
+    done = Cancel()
+    results: List[R] = []
+    errors: List[BaseException] = []
 
-    def __init__(self, name: str, function: Callable[[], Any]) -> None:
-        self._function = function
-        self._done = Cancel()
-        self._result: Any = None
-        self._error: Optional[BaseException] = ConnectionAbortedError("cancelled")
-        self._thread = new_thread(name, self._run)
-
-    def _run(self) -> None:
+    def run() -> None:
         try:
-            self._result, self._error = self._function(), None
+            results.append(function())
         except BaseException as error:
-            self._error = error
-        self._done.set()
+            errors.append(error)
+        done.set()
 
-    def close(self) -> None:
-        """Wait no longer."""
-        self._done.set()
-
-    def result(self, scope: Scope) -> Any:
-        """What the call gave, or what it raised."""
-        try:
-            self._thread.start()
-        except RuntimeError:  # there are no more threads, or none in this interpreter
-            self._run()
-        scope.hold(self)
-        try:
-            seconds = scope.left()
-            if not self._done.wait(FOREVER if seconds is None else seconds):
-                raise TimeoutError("no time left")
-            scope.check()
-        finally:
-            scope.hold(None)
-        if self._error is not None:
-            raise self._error
-        return self._result
+    thread = new_thread(name, run)
+    try:
+        thread.start()
+    except RuntimeError:  # there are no more threads, or none in this interpreter
+        run()
+    scope.hold(done.set)
+    try:
+        if not done.wait(scope.left()):
+            raise TimeoutError("no time left")
+        scope.left()
+    finally:
+        scope.hold(None)
+    if errors:
+        raise errors[0]
+    return results[0]
 
 
 def look_up(host: str, port: int, scope: Scope) -> List[Any]:
     """What getaddrinfo says of an address; an IP address needs no thread."""
+    ask = functools.partial(socket.getaddrinfo, host, port, 0, socket.SOCK_STREAM, 0)
     try:
-        return socket.getaddrinfo(
-            host, port, 0, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
+        return ask(socket.AI_NUMERICHOST)
     except (socket.gaierror, UnicodeError):
         pass
 
-    def ask() -> List[Any]:
-        return socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
-
     try:
-        return cast(List[Any], Aside("lookup", ask).result(scope))
+        return aside("lookup", ask, scope)
     except UnicodeError as error:
         raise OSError("not a host name") from error
 
@@ -1772,18 +1735,29 @@ class Proxy(NamedTuple):
         return "<Proxy %s>" % join_port(self.host, self.port)
 
 
+@contextlib.contextmanager
+def blaming(proxy: Optional[Proxy]) -> Iterator[None]:
+    """What goes wrong inside is the proxy's fault, if there is one; the end of a scope is not."""
+    try:
+        yield
+    except OSError as error:
+        if proxy is None or isinstance(error, (TimeoutError, ConnectionAbortedError)):
+            raise
+        place = join_port(proxy.host, proxy.port)
+        raise ConnectionError("proxy %s: %s" % (place, error)) from error
+
+
 def find_proxy(address: Address, setting: Optional[str] = None) -> Optional[Proxy]:
     """The proxy for an address: `setting` ("" for none), else what the environment says.
 
     As Go's programs have it (golang.org/x/net/http/httpproxy): http_proxy, https_proxy and
     no_proxy, else those in upper case; loopback is reached directly.
     """
-    url = setting
-    if url is None:
-        url = _environment("HTTPS_PROXY" if address.secure else "HTTP_PROXY")
-        if url and bypasses_proxy(address, _environment("NO_PROXY")):
+    if setting is None:
+        setting = _environment("HTTPS_PROXY" if address.secure else "HTTP_PROXY")
+        if setting and bypasses_proxy(address, _environment("NO_PROXY")):
             return None
-    return parse_proxy(url) if url else None
+    return parse_proxy(setting) if setting else None
 
 
 def _environment(name: str) -> str:
@@ -1818,9 +1792,7 @@ def bypasses_proxy(address: Address, no_proxy: str) -> bool:
         return True
 
     entries = [entry.strip() for entry in no_proxy.lower().split(",")]
-    if "*" in entries:
-        return True
-    return any(_is_meant(address, host, ip, entry) for entry in entries)
+    return "*" in entries or any(_is_meant(address, host, ip, entry) for entry in entries)
 
 
 def _is_meant(address: Address, host: str, ip: Any, entry: str) -> bool:
@@ -1873,11 +1845,9 @@ def split_port(text: str) -> Tuple[str, str]:
 # -- sockets ----------------------------------------------------------------------
 
 
-def poll(
-    reading: Sequence[int], writing: Sequence[int], seconds: Optional[float],
-) -> List[int]:
+def poll(reading: Sequence[int], writing: Sequence[int], seconds: float) -> List[int]:
     """Of these descriptors those that may be read, or written, or have failed."""
-    seconds = None if seconds is None else max(0.0, min(seconds, FOREVER))  # below 0 is for ever
+    seconds = max(0.0, min(seconds, FOREVER))  # below 0 is for ever
     if not hasattr(select, "poll"):  # Windows, where select takes any descriptor
         readable, writable, failed = select.select(reading, writing, writing, seconds)
         return readable + writable + failed
@@ -1885,8 +1855,7 @@ def poll(
     poller = select.poll()
     for fd in {*reading, *writing}:
         poller.register(fd, select.POLLIN * (fd in reading) | select.POLLOUT * (fd in writing))
-    events = poller.poll(None if seconds is None else math.ceil(seconds * 1000))
-    return [fd for fd, _ in events]
+    return [fd for fd, _ in poller.poll(math.ceil(seconds * 1000))]
 
 
 class Socket(socket.socket):
@@ -1936,22 +1905,16 @@ class Race:
         """(connected socket, its address); what the last one failed with when all have."""
         next_at = 0.0
         try:
-            while True:
-                now = time.monotonic()
-                if self._addresses and (now >= next_at or not self._sockets):
+            while self._addresses or self._sockets:
+                left, now = scope.left(), time.monotonic()
+                if now >= next_at or not self._sockets:
                     self._begin(self._addresses.pop(0))
-                    next_at = now + RACE_DELAY
-                if not self._sockets:
-                    if not self._addresses:
-                        raise self._failure
-                    continue
-
-                waits = [scope.left(), _SLICE]
-                if self._addresses:
-                    waits.append(next_at - now)
-                winner = self._wait(min((wait for wait in waits if wait is not None), default=None))
-                if winner:
-                    return winner
+                    next_at = now + RACE_DELAY if self._addresses else math.inf
+                if self._sockets:
+                    winner = self._wait(min(left, _SLICE, next_at - now))
+                    if winner:
+                        return winner
+            raise self._failure
         finally:
             for sock, _ in self._sockets.values():
                 sock.close()
@@ -1976,7 +1939,7 @@ class Race:
         text = names.get(error_number) or os.strerror(error_number)
         self._failure = OSError(error_number, text)
 
-    def _wait(self, seconds: Optional[float]) -> Optional[Tuple[Socket, Any]]:
+    def _wait(self, seconds: float) -> Optional[Tuple[Socket, Any]]:
         ready = poll([], list(self._sockets), seconds)
         if self._closed:
             raise ConnectionAbortedError("cancelled")
@@ -1995,7 +1958,7 @@ def connect(host: str, port: int, scope: Scope) -> Socket:
     """A connected TCP socket that does not block."""
     last = Race.winners.get((host, port))
     race = Race(sorted(look_up(host, port, scope), key=lambda found: found != last))
-    scope.hold(race)
+    scope.hold(race.close)
     sock, winner = race.run(scope)
     if len(Race.winners) > 1000:  # bounded: a program may meet any number of hosts
         Race.winners.clear()
@@ -2034,15 +1997,15 @@ class Wire:
         proxy: Optional[Proxy] = None, tunnel: bool = False,
     ) -> Wire:
         """Connect, through a proxy (CONNECT for TLS or a `tunnel`), with TLS if `context`."""
-        if proxy is None:
-            wire = cls(connect(address.host, address.port, scope))
-        else:
-            wire = cls._open_proxy(proxy, scope)
+        to = proxy or address
+        with blaming(proxy):
+            wire = cls(connect(to.host, to.port, scope))
 
-        scope.hold(wire)
+        scope.hold(wire.close)
         try:
             if proxy and (tunnel or context):
-                wire._connect_through(proxy, address, scope)
+                with blaming(proxy):
+                    wire._connect_through(proxy, address, scope)
             if context:
                 wire._start_tls(context, address.name, scope)
         except BaseException:
@@ -2050,29 +2013,13 @@ class Wire:
             raise
         return wire
 
-    @classmethod
-    def _open_proxy(cls, proxy: Proxy, scope: Scope) -> Wire:
-        try:
-            return cls(connect(proxy.host, proxy.port, scope))
-        except OSError as error:
-            if isinstance(error, (TimeoutError, ConnectionAbortedError)):
-                raise
-            place = join_port(proxy.host, proxy.port)
-            raise ConnectionError("proxy %s: %s" % (place, error)) from error
 
     def _connect_through(self, proxy: Proxy, address: Address, scope: Scope) -> None:
         headers = {"Host": address.place, **proxy.headers}
-        request = encode_head("CONNECT %s HTTP/1.1" % address.place, headers)
-        try:
-            self.send(request, scope)
-            head = Receiver(self, 1).head(scope)  # byte by byte: what follows is the tunnel's
-            if head.status // 100 != 2:
-                raise ConnectionError("it answers %d %s" % (head.status, head.reason))
-        except (TimeoutError, ConnectionAbortedError):
-            raise
-        except OSError as error:
-            place = join_port(proxy.host, proxy.port)
-            raise ConnectionError("proxy %s made no tunnel: %s" % (place, error)) from error
+        self.send(encode_head("CONNECT %s HTTP/1.1" % address.place, headers), scope)
+        head = Receiver(self, 1).head(scope)  # byte by byte: what follows is the tunnel's
+        if head.status // 100 != 2:
+            raise ConnectionError("no tunnel: it answers %d %s" % (head.status, head.reason))
 
     def _start_tls(self, context: ssl.SSLContext, name: str, scope: Scope) -> None:
         # A resumed session costs half the CPU time of a whole handshake, here and at the API server
@@ -2152,20 +2099,18 @@ class Wire:
                 count += self._read_record(tls, space[count:])
                 if not self._incoming.pending:
                     break
-                continue
+            except ssl.SSLWantReadError:
+                if count or not self._pull():
+                    break
             except ssl.SSLError as error:
-                if isinstance(error, ssl.SSLWantReadError):
-                    if count or not self._pull():
-                        break
-                    continue
                 self._tls_end = error
-            if count:
-                break  # what came whole comes first
-            if isinstance(self._tls_end, ssl.SSLZeroReturnError):
-                return 0
-            if isinstance(self._tls_end, ssl.SSLEOFError):
-                raise ConnectionResetError("TLS ended without close_notify")
-            raise self._tls_end
+                if count:
+                    break  # what came whole comes first
+                if isinstance(error, ssl.SSLZeroReturnError):
+                    return 0
+                if isinstance(error, ssl.SSLEOFError):
+                    raise ConnectionResetError("TLS ended without close_notify")
+                raise
         if count and self._keep_session:  # in TLS 1.3 it comes with the first answer
             if not tls.session_reused:  # to read it takes as long as it saves
                 self._keep_session(tls.session)
@@ -2200,7 +2145,7 @@ class Wire:
             self._seal(data)
             return not self._out
 
-    def send(self, data: Union[bytes, bytearray], scope: Scope) -> None:
+    def send(self, data: Bytes, scope: Scope) -> None:
         """All of `data`."""
         view = memoryview(data)
         for start in range(0, max(1, len(data)), SEAL):
@@ -2225,19 +2170,17 @@ class Wire:
             if not self._out:
                 self._out += data
 
-    def wait(self, seconds: Optional[float], write: bool = False) -> bool:
+    def wait(self, seconds: float, write: bool = False) -> bool:
         """Wait until a read, or a write, may get on; False when the time is over first."""
-        step = seconds
-        if _SLICE is not None:
-            step = _SLICE if seconds is None else min(seconds, _SLICE)
         me = object()
         try:
             with self._lock:
                 self._check_open()
                 self._waiting.add(me)
                 fd = [self._sock.fileno()]
-                writing = write or bool(self._out)
-            return bool(poll([] if write else fd, fd if writing else [], step)) or step != seconds
+                writing = fd if write or self._out else []
+            ready = poll([] if write else fd, writing, min(seconds, _SLICE))
+            return bool(ready) or seconds > _SLICE
         finally:
             self._waiting.discard(me)
             with self._lock:
@@ -2302,22 +2245,17 @@ class Receiver:
 
     def until(self, mark: bytes, limit: int, scope: Scope) -> bytes:
         """The bytes up to and with `mark`; OSError for more than `limit`, and at the end."""
-        looked = self._at
         while True:
-            end = self._data.find(mark, looked)
+            end = self._data.find(mark, self._at)
+            size = (len(self._data) if end < 0 else end + len(mark)) - self._at
+            if size > limit:
+                raise OSError("a line, or a head with the interim ones before it, is too long")
             if end >= 0:
-                piece = self._data[self._at:end + len(mark)]
-                self._at = end + len(mark)
-                return piece
-
-            here = len(self._data) - self._at
-            if here > limit:
-                raise OSError("a head or a line of more than %d bytes" % limit)
+                return self.some(scope, size)
             if not self._more(scope, self._step):
-                if not here:
+                if not size:
                     raise NoAnswer("closed before an answer")
                 raise ConnectionResetError("closed inside an answer")
-            looked = self._at + max(0, here + 1 - len(mark))
 
     def exactly(self, count: int, scope: Scope) -> Iterator[bytes]:
         """The next `count` bytes, in pieces; ConnectionError when they end before."""
@@ -2338,26 +2276,18 @@ class Receiver:
         """The head of the next answer; interim ones (100, 103) are passed over."""
         left = MAX_HEAD
         while True:
-            if self._at == len(self._data):
-                self._more(scope, self._step)
-            if not self._data.startswith(_HTTP, self._at):
-                self._check_http(scope)
+            while len(self._data) - self._at < len(_HTTP) and self._more(scope, self._step):
+                pass
+            start = self._data[self._at:self._at + len(_HTTP)]
+            if not _HTTP.startswith(start):  # the end of what is no HTTP may never come
+                raise BadAnswer("that is TLS: is the address https://?" if start.startswith(_ALERT)
+                                else "the answer is not HTTP/1.1")
+
             data = self.until(b"\r\n\r\n", left, scope)
             head = parse_head(data)
-            if not head.is_interim:
+            if head.status >= 200 or head.status == 101:  # RFC 9110 15.2
                 return head
             left -= len(data)
-            if left < 0:
-                raise BadAnswer("nothing but interim answers")
-
-    def _check_http(self, scope: Scope) -> None:
-        """BadAnswer as soon as what comes is no HTTP: its end may never come."""
-        while len(self._data) - self._at < len(_HTTP) and self._more(scope, self._step):
-            pass
-        start = self._data[self._at:self._at + len(_HTTP)]
-        if not _HTTP.startswith(start):
-            raise BadAnswer("that is TLS: is the address https://?" if start.startswith(_ALERT) else
-                            "the answer is not HTTP/1.1")
 
 
 # ------------------------------------------------------------------------------
@@ -2394,17 +2324,16 @@ class Collector:
 
     def at_rest(self, parse: Callable[[], R]) -> R:
         """What parse() gives."""
-        was_on = gc.isenabled()
+        if not gc.isenabled():
+            return parse()
         thread = threading.get_ident()
         try:
-            if was_on:
-                self._parsing.add(thread)
-                gc.disable()
+            self._parsing.add(thread)
+            gc.disable()
             return parse()
         finally:
-            if was_on:
-                gc.enable()
-                self._parsing.discard(thread)
+            gc.enable()
+            self._parsing.discard(thread)
 
     def forked(self) -> None:
         """Nobody parses in a child but its only thread, which does not."""
@@ -2484,7 +2413,7 @@ class Response:
             return None
         try:
             if isinstance(self._body, bytes) and len(self._body) >= LARGE:
-                self._body = self._body.decode()  # not both: a list may have 100 MB
+                self._body = self._body.decode("utf-8-sig")  # not both: a list may have 100 MB
             return parse_json(self._body)
         except (ValueError, RecursionError):
             pass
@@ -2511,26 +2440,22 @@ class Response:
         status: Json = None
         message = message or self._instead()
         if not message:
-            try:
+            with contextlib.suppress(ValueError, RecursionError):
                 status = json.loads(self.body)
-            except (ValueError, RecursionError):
-                message = self.text().strip()[:1000]
-            if not isinstance(status, dict):
-                status = None
+            message = dig(status, "message") or self.text().strip()[:1000]
 
         details = dig(status, "details", kind=dict)
         after = self.headers.get("Retry-After") or details.get("retryAfterSeconds")
         return kind(
-            self.status, message or str((status or {}).get("message") or ""),
-            phrase="Unexpected answer" if self.ok else self.reason,
-            reason=str((status or {}).get("reason") or ""), details=details,
+            self.status, message, phrase="Unexpected answer" if self.ok else self.reason,
+            reason=dig(status, "reason"), details=details,
             body=self.body[:MiB], method=self._method, url=self._url, cluster=self.cluster,
             retry_after=parse_retry_after(after))
 
     def _instead(self) -> str:
         """What came instead of an answer of the API, and why; "" if it may be one."""
-        if 300 <= self.status < 400:
-            target = self.headers.get("Location", "").partition("?")[0]
+        if 300 <= self.status < 400 and "Location" in self.headers:
+            target = self.headers["Location"].partition("?")[0]
             text = "a redirect to %.200r, which is not followed: a wrong address, or a login"
             return place_of(self._url) + text % target
         if not self.is_page:
@@ -2539,7 +2464,7 @@ class Response:
         title = re.search("(?is)<title>(.*?)</title>", page)
         text = ("a web page came, %.100r: of a proxy, of a login, or of a server where this "
                 "address is not enabled")
-        return place_of(self._url) + text % (title.group(1) if title else page).strip()
+        return place_of(self._url) + text % (title[1] if title else page).strip()
 
 
 def items_of(response: Response, page: Dict[str, Any]) -> List[Dict[str, Any]]:
@@ -2591,12 +2516,12 @@ class HttpConnection:
 
         TooLarge beyond the limit, at once when that is announced and the answer is no error.
         """
-        keep = head.minor == 1 and "close" not in head.headers.tokens("Connection")
+        keep = (head.minor == 1 and head.status != 101
+                and "close" not in head.headers.tokens("Connection"))
         codings = head.headers.tokens("Transfer-Encoding")
         length = content_length(head)
         if method == "HEAD" or head.status in (101, 204, 304):
             pieces: Iterator[bytes] = iter(())
-            keep = keep and head.status != 101
         elif codings:
             if codings != ["chunked"]:
                 raise BadAnswer("a transfer coding that was not asked for")
@@ -2610,12 +2535,7 @@ class HttpConnection:
             keep = False
             pieces = iter(lambda: self.receiver.some(scope), b"")
 
-        size = 0
-        for piece in pieces:
-            size += len(piece)
-            yield piece
-            if size > limit:
-                raise TooLarge
+        yield from at_most(pieces, limit)
         self.is_whole = keep
 
     def _chunks(self, scope: Scope) -> Iterator[bytes]:
@@ -2623,7 +2543,7 @@ class HttpConnection:
             size = re.fullmatch(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;.*)?", self._line(scope))
             if not size:
                 raise BadAnswer("a chunk without a size")
-            count = int(size.group(1), 16)
+            count = int(size[1], 16)
             if not count:
                 break
             yield from self.receiver.exactly(count, scope)
@@ -2636,10 +2556,7 @@ class HttpConnection:
         raise BadAnswer("endless trailers")
 
     def _line(self, scope: Scope) -> bytes:
-        line = self.receiver.until(b"\r\n", MAX_LINE, scope)
-        if len(line) > MAX_LINE + 2:
-            raise BadAnswer("a line of more than %d bytes" % MAX_LINE)
-        return line[:-2]
+        return self.receiver.until(b"\r\n", MAX_LINE, scope)[:-2]
 
 
 class HttpRequest:
@@ -2650,6 +2567,7 @@ class HttpRequest:
 
     timeout: Any = None  # set by the opener, not used: there is a scope
     headers: Mapping[str, str] = {}  # what audit hooks are shown
+    type = "http"  # what the opener goes by: the handler looks at the address
 
     def __init__(
         self, method: str, url: str, target: str, lines: Dict[str, Any], body: Optional[bytes],
@@ -2666,11 +2584,20 @@ class HttpRequest:
         self.context = context
         self.proxy = proxy
         self.idle = idle
-        self.type = "https" if address.secure else "http"
 
     def get_method(self) -> str:
         """The method, for the opener."""
         return self.method
+
+
+def at_most(pieces: Iterator[bytes], limit: int) -> Iterator[bytes]:
+    """The pieces of a body; TooLarge behind the one that is beyond the limit."""
+    size = 0
+    for piece in pieces:
+        yield piece
+        size += len(piece)
+        if size > limit:
+            raise TooLarge
 
 
 def unzipped(pieces: Iterator[bytes], most: int) -> Iterator[bytes]:
@@ -2726,19 +2653,15 @@ class HttpHandler(urllib.request.BaseHandler):
         if conn:
             try:
                 return self._exchange(conn, key, request)
-            except _Stale:
+            except ConnectionError:
                 log.debug("the connection was closed meanwhile: %s", request.full_url)
 
         proxy = find_proxy(address, request.proxy)
         scope = request.scope.within(self._settings.connect_timeout)
         wire = Wire.open(address, scope, request.context, proxy)
         conn = HttpConnection(wire, None if request.context else proxy)
-        try:
-            return self._exchange(conn, key, request)
-        except _Stale as stale:
-            raise cast(OSError, stale.__cause__) from None
+        return self._exchange(conn, key, request)
 
-    https_open = http_open
 
     def _take(self, key: Any) -> Optional[HttpConnection]:
         while True:
@@ -2755,12 +2678,17 @@ class HttpHandler(urllib.request.BaseHandler):
     def _give(self, key: Any, conn: HttpConnection, keep: bool, closings: int) -> None:
         """Take a connection back, and close those that were too long idle."""
         now = conn.used = time.monotonic()
+        oldest = now - self._settings.keep_alive
         late: List[HttpConnection] = []
         with self._lock:
-            if now - self._swept > self._settings.keep_alive:
+            if self._swept < oldest:
                 self._swept = now
                 for other in list(self._idle):
-                    late += self._sweep(other, now)
+                    idle = self._idle.pop(other, [])  # a signal's handler may have called close()
+                    while idle and idle[0].used <= oldest:
+                        late.append(idle.pop(0))
+                    if idle:  # else TLS settings go that nobody else may have any more
+                        self._idle[other] = idle
             idle = self._idle.get(key, [])
             if keep and closings == self._closings and len(idle) < MAX_IDLE:
                 self._idle[key] = idle + [conn]
@@ -2769,17 +2697,10 @@ class HttpHandler(urllib.request.BaseHandler):
         for old in late:
             old.wire.close()
 
-    def _sweep(self, key: Any, now: float) -> List[HttpConnection]:
-        oldest = now - self._settings.keep_alive
-        idle = self._idle.pop(key, [])  # a signal's handler may have called close()
-        self._idle[key] = [conn for conn in idle if conn.used > oldest]
-        if not self._idle[key]:
-            del self._idle[key]  # with the TLS settings that nobody else may have any more
-        return [conn for conn in idle if conn.used <= oldest]
 
     def _exchange(self, conn: HttpConnection, key: Any, request: HttpRequest) -> Response:
         closings = self._closings
-        request.scope.hold(conn.wire)
+        request.scope.hold(conn.wire.close)
         try:
             head = self._ask(conn, request)
             body = self._body(conn, head, request)
@@ -2790,47 +2711,38 @@ class HttpHandler(urllib.request.BaseHandler):
             self._give(key, conn, conn.is_whole and not request.scope.cancelled, closings)
 
     def _ask(self, conn: HttpConnection, request: HttpRequest) -> Head:
-        lines, target, body = request.lines, request.target, request.data
+        lines, target, body = request.lines, request.target, request.data or b""
         conn.is_whole = False
         if conn.proxy:  # plain HTTP through a proxy: the whole address in the request line
             lines, target = {**lines, **conn.proxy.headers}, request.full_url
-        if body is not None or request.method in ("POST", "PUT", "PATCH"):
-            lines = {**lines, "Content-Length": str(len(body or b""))}
+        if body or request.method in ("POST", "PUT", "PATCH"):
+            lines = {**lines, "Content-Length": str(len(body))}
 
         head = encode_head("%s %s HTTP/1.1" % (request.method, target), lines)
         failure = None
         try:
-            conn.wire.send(head + (body or b""), request.scope)
+            conn.wire.send(head + body, request.scope)
         except ConnectionError as error:
             failure = error  # a server that had enough of a body may have answered first
         try:
             return conn.receiver.head(request.scope)
         except ConnectionError as error:  # nothing, or no whole head, was answered
-            raise _Stale() from failure or error
-
-    def _limit(self, head: Head) -> int:
-        return MiB if head.is_error else self._settings.max_body  # of an error that will do
-
-    def _too_large(self, head: Head) -> ApiError:
-        text = "the body is larger than max_body, %d bytes" % self._settings.max_body
-        return BodyError(head.status, text)
+            raise failure or error
 
     def _body(self, conn: HttpConnection, head: Head, request: HttpRequest) -> bytes:
-        limit = self._limit(head)
-        scope = request.scope if request.idle is None else request.scope.within(None, request.idle)
+        limit = MiB if head.is_error else self._settings.max_body  # of an error that will do
+        scope = request.scope.within(idle=request.idle)
         body = io.BytesIO()  # not a list: a server may send two bytes at a time
         pieces = conn.body(head, request.method, scope, limit)
         if head.headers.tokens("Content-Encoding") in (["gzip"], ["x-gzip"]):
-            pieces = unzipped(pieces, limit + 1)
+            pieces = at_most(unzipped(pieces, limit + 1), limit)
         try:
-            for piece in pieces:
-                body.write(piece)
-                if body.tell() > limit:
-                    raise TooLarge
+            body.writelines(pieces)
         except TooLarge:
             if not head.is_error:
-                raise self._too_large(head)
-        except (OSError, BadAnswer) as error:
+                text = "the body is larger than max_body, %d bytes" % limit
+                raise BodyError(head.status, text)
+        except OSError as error:
             if request.scope.cancelled:
                 raise
             if not head.is_error:
@@ -2844,9 +2756,6 @@ class HttpHandler(urllib.request.BaseHandler):
 class BodyError(ApiError):
     """The answer began well, and its body can't be had: in one piece, that is."""
 
-
-class _Stale(Exception):
-    """The connection ended before anything was answered; the cause says how."""
 
 
 FAILURES = (ApiError, OSError, MemoryError, RuntimeError)  # the last: no more threads
@@ -2907,7 +2816,7 @@ def exchange(opener: urllib.request.OpenerDirector, request: HttpRequest) -> Res
     method, url = request.method, request.full_url
     log.debug("> %s %s", method, url)
     try:
-        response = cast(Response, opener.open(cast(Any, request)))
+        response: Response = opener.open(cast(Any, request))
     except FAILURES as error:
         raise unanswered(error, method, url)
     log.debug("< %d %s", response.status, url)
@@ -2940,7 +2849,7 @@ class WebSocket:
     ) -> None:
         self.protocol = protocol  # the subprotocol that the server chose, or ""
         self._wire = wire
-        self._ping_interval = ping_interval
+        self._ping_interval = math.inf if ping_interval is None else ping_interval
         self._ping_timeout = ping_timeout
         self._close_timeout = close_timeout
 
@@ -2952,7 +2861,7 @@ class WebSocket:
         self._pinged = False  # in this silence
         self._moving = False  # bytes are between the connection and a message
         # the latest control frame that had no room
-        self._pending: Deque[Union[bytes, bytearray]] = collections.deque(maxlen=1)
+        self._pending: Deque[Bytes] = collections.deque(maxlen=1)
 
         self._close_sent = False  # guarded by _send_lock, as the next
         self._torn: Optional[BaseException] = None  # why nothing can be sent any more
@@ -3025,13 +2934,12 @@ class WebSocket:
         except BaseException as error:
             if wire is not None:
                 wire.close()
-            if not isinstance(error, FAILURES):
-                raise
             if isinstance(error, BadAnswer):
                 text = place_of(url) + str(error)
-                refused = HandshakeError(0, text, phrase="Handshake failed")
-                raise unanswered(refused, "GET", url) from error
-            raise unanswered(error, "GET", url)
+                error = HandshakeError(0, text, phrase="Handshake failed")
+            if isinstance(error, FAILURES):
+                raise unanswered(error, "GET", url)
+            raise
 
         log.debug("= open %s %s", url, protocol)
         return cls(wire, protocol, rest, max_message_size, ping_interval, ping_timeout,
@@ -3065,14 +2973,14 @@ class WebSocket:
         except IndexError:
             pass  # another thread has it
 
-        limit = -1 if timeout is None else max(0.0, min(timeout, FOREVER))
+        seconds = math.inf if timeout is None else timeout
         lock = self._recv_lock
         held: List[Any] = []
         try:
             held.extend(filter(lock.acquire, (False,)))  # as `take`, in half its time
-            if not held and not take(lock, held, limit):
+            if not held and not take(lock, held, seconds):
                 raise TimeoutError("another thread is reading")
-            return self._next(timeout)
+            return self._next(seconds)
         except ProtocolError as error:
             self._finish(error.code, str(error), encode_close(error.code, error.message))
             raise
@@ -3084,13 +2992,12 @@ class WebSocket:
             if held:
                 lock.release()
 
-    def _next(self, timeout: Optional[float]) -> Union[str, bytes]:
-        end: Optional[float] = None
+    def _next(self, seconds: float) -> Union[str, bytes]:
+        end = 0.0
         late = False
         while True:
             if self._ended:
-                ended = self._ended
-                raise ConnectionClosed(ended.code, ended.reason) from ended.__cause__
+                raise self._error() from self._ended.__cause__
             if self._moving:
                 raise self._end(ABNORMAL, "a recv was interrupted")
             self._moving = True
@@ -3104,8 +3011,7 @@ class WebSocket:
             elif late:
                 raise TimeoutError("no message in time")
             else:
-                if end is None and timeout is not None:
-                    end = time.monotonic() + min(timeout, FOREVER)
+                end = end or time.monotonic() + seconds
                 late = self._receive(end)
 
     def send(self, message: Union[str, bytes, bytearray, memoryview]) -> None:
@@ -3133,7 +3039,7 @@ class WebSocket:
 
     # -- the reading thread, with _recv_lock -------------------------------------
 
-    def _receive(self, end: Optional[float]) -> bool:
+    def _receive(self, end: float) -> bool:
         """Wait for bytes until `end`, ping when it is silent; whether the time is over by now."""
         heard = time.monotonic() - self._silence  # silence counts while somebody listens
         while True:
@@ -3145,30 +3051,28 @@ class WebSocket:
             now = time.monotonic()
             if count:
                 self._silence, self._pinged = 0.0, False
-                return end is not None and now >= end
+                return now >= end
             if count == 0:
                 raise self._end(ABNORMAL, "the connection ended without a close frame")
-            if end is not None and now >= end:
+            if now >= end:
                 self._silence = now - heard
                 raise TimeoutError("no message in time")
             if self._wire.taken > heard:  # a ping waits behind a big message: taking it is life too
                 heard, self._pinged = self._wire.taken, False
 
-            limit = None
-            if self._ping_interval is not None:
-                limit = heard + self._ping_interval + (self._ping_timeout if self._pinged else 0)
-                if now >= limit and self._pinged:
+            limit = heard + self._ping_interval + (self._ping_timeout if self._pinged else 0)
+            if now >= limit:
+                if self._pinged:
                     cause = TimeoutError("silence")
                     raise self._end(ABNORMAL, "the peer did not answer a ping") from cause
-                if now >= limit:  # ping_timeout counts from now, though we were suspended
-                    self._pinged = self._ping_timeout < math.inf  # else nobody waits for the pong
-                    heard = now - self._ping_interval if self._pinged else now
-                    self._control_frame(PING, b"")
-                    continue
+                # ping_timeout counts from now, though we were suspended
+                self._pinged = self._ping_timeout < math.inf  # else nobody waits for the pong
+                heard = now - self._ping_interval if self._pinged else now
+                self._control_frame(PING, b"")
+                continue
 
             self._write_pending()  # before waiting: the read above may have made room for it
-            waits = [at - now for at in (end, limit) if at is not None]
-            self._wire.wait(min(waits, default=None))
+            self._wire.wait(min(end, limit) - now)
 
     def _control(self, opcode: int, payload: bytes) -> None:
         if opcode == PING:
@@ -3183,31 +3087,30 @@ class WebSocket:
         self._write_pending()
 
     def _write_pending(self) -> None:
-        # A sender that holds the lock comes here itself after releasing it: nothing is left lying.
-        while self._pending and self._write_control():
-            pass
+        """Write the frame that waits, if that needs no waiting.
 
-    def _write_control(self) -> bool:
-        """Write the frame that waits, if that needs no waiting; whether there was room."""
-        held: List[Any] = []
-        try:
-            if not take(self._send_lock, held, 0):
-                return False
-            if self._close_sent or self._torn:
-                self._pending.clear()
-                return False
-            self._torn = ConnectionAbortedError("it was interrupted")
-            has_room = self._wire.write(b"")  # nothing waits in front of it
-            if has_room:
-                self._wire.write(self._pending.pop() if self._pending else b"")
-            self._torn = None
-            return has_room
-        except OSError as error:
-            self._torn = error  # what came before can still be read, and then the end
-            return True
-        finally:
-            if held:
-                held[0].release()
+        A sender that holds the lock comes here itself after releasing it: nothing is left lying.
+        """
+        while self._pending:
+            held: List[Any] = []
+            try:
+                if not take(self._send_lock, held, 0):
+                    return
+                if self._close_sent or self._torn:
+                    self._pending.clear()
+                    return
+                self._torn = ConnectionAbortedError("it was interrupted")
+                has_room = self._wire.write(b"")  # nothing waits in front of it
+                if has_room:
+                    self._wire.write(self._pending.pop() if self._pending else b"")
+                self._torn = None
+                if not has_room:
+                    return
+            except OSError as error:
+                self._torn = error  # what came before can still be read, and then the end
+            finally:
+                if held:
+                    held[0].release()
 
     # -- any thread ---------------------------------------------------------------
 
@@ -3216,15 +3119,14 @@ class WebSocket:
         interrupted = ConnectionAbortedError("a send was interrupted")
         held: List[Any] = []
         try:
-            take(self._send_lock, held)
-            if self._close_sent or self._ended or self._torn:
-                raise self._unsent() from self._torn
+            if not take(self._send_lock, held) or self._close_sent or self._ended or self._torn:
+                raise self._error() from self._torn
             self._torn = interrupted  # until all of the frame has left
             self._wire.send(frame, Scope())
             self._torn = None
         except OSError as error:  # the frame may be torn; a reader goes on to the end
             self._torn = error
-            raise self._unsent() from error
+            raise self._error() from error
         finally:
             if held:
                 held[0].release()
@@ -3232,7 +3134,8 @@ class WebSocket:
                 self.abort()
         self._write_pending()
 
-    def _unsent(self) -> ConnectionClosed:
+    def _error(self) -> ConnectionClosed:
+        """How it ended: another object for each call that is told."""
         if self._ended:
             return ConnectionClosed(self._ended.code, self._ended.reason)
         if self._torn:
@@ -3268,7 +3171,7 @@ class WebSocket:
         """Send our close frame, once; False where none can be sent any more."""
         held: List[Any] = []
         try:
-            if not take(self._send_lock, held, scope.left() or 0) or self._torn:
+            if not take(self._send_lock, held, scope.left()) or self._torn:
                 return False
             if not self._close_sent:
                 self._close_sent = True
@@ -3282,7 +3185,7 @@ class WebSocket:
         """Read to the end; where another thread reads, that meets it, and we wait."""
         held: List[Any] = []
         try:
-            if not reading and not take(self._recv_lock, held, scope.left() or 0):
+            if not reading and not take(self._recv_lock, held, scope.left()):
                 return
             space = memoryview(bytearray(CHUNK))
             while self._ended is None and self._wire.receive(space, scope):
@@ -3392,9 +3295,14 @@ _CERTIFICATE_BLOCK = b"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----"
 _PARTIAL_CHAIN = 0x80000  # ssl.VERIFY_X509_PARTIAL_CHAIN, which has a name since Python 3.10
 
 
-class _NamedContext(ssl.SSLContext):
+_CONTEXTS: Any = ssl.SSLContext.__mro__  # perhaps one by truststore, and ours trust no other store
+
+
+class _NamedContext(_CONTEXTS[-3]):  # type: ignore[misc]
     """TLS settings of ours, which may expect another name than the address has."""
 
+    verify_mode = _CONTEXTS[-2].verify_mode  # Python's own look for ssl.SSLContext again
+    verify_flags = _CONTEXTS[-2].verify_flags
     server_name = ""  # a kubeconfig's tls-server-name
 
     def __init__(self, _protocol: int) -> None:
@@ -3404,7 +3312,7 @@ class _NamedContext(ssl.SSLContext):
         """As SSLContext.wrap_bio, with the name to expect."""
         if self.server_name:
             options["server_hostname"] = self.server_name
-        return super().wrap_bio(*args, **options)
+        return cast(ssl.SSLObject, super().wrap_bio(*args, **options))
 
     def load_cert_chain(self, *args: Any, **options: Any) -> None:
         """As SSLContext.load_cert_chain; a session from before would go on as who we were then."""
@@ -3431,33 +3339,27 @@ def tls_context(
         ca_data = read_file(ca_file)
 
     with Fresh.openssl:
-        return _tls_context(ca_data, server_name, insecure)
+        context = _NamedContext(ssl.PROTOCOL_TLS_CLIENT)  # checks certificates and names
+        context.set_alpn_protocols(["http/1.1"])
+        context.server_name = server_name
+        with naming("tls-server-name"):  # here rather than when it is used
+            context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="localhost")
 
-
-def _tls_context(
-    ca_data: Optional[bytes], server_name: str, insecure: bool,
-) -> ssl.SSLContext:
-    context = _NamedContext(ssl.PROTOCOL_TLS_CLIENT)  # checks certificates and names
-    context.set_alpn_protocols(["http/1.1"])
-    context.server_name = server_name
-    with naming("tls-server-name"):  # here rather than when it is used
-        context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="localhost")
-
-    if ca_data is not None:
-        if insecure:  # client-go refuses it too (transport/transport.go, TLSConfigFor)
-            raise ValueError("insecure-skip-tls-verify excludes an authority")
-        blocks = re.findall(_CERTIFICATE_BLOCK, ca_data, re.DOTALL)
-        if not blocks:
-            raise ValueError("no certificate is in it")
-        context.load_verify_locations(cadata=b"\n".join(blocks).decode("ascii"))
-        context.verify_flags |= _PARTIAL_CHAIN
-    elif insecure:
-        log.warning("certificates are not checked: insecure-skip-tls-verify")
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    else:
-        context.load_default_certs()
-    return context
+        if ca_data is not None:
+            if insecure:  # client-go refuses it too (transport/transport.go, TLSConfigFor)
+                raise ValueError("insecure-skip-tls-verify excludes an authority")
+            blocks = re.findall(_CERTIFICATE_BLOCK, ca_data, re.DOTALL)
+            if not blocks:
+                raise ValueError("no certificate is in it")
+            context.load_verify_locations(cadata=b"\n".join(blocks).decode("ascii"))
+            context.verify_flags |= _PARTIAL_CHAIN
+        elif insecure:
+            log.warning("certificates are not checked: insecure-skip-tls-verify")
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        else:
+            context.load_default_certs()
+        return context
 
 
 def read_file(path: str) -> bytes:
@@ -3466,10 +3368,12 @@ def read_file(path: str) -> bytes:
         return file.read()
 
 
-def with_file(pem: Pem, use: Callable[[str], R]) -> R:
-    """What use(path) gives: bytes are in a file (0600) for that moment, as OpenSSL reads files."""
+@contextlib.contextmanager
+def in_file(pem: Pem) -> Iterator[str]:
+    """Its path: bytes are in a file (0600) for that moment, as OpenSSL reads files."""
     if isinstance(pem, str):
-        return use(pem)
+        yield pem
+        return
 
     import tempfile  # only here: it is slow to import
 
@@ -3477,18 +3381,18 @@ def with_file(pem: Pem, use: Callable[[str], R]) -> R:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(pem)
-        return use(path)
+        yield path
     finally:
         os.unlink(path)
 
 
 def load_certificate(context: ssl.SSLContext, certificate: Pem, key: Pem) -> None:
-    """Show a client certificate. OpenSSL must not ask for a passphrase on the terminal."""
-    def load(path: str, key_path: str) -> None:
-        with Fresh.openssl:
-            context.load_cert_chain(path, key_path, password=lambda: b"")
+    """Show a client certificate."""
+    def refuse() -> NoReturn:  # or OpenSSL asks on the terminal
+        raise ValueError("the key has a passphrase")
 
-    with_file(certificate, lambda path: with_file(key, functools.partial(load, path)))
+    with in_file(certificate) as path, in_file(key) as key_path, Fresh.openssl:
+        context.load_cert_chain(path, key_path, password=refuse)
 
 
 class TlsFiles:
@@ -3589,10 +3493,21 @@ EXEC_TAIL = 300  # bytes of a plugin's stderr that an error repeats
 _RFC3339 = r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?(Z|[+-]\d\d:\d\d)"
 
 
+def check_token(token: Any) -> str:
+    """`token`, "" for None; ValueError, which does not repeat it, for what a header can't carry."""
+    if token is None:
+        return ""
+    if not isinstance(token, str):
+        raise TypeError("a token is a str or a function that returns one")
+    if re.search("[^\x21-\x7e]", token):
+        raise ValueError("a token can't hold spaces, line ends or non-ASCII characters")
+    return token
+
+
 def read_token(path: str) -> str:
     """The token in a file, read for each request: it rotates. ApiError without one."""
     try:
-        token = read_file(path).strip().decode("ascii")
+        token = check_token(read_file(path).strip().decode())
     except (OSError, ValueError) as error:
         raise ApiError(0, "the token file %s can't be read: %s" % (path, error)) from None
     if not token:
@@ -3607,31 +3522,14 @@ def parse_time(text: str) -> float:
     match = re.fullmatch(_RFC3339, text)
     if not match:
         raise ValueError("a time is not as in RFC 3339")
-    offset = match.group(2).replace("Z", "+00:00")
-    return datetime.datetime.fromisoformat(match.group(1) + offset).timestamp()
+    offset = match[2].replace("Z", "+00:00")
+    return datetime.datetime.fromisoformat(match[1] + offset).timestamp()
 
 
 def _printable(text: str) -> str:
     """Somebody else's text on one line, without commands for terminals."""
     return "".join(filter(str.isprintable, " ".join(text.split())))
 
-
-class _Program:
-    """A process, for a scope to hold."""
-
-    def __init__(self, process: Any, group: bool) -> None:
-        self._process = process
-        self._group = group  # whether it leads one, which ends with it
-
-    def close(self) -> None:
-        """Kill it."""
-        try:
-            if self._group:
-                os.killpg(self._process.pid, 9)
-            else:
-                self._process.kill()
-        except OSError:
-            pass  # it has ended
 
 
 def _pass_on(errors: IO[bytes], said: bytearray) -> None:
@@ -3641,9 +3539,10 @@ def _pass_on(errors: IO[bytes], said: bytearray) -> None:
             said += chunk
             del said[:-EXEC_TAIL]
             try:
-                os.write(2, chunk)
+                if sys.__stderr__:  # else 2 may be a file, or a socket, of the program's
+                    os.write(2, chunk)
             except OSError:
-                pass  # we have none
+                pass  # nobody reads it
 
 
 def run_program(
@@ -3665,22 +3564,31 @@ def run_program(
         stderr=None if interactive else subprocess.PIPE,
         start_new_session=group,
     )
-    program, said = _Program(process, group), bytearray()
+    said = bytearray()
     errors, process.stderr = process.stderr, None  # or communicate() keeps it to the end
     reader = new_thread("exec", _pass_on, errors, said)
 
+    def kill() -> None:
+        try:
+            if group:  # which it leads, and which ends with it
+                os.killpg(process.pid, 9)
+            else:
+                process.kill()
+        except OSError:
+            pass  # it has ended
+
     with process:
         try:
-            scope.hold(program)
+            scope.hold(kill)
             if errors:
                 reader.start()
-            stdout, _ = process.communicate(timeout=scope.left())
+            stdout, _ = process.communicate(timeout=min(scope.left(), FOREVER))
         except subprocess.TimeoutExpired:
             raise TimeoutError from None  # which run_aside words
         finally:
             scope.hold(None)
             if process.poll() is None:
-                program.close()
+                kill()
 
     if errors and process.returncode:
         reader.join(0.5)  # what it left behind may keep stderr open
@@ -3694,7 +3602,7 @@ def run_aside(
     part = Scope(scope.left())
     run = functools.partial(run_program, command, env, interactive, part)
     try:
-        return cast(Tuple[int, bytes, str], Aside("plugin", run).result(scope))
+        return aside("plugin", run, scope)
     except TimeoutError:
         raise TimeoutError("%s has not ended in time" % command[0]) from None
     finally:
@@ -3747,7 +3655,7 @@ class ExecPlugin:
             return token
         except (ConnectionAbortedError, TimeoutError):
             raise
-        except (OSError, ValueError, RecursionError) as error:
+        except (OSError, ValueError) as error:
             why = "the exec plugin %s failed: %s" % (self._command, error)
             raise ApiError(0, why) from None
         finally:
@@ -3762,14 +3670,14 @@ class ExecPlugin:
     def _renew(self, scope: Scope) -> str:
         stdout = self._run(scope)
         with naming("its answer"):
-            values = json.loads(stdout)
-        answer = Fields(values, "its answer")
+            values = read_yaml(stdout) or [None]  # JSON as a rule; kubectl takes either
+        answer = Fields(values[0], "its answer")
         kind, version = answer.get("kind"), answer.get("apiVersion")
         if kind not in ("", "ExecCredential") or version not in ("", self._version):
             raise answer.error("kind", "or apiVersion is another than was asked for")
 
         status = answer.child("status")
-        token = status.get("token")
+        token = check_token(status.get("token"))
         certificate = status.get("clientCertificateData")
         key = status.get("clientKeyData")
         end = status.get("expirationTimestamp")
@@ -3782,7 +3690,7 @@ class ExecPlugin:
         ends = parse_time(end) if end else float("inf")
         self._tls.show(certificate.encode(), key.encode())
         self._end = ends
-        return str(token)
+        return token
 
     def _run(self, scope: Scope) -> bytes:
         """What the plugin writes to stdout."""
@@ -3817,6 +3725,11 @@ class ExecPlugin:
 
 
 # -- kubeconfigs -----------------------------------------------------------------
+
+
+def decode_base64(text: Any) -> bytes:
+    """What base64 stands for, line ends passed over as Go does it; ValueError for all else."""
+    return base64.b64decode(type(text)().join(text.splitlines()), validate=True)
 
 
 class Fields:
@@ -3870,9 +3783,9 @@ class Fields:
     def pem(self, key: str) -> Pem:
         """A field that is a file, or what is in it as <key>-data, which is preferred."""
         path = self.path(key)
-        data = re.sub("[\r\n]", "", self.get(key + "-data"))  # as Go does
+        data = self.get(key + "-data")
         try:
-            content = base64.b64decode(data, validate=True)
+            content = decode_base64(data)
         except ValueError:
             raise self.error(key + "-data", "is not base64") from None
         return content or path or b""
@@ -3896,8 +3809,8 @@ class Kubeconfig:
     def add(self, text: bytes, source: str) -> None:
         """Read a file's text; `source` is its path. ValueError for what is not a kubeconfig."""
         self._sources.append(source)
-        folder = os.path.dirname(os.path.abspath(source))
         with naming(source):
+            folder = os.path.dirname(os.path.abspath(source))
             documents = read_yaml(text) or [None]
             document = Fields(documents[0], "the kubeconfig")  # kubectl reads no other
             kind, version = document.get("kind"), document.get("apiVersion")
@@ -3996,6 +3909,8 @@ def _identity(
         plugin = ExecPlugin(user.child("exec"), cluster, tls)
 
     token = user.get("token")
+    with naming(user.place + ": token"):
+        check_token(token)
     path = user.path("tokenFile")
     name = user.get("username")
     password = user.get("password")
@@ -4004,9 +3919,6 @@ def _identity(
         raise user.error("username", "and a token exclude each other")
     if password and not name:
         raise user.error("username", "is missing beside the password")
-    if re.search("[^\x21-\x7e]", token):
-        raise user.error("token", "has a character that a header can't carry")
-
     if name:
         return None, "%s:%s" % (name, password)
     if token or not path:
@@ -4073,7 +3985,7 @@ def in_cluster_endpoint(folder: str = IN_CLUSTER) -> Endpoint:
     except (OSError, ValueError):
         namespace = ""  # a projected volume may have none
 
-    server = "https://%s:%s" % ("[%s]" % host if ":" in host else host, port)
+    server = "https://" + join_port(host, port)
     return Endpoint(server, ssl_context=tls, token=token, namespace=namespace)
 
 
@@ -4090,20 +4002,6 @@ HEADLAMP_ROUTES = frozenset(("me", "set-token", "serviceproxy", "helm", "portfor
 TOKEN_WAYS = ("header", "subprotocol", "cookie")
 SUSPECT_AGAIN = 60.0  # seconds between guesses that a server which hangs up has a broken cache
 WARNINGS = 1000  # distinct warnings remembered, so that each is logged once
-_NO_TOKEN = "[^\x21-\x7e]"
-_BEARER_PROTOCOL = "base64url.bearer.authorization.k8s.io."
-_USER_PROTOCOL = "base64url.headlamp.authorization.k8s.io."
-
-
-def check_token(token: Any) -> str:
-    """`token`, "" for None; ValueError, which does not repeat it, for what a header can't carry."""
-    if token is None:
-        return ""
-    if not isinstance(token, str):
-        raise TypeError("a token is a str or a function that returns one")
-    if re.search(_NO_TOKEN, token):
-        raise ValueError("a token can't hold spaces, line ends or non-ASCII characters")
-    return token
 
 
 class Claims(NamedTuple):
@@ -4113,8 +4011,8 @@ class Claims(NamedTuple):
     account: Tuple[str, str] = ("", "")
 
     @classmethod
-    def of(cls, token: str) -> Claims:
-        """Of an opaque token: nothing."""
+    def of(cls, token: Any) -> Claims:
+        """Of an opaque token, or of a function that gives one: nothing."""
         try:
             payload = token.split(".")[1]
             text = base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))
@@ -4122,7 +4020,7 @@ class Claims(NamedTuple):
             about = dig(claims, "kubernetes.io", kind=dict)
             account = dig(about, "namespace"), dig(about, "serviceaccount", "name")
             return cls(float(claims["exp"]), account if all(account) else ("", ""))
-        except (IndexError, KeyError, TypeError, ValueError, RecursionError):
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError):
             return cls()
 
 
@@ -4135,9 +4033,10 @@ class Credential:
 
     def __init__(self, token: Any, destination: Any, is_fixed: bool = False) -> None:
         self._token: Any = token if callable(token) else check_token(token)
-        self._claims = Claims.of(self._token) if isinstance(self._token, str) else Claims()
+        self.claims = Claims.of(self._token)
         self.destination = destination  # an Endpoint or Headlamp's address; nobody else gets it
-        self._is_fixed = is_fixed  # it stands in a kubeconfig: a 401 does not make it forgotten
+        # it stands in a kubeconfig, or comes from a function: a 401 does not make it forgotten
+        self.is_fixed = is_fixed or callable(token)
         self._retry_at = 0.0  # monotonic: not to be renewed before
         self.forked()
         Fresh.add(self)
@@ -4154,42 +4053,32 @@ class Credential:
             return token
         try:
             if isinstance(token, ExecPlugin):
-                return check_token(token(scope))
+                return token(scope)
             if getattr(token, "func", None) is read_token:  # ours: it needs no thread
-                return check_token(token())
-            return check_token(Aside("token", token).result(scope))
+                return cast(str, token())
+            return check_token(aside("token", token, scope))
         except (ApiError, TimeoutError, ConnectionAbortedError):
             raise
         except Exception as error:
             text = "the function that gives the token failed: %s" % type(error).__name__
             raise ApiError(0, text) from error
 
-    def begin_renewal(self, scope: Scope, window: float, held: List[Any]) -> bool:
-        """Whether the caller is to renew a token that ends soon, and to release what is in `held`.
+    def begin_renewal(self, scope: Scope, window: float, turn: List[Any]) -> bool:
+        """Whether the caller is to renew a token that ends soon; it releases what is in `turn`.
 
         Others wait for that; nobody tries again for as long as the window is.
         """
-        turn: List[Any] = []
-        try:
-            if self._ends_soon(window):
-                scope.acquire(self._renewing, turn)
-                now = time.monotonic()
-                if self._ends_soon(window) and now >= self._retry_at:
-                    self._retry_at = now + window
-                    held.extend(turn)
-        finally:
-            if turn and not held:
-                turn[0].release()
-        return bool(held)
+        if self._ends_soon(window):
+            scope.acquire(self._renewing, turn)
+            now = time.monotonic()
+            if self._ends_soon(window) and now >= self._retry_at:
+                self._retry_at = now + window
+                return True
+        return False
 
     def _ends_soon(self, window: float) -> bool:
-        is_ours = self._claims.account[0] or isinstance(self.destination, str)
-        return bool(is_ours) and self._claims.expiry - time.time() <= window
-
-    @property
-    def account(self) -> Tuple[str, str]:
-        """(namespace, name) of the service account that it is, else ("", "")."""
-        return self._claims.account
+        is_ours = self.claims.account[0] or isinstance(self.destination, str)
+        return bool(is_ours) and self.claims.expiry - time.time() <= window
 
     def replace(self, sent: str, fresh: Any) -> bool:
         """Take a token that a server gave for the one that was sent; whether it was still that."""
@@ -4198,26 +4087,22 @@ class Credential:
         except (TypeError, ValueError):
             return False
         with self._lock:
-            if not fresh or callable(self._token) or self._token != sent:
+            if not fresh or self._token != sent:
                 return False
-            self._token, self._claims, self._retry_at = fresh, Claims.of(fresh), 0.0
+            self._token, self.claims, self._retry_at = fresh, Claims.of(fresh), 0.0
             return True
 
     def refused(self, sent: str) -> bool:
-        """The server answered 401; whether the token is to be forgotten."""
+        """The server answered 401; whether that is about the token of now."""
         if isinstance(self._token, ExecPlugin):
             self._token.forget(sent)
-        with self._lock:
-            return not self._is_fixed and not callable(self._token) and self._token == sent
-
-    def is_current(self, sent: str) -> bool:
-        """Whether a refusal of `sent` is one of this credential."""
         return callable(self._token) or self._token == sent
 
 
 def token_protocol(token: str) -> str:
     """The subprotocol that carries a token (KEP: apiserver's bearer token over WebSockets)."""
-    return _BEARER_PROTOCOL + base64.urlsafe_b64encode(token.encode()).decode().rstrip("=")
+    text = base64.urlsafe_b64encode(token.encode()).decode().rstrip("=")
+    return "base64url.bearer.authorization.k8s.io." + text
 
 
 def cookie_name(cluster: str) -> str:
@@ -4239,9 +4124,8 @@ def fresh_token(headers: Headers, cluster: str) -> str:
     """The token that Headlamp sends for the one it got, as cookies or X-Authorization; or ""."""
     cookies: Dict[str, str] = {}
     for line in headers.get_all("Set-Cookie"):
-        pair, *attributes = [part.strip() for part in line.split(";")]
-        name, _, value = pair.partition("=")
-        is_gone = any(attribute.lower() == "max-age=0" for attribute in attributes)
+        name, _, value = line.partition(";")[0].strip().partition("=")
+        is_gone = re.search(r"(?i);\s*max-age=0\s*(;|$)", line)
         cookies[name] = "" if is_gone else value.strip('"')
 
     prefix = cookie_name(cluster)
@@ -4256,7 +4140,8 @@ class Credentials:
         self.endpoints: Dict[str, Endpoint] = {}  # clusters that are reached without Headlamp
         self.left_out: Dict[str, str] = {}  # contexts of a kubeconfig that can't be used, and why
         self._credentials: Dict[str, Credential] = {}
-        self._kubeconfigs: Dict[Tuple[str, str], str] = {}  # base64, by base_url and cluster
+        # by base_url and cluster, base64: what goes along with requests to Headlamp
+        self.kubeconfigs: Dict[Tuple[str, str], str] = {}
         self.forked()
         Fresh.add(self)
 
@@ -4278,7 +4163,7 @@ class Credentials:
         """Forget all of a cluster; the endpoint that it had."""
         with self._lock:
             self._credentials.pop(cluster, None)
-            self._kubeconfigs.pop((base, cluster), None)
+            self.kubeconfigs.pop((base, cluster), None)
             return self.endpoints.pop(cluster, None)
 
     def set_token(self, cluster: str, token: Token, base: str) -> None:
@@ -4297,23 +4182,14 @@ class Credentials:
         return credential.read(scope) or None if credential else None
 
     def forget(self, cluster: str, credential: Credential) -> None:
-        """Forget a token that was refused, unless there is another meanwhile."""
+        """Forget a token that was refused, unless it is fixed or there is another meanwhile."""
         with self._lock:
-            if self._credentials.get(cluster) is credential:
+            if self.is_current(cluster, credential) and not credential.is_fixed:
                 del self._credentials[cluster]
 
     def is_current(self, cluster: str, credential: Credential) -> bool:
         """Whether it is still the one of its cluster."""
         return self._credentials.get(cluster) is credential
-
-    def store_kubeconfigs(self, kubeconfigs: Mapping[str, str], base: str) -> None:
-        """Kubeconfigs (base64) that go along with each request to `base`, by cluster."""
-        with self._lock:
-            self._kubeconfigs.update(((base, name), text) for name, text in kubeconfigs.items())
-
-    def kubeconfig(self, cluster: str, base: str) -> str:
-        """The one of a cluster at `base`, or ""."""
-        return self._kubeconfigs.get((base, cluster), "")
 
     def of(self, cluster: str, base: str) -> Tuple[Optional[Endpoint], Optional[Credential]]:
         """A cluster's endpoint, and the credential that was given for just that, or for `base`."""
@@ -4329,7 +4205,7 @@ class Credentials:
         """Take over tokens and stored kubeconfigs."""
         with other._lock:
             self._credentials = dict(other._credentials)
-            self._kubeconfigs = dict(other._kubeconfigs)
+            self.kubeconfigs = dict(other.kubeconfigs)
 
 
 class Route:
@@ -4337,15 +4213,13 @@ class Route:
 
     def __init__(
         self, cluster: str, base: str, endpoint: Optional[Endpoint],
-        credential: Optional[Credential], authority: str,
+        credential: Optional[Credential],
     ) -> None:
         self.cluster = cluster  # whose credentials go along
         self.base = base
         self.endpoint = endpoint  # None: the Headlamp server, or kubectl proxy
         self.credential = credential
         self.address = base_address(base)
-        if authority:
-            self.address = self.address._replace(authority=authority)
         self.context: Optional[ssl.SSLContext] = None
         self.proxy = endpoint.proxy if endpoint else None
         self.token = ""  # that is sent
@@ -4357,19 +4231,6 @@ class Route:
             self.token = self.credential.read(scope)
         if self.endpoint is not None:
             self.context = self.endpoint.context()
-
-    def authorization(self) -> Dict[str, Any]:
-        """The Authorization header, and whom to impersonate."""
-        endpoint = self.endpoint
-        lines: Dict[str, Any] = {}
-        for name, value in endpoint.impersonate if endpoint else ():
-            lines.setdefault(name, []).append(value)
-        if self.token:
-            lines["Authorization"] = "Bearer " + self.token
-        elif endpoint and endpoint.basic:
-            pair = base64.b64encode(endpoint.basic.encode()).decode()
-            lines["Authorization"] = "Basic " + pair
-        return lines
 
 
 class Transport:
@@ -4395,11 +4256,6 @@ class Transport:
         """The streams are the parent's."""
         self.tasks.clear()
 
-    @property
-    def endpoints(self) -> Dict[str, Endpoint]:
-        """Clusters that are reached without Headlamp."""
-        return self.credentials.endpoints
-
     def add_endpoint(self, cluster: str, endpoint: Endpoint) -> None:
         """Reach `cluster` there from now on; connections to where it was are closed."""
         old = self.credentials.add_endpoint(cluster, endpoint)
@@ -4412,12 +4268,6 @@ class Transport:
         if endpoint is not None:
             self.handler.close(base_address(endpoint.server))
 
-    def set_token(self, cluster: str, token: Token) -> None:
-        """Use `token` for `cluster`, None to forget it."""
-        if cluster not in self.endpoints:
-            segment(cluster, "cluster")
-        self.credentials.set_token(cluster, token, self.settings.base_url)
-
     def cluster(self, name: Optional[str]) -> str:
         """`name`, or the current cluster; ValueError when there is no way to it."""
         name = name or self.settings.cluster
@@ -4426,7 +4276,7 @@ class Transport:
 
     def namespace(self, cluster: str) -> str:
         """Where `apply` puts what names no namespace."""
-        endpoint = self.endpoints.get(cluster)
+        endpoint = self.credentials.endpoints.get(cluster)
         default = endpoint.namespace if endpoint else ""
         return self.settings.default_namespaces.get(cluster) or default or "default"
 
@@ -4434,24 +4284,23 @@ class Transport:
         """The way to a cluster; for "" to the server itself, with `on_behalf`'s credentials."""
         base = self.settings.base_url
         endpoint, credential = self.credentials.of(on_behalf or cluster, base)
-        if endpoint is not None and cluster:
-            return Route(cluster, endpoint.server, endpoint, credential, "")
-        if endpoint is not None:  # added meanwhile: what is its is not Headlamp's
-            credential = None
+        if endpoint is not None:
+            if cluster:
+                return Route(cluster, endpoint.server, endpoint, credential)
+            credential = None  # it was added meanwhile: what is its is not Headlamp's
 
         if not base:
-            why = self.credentials.left_out.get(cluster)
-            if why:
-                raise ValueError(why)
+            why = "this needs a Headlamp server, or the name of a cluster"
             if cluster:
-                raise ValueError("no cluster %r here, and no Headlamp server to ask" % cluster)
-            raise ValueError("this needs a Headlamp server, or the name of a cluster")
+                why = "no cluster %r here, and no Headlamp server to ask" % cluster
+            raise ValueError(self.credentials.left_out.get(cluster, why))
+        address = cluster_address(base, cluster) if cluster else base
+        route = Route(on_behalf or cluster, address, None, credential)
+        route.kubeconfig = self.credentials.kubeconfigs.get((base, route.cluster), "")
         host = self.settings.host
         if host:
             check_headers({"Host": host})
-        address = cluster_address(base, cluster) if cluster else base
-        route = Route(on_behalf or cluster, address, None, credential, host)
-        route.kubeconfig = self.credentials.kubeconfig(route.cluster, base)
+            route.address = route.address._replace(authority=host)
         return route
 
     # -- requests --------------------------------------------------------------------
@@ -4470,7 +4319,10 @@ class Transport:
         cookie     for routes of Headlamp that read a token from its cookies only
         idle       seconds of silence within the answer
         """
-        caller_headers = self._checked(headers)
+        caller_headers = check_headers(headers)
+        caller_names = {name.lower() for name in caller_headers}
+        if caller_names & {"content-length", "transfer-encoding"}:
+            raise ValueError("the length of a body is not the caller's to say")
         if body is not None and not isinstance(body, bytes):
             body = encode_json(body)
         path = with_query(check_path(path), params)
@@ -4478,69 +4330,58 @@ class Transport:
 
         for _ in range(2):
             route = self.route(cluster, on_behalf)
-            logout = auto_logout and self._is_api(cluster, path)
-            response, is_fresh = self._once(
-                route, method, path, body, caller_headers, scope, cookie, idle, logout)
+            held: List[Any] = []
+            try:
+                self._renew(route, scope, held)
+                route.identify(scope)
+                request = self._request(route, method, path, body, scope, cookie, idle)
+                if caller_headers:
+                    ours = request.lines.items()
+                    kept = {name: line for name, line in ours if name.lower() not in caller_names}
+                    request.lines = {**kept, **caller_headers}
+                response = self._exchange(request, route)
+                response.cluster = route.cluster
+                is_fresh = self._notice(response, route, path, request.lines, auto_logout)
+            except (ApiError, TimeoutError, ConnectionAbortedError) as error:
+                raise unanswered(error, method, combine_path(route.base, path), route.cluster)
+            finally:
+                if held:
+                    held[0].release()
             if response.status != 401 or not is_fresh:
                 break  # else the token was refused for its age, and here is another
         if not response.ok:
             raise response.error()
         return response
 
-    def _once(
-        self, route: Route, method: str, path: str, body: Optional[bytes],
-        caller_headers: HeaderLines, scope: Scope, cookie: bool, idle: Optional[float],
-        logout: bool,
-    ) -> Tuple[Response, bool]:
-        """One exchange; whether its answer brought a fresh token."""
-        url = combine_path(route.base, path)
-        held: List[Any] = []
-        try:
-            self._renew(route, scope, held)
-            route.identify(scope)
-            lines = self._lines(route, body is not None, cookie)
-
-            if caller_headers:
-                names = {name.lower() for name in caller_headers}
-                lines = {name: value for name, value in lines.items() if name.lower() not in names}
-                lines.update(caller_headers)
-            if method == "GET" and not route.endpoint and self.settings.base_url in self._caching:
-                lines["Connection"] = "keep-alive, Upgrade"
-
-            response = self._exchange(self._request(
-                route, method, path, lines, body, scope, idle), route)
-            response.cluster = route.cluster
-            return response, self._notice(response, route, logout, lines)
-        except (ApiError, TimeoutError, ConnectionAbortedError) as error:
-            raise unanswered(error, method, url, route.cluster)
-        finally:
-            if held:
-                held[0].release()
-
     def _request(
-        self, route: Route, method: str, path: str, lines: Dict[str, Any],
-        body: Optional[bytes], scope: Scope, idle: Optional[float] = None,
+        self, route: Route, method: str, path: str, body: Optional[bytes], scope: Scope,
+        cookie: bool = False, idle: Optional[float] = None,
     ) -> HttpRequest:
+        """A request along a route, with headers of its own."""
+        compress = self.settings.gzip and (not route.endpoint or route.endpoint.compress)
+        lines = {
+            "Host": route.address.authority,
+            "Accept": "application/json",
+            "User-Agent": "apiproxy/" + __version__,
+            "Accept-Encoding": "gzip" if compress else "identity",
+        }
+        if body is not None:
+            lines["Content-Type"] = "application/json"
+        lines.update(self._identity(route, cookie))
+
+        context = None
+        if route.address.secure:
+            context = route.context or self.settings.ssl_context or default_context()
         target = combine_path(route.address.target, path)
         return HttpRequest(method, combine_path(route.base, path), target, lines, body, scope,
-                           route.address, self._context(route), route.proxy, idle)
-
-    def _checked(self, headers: Optional[HeaderLines]) -> HeaderLines:
-        caller_headers = check_headers(headers)
-        for name in caller_headers:
-            if name.lower() in ("content-length", "transfer-encoding"):
-                raise ValueError("the length of a body is not the caller's to say")
-        return caller_headers
-
-    def _context(self, route: Route) -> Optional[ssl.SSLContext]:
-        if not route.address.secure:
-            return None
-        return route.context or self.settings.ssl_context or default_context()
+                           route.address, context, route.proxy, idle)
 
     def _exchange(self, request: HttpRequest, route: Route) -> Response:
         """Its answer, which is its own: a Headlamp's cache may give another request's instead."""
         base = self.settings.base_url
-        may_cache = request.method == "GET" and not route.endpoint and bool(route.cluster)
+        may_cache = request.method == "GET" and not route.endpoint and route.cluster
+        if may_cache and base in self._caching:
+            request.lines["Connection"] = "keep-alive, Upgrade"
         failure: Optional[ApiError] = None
         try:
             response = exchange(self._opener, request)
@@ -4561,40 +4402,35 @@ class Transport:
         if response.status >= 500 or "X-HEADLAMP-CACHE" in response.headers:
             raise failure or ApiError(
                 502, "the server answers from a cache of other requests' answers",
-                method=request.method, url=request.full_url, phrase="Unreachable")
+                phrase="Unreachable")
         self._caching.add(base)
         return response
 
-    def _lines(self, route: Route, has_body: bool, cookie: bool = False) -> Dict[str, Any]:
-        """The headers of a request, made afresh for each."""
-        compress = self.settings.gzip and (not route.endpoint or route.endpoint.compress)
-        lines = {
-            "Host": route.address.authority,
-            "Accept": "application/json",
-            "User-Agent": "apiproxy/" + __version__,
-            "Accept-Encoding": "gzip" if compress else "identity",
-        }
-        if has_body:
-            lines["Content-Type"] = "application/json"
-        lines.update(self._identity(route, cookie))
-        return lines
-
     def _identity(self, route: Route, cookie: bool = False) -> Dict[str, Any]:
         """The headers that say who we are."""
-        lines = route.authorization()
-        if route.endpoint:
+        lines: Dict[str, Any] = {}
+        if route.token:
+            lines["Authorization"] = "Bearer " + route.token
+        endpoint = route.endpoint
+        if endpoint:
+            for name, value in endpoint.impersonate:
+                lines.setdefault(name, []).append(value)
+            if endpoint.basic and not route.token:
+                pair = base64.b64encode(endpoint.basic.encode()).decode()
+                lines["Authorization"] = "Basic " + pair
             return lines
 
         settings = self.settings
         if settings.token_as not in TOKEN_WAYS:
             raise ValueError("token_as is one of %s" % ", ".join(TOKEN_WAYS))
-        if route.token and (cookie or settings.token_as == "cookie"):
+        in_cookies_only = settings.token_as == "cookie"
+        if route.token and (cookie or in_cookies_only):
             cookies = token_cookies(route.cluster, route.token)
             if cookies:
                 lines["Cookie"] = cookies
-            elif settings.token_as == "cookie":
+            elif in_cookies_only:
                 raise ValueError("this token, or this cluster's name, does not go into a cookie")
-            if settings.token_as == "cookie":
+            if in_cookies_only:
                 del lines["Authorization"]
         if settings.backend_token:
             lines["X-HEADLAMP_BACKEND-TOKEN"] = check_token(settings.backend_token)
@@ -4609,30 +4445,23 @@ class Transport:
             raise ValueError("a user_id is made of letters, digits, - and _")
         return settings.user_id
 
-    def _is_api(self, cluster: str, path: str) -> bool:
-        """Whether a 401 speaks of the cluster's token: not that of a route of Headlamp's own."""
-        first = path.lstrip("/").partition("?")[0].partition("/")[0]
-        return bool(cluster) and (cluster in self.endpoints or first not in HEADLAMP_ROUTES)
-
     def _renew(self, route: Route, scope: Scope, held: List[Any]) -> None:
         """Renew a token that ends soon; the request at hand does it where a lock is in `held`."""
-        credential, window = route.credential, self.settings.token_window
-        if credential is None:
-            return
-        if not credential.account[0]:
-            credential.begin_renewal(scope, window, held)
-            return
+        credential = route.credential
         turn: List[Any] = []
         try:
-            if credential.begin_renewal(scope, window, turn):
-                self._request_token(route, credential, scope)
+            if credential and credential.begin_renewal(scope, self.settings.token_window, turn):
+                if credential.claims.account[0]:
+                    self._request_token(route, credential, scope)
+                else:
+                    held.extend(turn)
         finally:
-            if turn:
+            if turn and not held:
                 turn[0].release()
 
     def _request_token(self, route: Route, credential: Credential, scope: Scope) -> None:
         """Ask for another token of a service account, along the route that the old one is for."""
-        namespace, name = credential.account
+        namespace, name = credential.claims.account
         path = "/api/v1/namespaces/%s/serviceaccounts/%s/token"
         review = {
             "kind": "TokenRequest",
@@ -4644,7 +4473,7 @@ class Transport:
             route.identify(scope)
             path = path % (segment(namespace), segment(name))
             response = exchange(self._opener, self._request(
-                route, "POST", path, self._lines(route, True), encode_json(review), scope))
+                route, "POST", path, encode_json(review), scope))
             if not response.ok:
                 raise response.error()
             if not credential.replace(route.token, dig(response.json(), "status", "token")):
@@ -4653,25 +4482,22 @@ class Transport:
             log.warning("the token of cluster %s was not renewed: %s", route.cluster, error)
 
     def _notice(
-        self, response: Response, route: Route, logout: bool, lines: HeaderLines,
+        self, response: Response, route: Route, path: str, lines: HeaderLines, auto_logout: bool,
     ) -> bool:
         """What an answer to `lines` says beside its body; whether there is a fresh token."""
         headers = cast(Headers, response.headers)
         self._warn(response, headers)
         is_fresh = self._take_fresh(headers, route)
         if response.status == 401 and not is_fresh:
-            logout = logout and _says_who(lines)
-            credential = route.credential
-            if credential is None:
-                current = True  # the caller's own header
-            else:
-                current = (self.credentials.is_current(route.cluster, credential)
-                           and credential.is_current(route.token))
-                if credential.refused(route.token) and logout:
+            credential = route.credential  # None: it was the caller's own header
+            is_current = credential is None or (
+                credential.refused(route.token)
+                and self.credentials.is_current(route.cluster, credential))
+            if is_current and auto_logout and _is_about_token(route, path, lines):
+                if credential:
                     self.credentials.forget(route.cluster, credential)
-            if logout and current:
                 self.call_hook(self.settings.on_logout, route.cluster)
-        if "X-Reload" in headers and "reload" in headers["X-Reload"]:
+        if "reload" in headers.get("X-Reload", ""):
             self.call_hook(self.settings.on_reload)
         return is_fresh
 
@@ -4708,51 +4534,39 @@ class Transport:
 
         ping_timeout  where it is to be another than the setting
         """
-        limited = scope.within(self.settings.request_timeout)  # of a plugin: a login may take long
+        settings = self.settings
+        limited = scope.within(settings.request_timeout)  # of a plugin: a login may take long
         fresh: List[bool] = []  # whether each answer brought a fresh token
         while True:
+            url = path
+            held: List[Any] = []
             try:
-                return self._dial(
-                    cluster, path, params, scope, limited, protocols, ping_timeout, fresh)
-            except HandshakeError as error:
-                if error.status != 401 or fresh != [True]:
-                    raise  # else the token was refused for its age, as in `send`
-
-    def _dial(
-        self, cluster: str, path: str, params: Params, scope: Scope, limited: Scope,
-        protocols: Sequence[str], ping_timeout: Optional[float], fresh: List[bool],
-    ) -> WebSocket:
-        """One attempt."""
-        url = path
-        settings = self.settings
-        held: List[Any] = []
-        try:
-            route = self.route(cluster)
-            url = "ws" + with_query(combine_path(route.base, check_path(path)), params)[4:]
-            self._renew(route, limited, held)
-            route.identify(limited)
-            lines = self._identity(route)
-            offered = self._protocols(route, lines, protocols)
-            lines["Accept"] = "application/json, */*"  # a kubelet answers 406 to anything narrower
-            lines["User-Agent"] = "apiproxy/" + __version__
-            return WebSocket.connect(
-                url, protocols=offered, headers=lines, timeout=settings.connect_timeout,
-                ssl_context=route.context or settings.ssl_context, proxy=route.proxy,
-                host=route.address.authority, max_message_size=settings.max_message,
-                ping_interval=settings.ping_interval,
-                ping_timeout=settings.ping_timeout if ping_timeout is None else ping_timeout,
-                close_timeout=settings.close_timeout, scope=scope,
-                notice=functools.partial(self._notice_handshake, route, fresh))
-        except (ApiError, TimeoutError, ConnectionAbortedError) as error:
-            raise unanswered(error, "GET", url, cluster)
-        except ValueError as error:  # the cluster was taken away, or a setting can't be sent
-            raise ApiError(0, str(error), method="GET", url=url) from error
-        finally:
-            if held:
-                held[0].release()
-
-    def _notice_handshake(self, route: Route, fresh: List[bool], head: Head) -> None:
-        fresh.append(self._take_fresh(head.headers, route))
+                route = self.route(cluster)
+                url = "ws" + with_query(combine_path(route.base, check_path(path)), params)[4:]
+                self._renew(route, limited, held)
+                route.identify(limited)
+                lines = self._identity(route)
+                offered = self._protocols(route, lines, protocols)
+                # a kubelet answers 406 to anything narrower
+                lines["Accept"] = "application/json, */*"
+                lines["User-Agent"] = "apiproxy/" + __version__
+                return WebSocket.connect(
+                    url, protocols=offered, headers=lines, timeout=settings.connect_timeout,
+                    ssl_context=route.context or settings.ssl_context, proxy=route.proxy,
+                    host=route.address.authority, max_message_size=settings.max_message,
+                    ping_interval=settings.ping_interval,
+                    ping_timeout=settings.ping_timeout if ping_timeout is None else ping_timeout,
+                    close_timeout=settings.close_timeout, scope=scope,
+                    notice=lambda head: fresh.append(self._take_fresh(head.headers, route)))
+            except (ApiError, TimeoutError, ConnectionAbortedError) as error:
+                if fresh != [True] or getattr(error, "status", 0) != 401:
+                    raise unanswered(error, "GET", url, cluster)
+                # else the token was refused for its age, as in `send`
+            except ValueError as error:  # the cluster was taken away, or a setting can't be sent
+                raise ApiError(0, str(error), method="GET", url=url) from error
+            finally:
+                if held:
+                    held[0].release()
 
     def _protocols(
         self, route: Route, lines: Dict[str, Any], protocols: Sequence[str],
@@ -4764,14 +4578,15 @@ class Transport:
             lines.pop("Authorization", None)
             offered.append(token_protocol(route.token))
         if "KUBECONFIG" in lines:
-            offered.append(_USER_PROTOCOL + self._user())
+            offered.append("base64url.headlamp.authorization.k8s.io." + self._user())
         return offered
 
 
-def _says_who(lines: Iterable[str]) -> bool:
-    """Whether a request carried a credential that a 401 can be about."""
-    names = {name.lower() for name in lines}
-    return "authorization" in names or "cookie" in names
+def _is_about_token(route: Route, path: str, lines: Iterable[str]) -> bool:
+    """Whether a 401 speaks of a token of the cluster's, not of a route of Headlamp's own."""
+    first = re.split("[/?]", path.lstrip("/"))[0]
+    is_api = route.cluster and (route.endpoint or first not in HEADLAMP_ROUTES)
+    return bool(is_api and {"authorization", "cookie"} & {name.lower() for name in lines})
 
 
 # ------------------------------------------------------------------------------
@@ -4860,8 +4675,7 @@ class Task:
         unless this is called from inside it. In a forked child it does nothing: the stream is the
         parent's.
         """
-        self.scope.cancel()
-        self.join(time.monotonic() + CANCEL_WAIT)
+        cancel_all([self])
 
     def join(self, end: float) -> None:
         """Once cancelled: wait for a callback and for the thread, until `end` (monotonic)."""
@@ -4927,6 +4741,15 @@ class Task:
                     log.exception("a callback failed; the stream goes on")
 
 
+def cancel_all(tasks: Iterable[Task]) -> None:
+    """Cancel them: all first, so that their ends do not add up."""
+    for task in tasks:
+        task.scope.cancel()
+    end = time.monotonic() + CANCEL_WAIT
+    for task in tasks:
+        task.join(end)
+
+
 def unexpected(error: Exception) -> ApiError:
     """The ApiError for a fault of this module, or of a setting that it was given."""
     failure = ApiError(0, "%s: %s" % (type(error).__name__, error), phrase="Unexpected error")
@@ -4960,16 +4783,12 @@ class Stream(Task):
         self._url = url
         self._cb = cb
         self._args = args
-        self._protocols = args.get("additionalProtocols") or ()
         self._fail_cb: Optional[Callable[..., None]] = args.get("failCb")
         self._tells_error = self._fail_cb is not None and takes_argument(self._fail_cb)
         self._socket: Optional[WebSocket] = None
 
-        # One of these would run its command again each time, or give all of its log.
-        is_once = re.search("/(exec|attach|log)$", url.partition("?")[0]) and (
-            split_query(url).get("follow", "false") in ("false", "0"))
-        self._reconnects = args.get("reconnectOnFailure", not self._fail_cb and not is_once)
-        self._insists = args.get("reconnectOnFailure") is True
+        runs_command = re.search("/(exec|attach)$", url.partition("?")[0])  # again, each time
+        self._reconnects = args.get("reconnectOnFailure", not self._fail_cb and not runs_command)
 
     def get_socket(self) -> Optional[WebSocket]:
         """The WebSocket while one is open, else None."""
@@ -4984,30 +4803,31 @@ class Stream(Task):
             if self.scope.cancelled:
                 return
 
-            self.error = error
             log.info("stream ended: %s", error)
             self._tell(error)
             if not self._reconnects:
                 return
-            if not self._insists and isinstance(error, HandshakeError) and error.status in REFUSALS:
+            is_refusal = isinstance(error, HandshakeError) and error.status in REFUSALS
+            if is_refusal and self._args.get("reconnectOnFailure") is not True:
                 log.warning("a stream was refused and ends: %s", error)
                 return
             after = min(error.retry_after or 0, settings.max_retry_after)
             self.scope.wait(max(backoff.next(), after))
 
     def _tell(self, error: ApiError) -> None:
+        self.error = error
         self._call(self._fail_cb, *([error] if self._tells_error else []))
 
     def _failed(self, error: Exception) -> None:
-        self.error = unexpected(error)
-        self._tell(self.error)
+        self._tell(unexpected(error))
 
     def _once(self, backoff: Backoff) -> ApiError:
         """One connection, and how it ended."""
         opened = time.monotonic()
         try:
             socket = self._transport.connect(
-                self._cluster, self._url, None, self.scope, self._protocols)
+                self._cluster, self._url, None, self.scope,
+                self._args.get("additionalProtocols") or ())
         except ApiError as error:
             return error
 
@@ -5049,9 +4869,11 @@ class Stream(Task):
 NOT_FOR_WATCHES = frozenset((
     "limit", "continue", "resourceVersionMatch", "resourceVersion", "sendInitialEvents"))
 NOT_FOR_LISTS = frozenset(("watch", "allowWatchBookmarks", "timeoutSeconds", "sendInitialEvents"))
+NOT_FOR_ITEMS = NOT_FOR_WATCHES | NOT_FOR_LISTS | {"labelSelector", "fieldSelector"}
 ROUTINE = frozenset((NORMAL, GOING_AWAY, NO_CODE, ABNORMAL, RESTART))  # ABNORMAL: the bare end
 MAX_TOMBSTONES = 10000  # deletions remembered against replays, which are of the last moments
 MAX_HELD = 100  # messages of a burst until they are parsed: an object has 1.5 MB at most
+SLICE = 0.1  # seconds for which the messages of a burst are let come together
 MAX_FAILURES = 3  # watches in a row that fail at one version: it is not worth a fourth
 EVENTS = frozenset(("ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"))
 
@@ -5066,8 +4888,7 @@ def api_is_missing(error: ApiError) -> bool:
 def is_older(version: Any, than: Any) -> bool:
     """Whether one resourceVersion precedes another; False when they can't be compared."""
     try:
-        comparable = version != than and version.isdecimal() and than.isdecimal()
-        return bool(comparable and int(version) < int(than))
+        return bool(version.isdecimal() and than.isdecimal() and int(version) < int(than))
     except (AttributeError, ValueError):  # no str, or more digits than int() takes
         return False
 
@@ -5100,7 +4921,7 @@ def distinct_keys(items: Iterable[Json]) -> Dict[Any, Json]:
 
 def is_same(old: Json, listed: Json) -> bool:
     """Whether a list shows the known object: after a restored backup a version comes again."""
-    return bool((without(old, ("actionType",)) if "actionType" in old else old) == listed)
+    return bool(without(old, ("actionType",)) == listed)
 
 
 def newest_first(item: Json) -> str:
@@ -5191,7 +5012,7 @@ class Collection:
         del self._items[index], self._places[index]
         return shown
 
-    def items(self) -> List[Json]:
+    def view(self) -> List[Json]:
         """A new list: all in order of arrival, or the newest `limit`, newest first."""
         return self._items[:] if self._limit is None else self._items[:-self._limit - 1:-1]
 
@@ -5208,6 +5029,46 @@ class Collection:
 
     def _is_shown(self, index: int) -> bool:
         return self._limit is None or index >= len(self._items) - self._limit
+
+
+class LastState:
+    """The view of the one object of a name, which is shown once more when it has gone."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._item: Json = None  # the last state shown
+        self._seen = ""  # its version
+        self._gone = False  # it is not there
+        self._gone_at: Any = None  # the version of the list that said so
+
+    def replace(self, items: Iterable[Json], version: Any = None) -> bool:
+        """As Collection.replace."""
+        for item in items:
+            if dig(item, "metadata", "name") == self._name:
+                return self.apply("", item)
+        if self._item is None or self._gone:
+            return False
+        self._item = {**self._item, "actionType": "DELETED"}  # it went while nobody watched
+        self._gone, self._gone_at = True, version
+        return True
+
+    def apply(self, action: str, item: Json) -> bool:
+        """As Collection.apply; from a list the action is ""."""
+        if dig(item, "metadata", "name") != self._name:
+            return False  # this server ignores the selector
+        version, gone = version_of(item), action == "DELETED"
+        if self._item is not None and (version, gone) == (self._seen, self._gone):
+            if version is not None and action or is_same(self._item, item):
+                return False
+        if action and (is_older(version, self._seen)
+                       or self._gone and is_older(version, self._gone_at)):
+            return False  # a replay
+        self._item, self._seen, self._gone = item, version, gone
+        return True
+
+    def view(self) -> Json:
+        """The object."""
+        return self._item
 
 
 def parse_events(text: Union[str, bytes]) -> List[Json]:
@@ -5238,8 +5099,8 @@ def _several(text: str) -> List[Json]:
 
 
 def _check_event(event: Json) -> None:
-    item = event.get("object") if isinstance(event, dict) else None
-    if not isinstance(item, dict) or event.get("type") not in EVENTS:
+    item = event["object"]
+    if not isinstance(item, dict) or event["type"] not in EVENTS:
         raise ValueError("not a watch event")
     if event["type"] != "ERROR":
         version = item["metadata"].get("resourceVersion")
@@ -5258,6 +5119,9 @@ class _Gone(Exception):
     """The version to go on from is no longer there."""
 
 
+Listed = Tuple[List[Json], Optional[str]]  # the items, and the version that they are of
+
+
 class ListReader:
     """Lists a collection whole: in one answer, or in pages where the server can't send it so."""
 
@@ -5270,7 +5134,7 @@ class ListReader:
         self._least = page // 10 or 1  # smaller pages would not help: an object has 1.5 MB at most
         self._in_pages = False
 
-    def read(self, path: str) -> Tuple[List[Json], Optional[str]]:
+    def read(self, path: str) -> Listed:
         """(every item, the version of the first page: later ones are of the same)."""
         try:
             return self._read(path)
@@ -5289,7 +5153,7 @@ class ListReader:
         for key in ("resourceVersion", "resourceVersionMatch", "continue"):
             self._params.pop(key, None)
 
-    def _read(self, path: str) -> Tuple[List[Json], Optional[str]]:
+    def _read(self, path: str) -> Listed:
         params = dict(self._params)
         if self._in_pages:
             params["limit"] = self._page
@@ -5356,7 +5220,7 @@ class Watch(Task):
 
     def __init__(
         self, transport: Transport, cluster: str, paths: Sequence[str],
-        cb: Callable[[Any], None], err_cb: StreamErrCb, params: Params,
+        cb: StreamResultsCb, err_cb: StreamErrCb, params: Params,
         found: Optional[Callable[[str], None]] = None,
     ) -> None:
         super().__init__("watch", transport)
@@ -5376,13 +5240,12 @@ class Watch(Task):
         self._reader = ListReader(
             self._fetch, without(params, NOT_FOR_LISTS), self._settings.list_page)
         limit = int(params.get("limit") or 0)
-        self._collection = Collection(limit if limit > 0 else None)
+        self._state: Union[Collection, LastState] = Collection(limit if limit > 0 else None)
 
         self._listed = False  # a list has succeeded
         self._version: Optional[str] = None  # to go on from
-        self._has_view = False  # of `_version`; else list first
         self._polls_until = 0.0  # monotonic: it can't be watched, and is listed instead
-        self._resync_at = 0.0  # monotonic
+        self._list_at = 0.0  # monotonic; 0: at once, there is no view of `_version`
         self._heard = False  # an event of the watch that is open
         self._changed = False  # what the last view does not show
         self._failures = 0  # watches refused or broken in a row, at one version
@@ -5393,17 +5256,17 @@ class Watch(Task):
     def _run(self) -> None:
         while not self.scope.cancelled:
             after = 0.0
-            lists = not self._has_view or time.monotonic() >= self._resync_at
+            lists = time.monotonic() >= self._list_at
             try:
                 if lists:
                     self._list()
                 if time.monotonic() < self._polls_until:
-                    self._has_view = False
+                    self._list_at = 0.0
                     self.scope.wait(self._settings.metrics_period)
                     continue
                 self._follow()
             except _Gone:
-                self._has_view = False
+                self._list_at = 0.0
                 if not lists:
                     continue  # after an outage, say: the server is well, only the version is old
             except ApiError as error:
@@ -5436,32 +5299,33 @@ class Watch(Task):
 
     def _list(self) -> None:
         items, version = self._fetch_all()
-        changed = _collector.at_rest(lambda: self._replace(items, version)) or not self._listed
+        changed = _collector.at_rest(lambda: self._state.replace(items, version))
         self._reader.forget_version()
-        if not self._listed and self._found:
-            self._found(self._paths[0])
+        if not self._listed:
+            changed = True
+            if self._found:
+                self._found(self._paths[0])
 
-        self._version, self._has_view, self._listed, self._failures = version, True, True, 0
-        self._resync_at = time.monotonic() + self._settings.resync * random.uniform(0.8, 1.2)
+        self._version, self._listed, self._failures = version, True, 0
+        self._list_at = time.monotonic() + self._settings.resync * random.uniform(0.8, 1.2)
         if changed:
             self._show()
 
-    def _fetch_all(self) -> Tuple[List[Json], Optional[str]]:
+    def _fetch_all(self) -> Listed:
         return self._reader.read(self._paths[0])
 
     # -- watching
 
     def _follow(self) -> None:
         """Watch once, from the last version, to whatever end; raises unless it is a routine one."""
-        params = dict(self._watch_params, watch=True, resourceVersion=self._version)
-        if params.get("timeoutSeconds") is None:
-            seconds = random.uniform(*self._settings.watch_timeout)
-            params["timeoutSeconds"] = max(1, int(seconds))
+        seconds = max(1, int(random.uniform(*self._settings.watch_timeout)))
+        params = {"timeoutSeconds": seconds, **self._watch_params,
+                  "watch": True, "resourceVersion": self._version}
         lasts = float(params["timeoutSeconds"])
         self._pace()
         socket = self._connect(params)
         opened = time.monotonic()
-        end = min(opened + lasts + self._settings.watch_grace, self._resync_at)
+        end = min(opened + lasts + self._settings.watch_grace, self._list_at)
         closed: Optional[ConnectionClosed] = None
         self._heard = False
         try:
@@ -5506,29 +5370,32 @@ class Watch(Task):
         except TimeoutError:
             pass
         except (ValueError, KeyError, TypeError, RecursionError, MemoryError) as error:
-            self._has_view = False  # never skip what can't be read: it may have been any change
+            self._list_at = 0.0  # never skip what can't be read: it may have been any change
             raise ApiError(0, "an event that can't be read: %s" % error) from error
         except ProtocolError:
-            self._has_view = False
+            self._list_at = 0.0
             raise
 
     def _gather(self, socket: WebSocket, end: float) -> None:
         """Take the next message, and all that come within `_patience` after it.
 
         A burst is parsed together, with the collector at rest: event by event 3,000 changes of
-        1,000 Pods took 2.1 times as long, most of it the collector's.
+        1,000 Pods took 2.1 times as long, most of it the collector's. It is received by the slice:
+        waking up for each message was a third of what was left.
         """
-        held: List[Union[str, bytes]] = []
-        now = time.monotonic()
+        held: List[Union[str, bytes]] = [socket.recv(end - time.monotonic())]
+        left = self._patience()
+        end = min(end, time.monotonic() + left)
         try:
-            while now < end:
-                held.append(socket.recv(end - now))
-                now = time.monotonic()
-                end = min(end, now + self._patience())
-                if len(held) == MAX_HELD:
+            while left > 0:
+                left = end - time.monotonic()
+                try:
+                    while len(held) < MAX_HELD:
+                        held.append(socket.recv(0))
+                except TimeoutError:
+                    self.scope.wait(max(0.0, min(SLICE, left)))
+                else:
                     _collector.at_rest(lambda: self._take_all(held))
-        except TimeoutError:
-            pass
         finally:
             _collector.at_rest(lambda: self._take_all(held))
 
@@ -5556,7 +5423,7 @@ class Watch(Task):
         if early:
             # some servers end a watch from a lost version silently (k8s#104171), others when a CRD
             # changed: list again, and say so when that did not help
-            self._has_view = False
+            self._list_at = 0.0
             self._early += 1
             if is_routine and self._early > 1:
                 text = "%d watches in a row ended at once, without an event" % self._early
@@ -5570,7 +5437,7 @@ class Watch(Task):
     def _count_failure(self) -> None:
         self._failures += 1
         if self._failures >= MAX_FAILURES:
-            self._failures, self._has_view = 0, False
+            self._failures, self._list_at = 0, 0.0
 
     def _event(self, event: Json) -> None:
         action, item = event["type"], event["object"]
@@ -5581,7 +5448,7 @@ class Watch(Task):
             raise ValueError("an event without a resourceVersion")
         if action != "BOOKMARK":
             item["actionType"] = action
-            if self._apply(action, item):
+            if self._state.apply(action, item):
                 self._changed = True
                 if not self._patience():
                     self._show()
@@ -5589,26 +5456,17 @@ class Watch(Task):
             self._version = version
 
     def _error(self, status: Json) -> Exception:
-        code, reason = status.get("code"), str(status.get("reason") or "")
+        code, reason = dig(status, "code", kind=int), dig(status, "reason")
         if code == 410 or reason in ("Expired", "Gone"):
             return _Gone()
         self._count_failure()
         details = dig(status, "details", kind=dict)
         after = parse_retry_after(details.get("retryAfterSeconds"))
         return ApiError(
-            code if isinstance(code, int) else 0, str(status.get("message") or ""),
-            reason=reason, details=details, phrase="Watch failed", retry_after=after)
+            code, dig(status, "message"), reason=reason, details=details, phrase="Watch failed",
+            retry_after=after)
 
-    # -- what is kept and shown
-
-    def _replace(self, items: List[Json], version: Optional[str]) -> bool:
-        return self._collection.replace(items, version)
-
-    def _apply(self, action: str, item: Json) -> bool:
-        return self._collection.apply(action, item)
-
-    def _view(self) -> Any:
-        return self._collection.items()
+    # -- what is shown
 
     def _patience(self) -> float:
         """Seconds that a change may wait for others."""
@@ -5616,7 +5474,7 @@ class Watch(Task):
 
     def _show(self) -> None:
         self._changed = False
-        self._call(self._cb, self._view())
+        self._call(self._cb, self._state.view())
 
     def _show_changes(self) -> None:
         if self._changed:
@@ -5633,7 +5491,7 @@ class ItemWatch(Watch):
 
     def __init__(
         self, transport: Transport, cluster: str, paths: Sequence[str], name: str,
-        cb: Callable[[Any], None], err_cb: StreamErrCb, params: Params,
+        cb: StreamResultsCb, err_cb: StreamErrCb, params: Params,
         found: Optional[Callable[[str], None]] = None,
     ) -> None:
         segment(name)
@@ -5644,15 +5502,10 @@ class ItemWatch(Watch):
         super().__init__(transport, cluster, paths, cb, err_cb,
                          {**(params or {}), "fieldSelector": selector}, found)
         self._name = name
-        self._get_params = {
-            key: value for key, value in without(wanted, NOT_FOR_WATCHES | NOT_FOR_LISTS).items()
-            if not key.endswith("Selector")}
-        self._item: Json = None  # the last state shown
-        self._seen = ""  # its version
-        self._gone = False  # it is not there
-        self._gone_at: Any = None  # the version of the list that said so
+        self._state = LastState(name)
+        self._get_params = without(wanted, NOT_FOR_ITEMS)
 
-    def _fetch_all(self) -> Tuple[List[Json], Optional[str]]:
+    def _fetch_all(self) -> Listed:
         # At first a GET, as documented: its 404 has the server's words, and `get` is all that some
         # users may do. Later a list: an object that did not change for long has a version too old
         # to watch from.
@@ -5666,38 +5519,9 @@ class ItemWatch(Watch):
             check_version(version)
         except ValueError:
             raise response.error("the server sent no object") from None
-        if dig(item, "kind") in ("Status", "Table") or not self._is_it(item):
+        if dig(item, "kind") in ("Status", "Table") or dig(item, "metadata", "name") != self._name:
             raise response.error("the server sent no object")
         return [item], version
-
-    def _is_it(self, item: Json) -> bool:
-        return bool(dig(item, "metadata", "name") == self._name)  # a server may ignore the selector
-
-    def _replace(self, items: List[Json], version: Optional[str]) -> bool:
-        for item in items:
-            if self._is_it(item):
-                return self._apply("", item)
-        if self._item is None or self._gone:
-            return False
-        self._item = {**self._item, "actionType": "DELETED"}  # it went while nobody watched
-        self._gone, self._gone_at = True, version
-        return True
-
-    def _apply(self, action: str, item: Json) -> bool:
-        if not self._is_it(item):
-            return False
-        version, gone = version_of(item), action == "DELETED"
-        if self._item is not None and (version, gone) == (self._seen, self._gone):
-            if version is not None and action or is_same(self._item, item):
-                return False
-        if action and (is_older(version, self._seen)
-                       or self._gone and is_older(version, self._gone_at)):
-            return False  # a replay
-        self._item, self._seen, self._gone = item, version, gone
-        return True
-
-    def _view(self) -> Any:
-        return self._item
 
     def _patience(self) -> float:
         return 0.0  # every state, as documented
@@ -5707,7 +5531,7 @@ class Poller(Task):
     """Asks for `url` every `metrics_period` seconds; slower while it fails."""
 
     def __init__(
-        self, transport: Transport, cluster: str, url: str, on_metrics: Callable[[Any], None],
+        self, transport: Transport, cluster: str, url: str, on_metrics: StreamResultsCb,
         on_error: Optional[Callable[[ApiError], None]],
     ) -> None:
         super().__init__("metrics", transport)
@@ -5720,8 +5544,10 @@ class Poller(Task):
         failures = 0
         while not self.scope.cancelled:
             try:
-                answer = self._ask()
+                answer = self._get(self._cluster, self._url).json()
                 failures = 0
+                if isinstance(answer, dict) and "items" in answer:
+                    answer = answer["items"] or []
                 self._call(self._on_metrics, answer)
             except ApiError as error:
                 if self.scope.cancelled:
@@ -5731,12 +5557,6 @@ class Poller(Task):
             slower = min(2 ** max(0, failures - 1), 6)
             self.scope.wait(self._settings.metrics_period * slower)
 
-    def _ask(self) -> Json:
-        answer = self._get(self._cluster, self._url).json()
-        if isinstance(answer, dict) and "items" in answer:
-            return answer["items"] or []
-        return answer
-
     def _failed(self, error: Exception) -> None:
         self._call(self._on_error, unexpected(error))
 
@@ -5745,8 +5565,7 @@ class Waiter(Watch):
     """What `wait_for` waits with: a list of one object, until that is as wanted."""
 
     def __init__(
-        self, transport: Transport, cluster: str, url: str, name: str,
-        condition: Union[str, Callable[[Json], Any]],
+        self, transport: Transport, cluster: str, url: str, name: str, condition: Any,
     ) -> None:
         segment(name)
         if not isinstance(condition, str):
@@ -5758,14 +5577,17 @@ class Waiter(Watch):
         self._done = Cancel()
         self._is_there = False
         self._item: Json = None  # as it was last
-        self._result: Optional[Callable[[], Json]] = None  # gives the object, or raises
+        self._result: Optional[Tuple[Json, Optional[BaseException]]] = None  # one or the other
         self._reported: Optional[ApiError] = None  # the last that was reported
 
     def result(self, timeout: Optional[float]) -> Json:
         """The object; TimeoutError that says what it last was, ApiError when the server refuses."""
         is_over = self._done.wait(FOREVER if timeout is None else timeout)
-        if self._result is not None:
-            return self._result()
+        if self._result:
+            item, error = self._result
+            if error:
+                raise error
+            return item
         if not is_over:
             wanted = "as wanted" if callable(self._condition) else self._condition
             text = "%s is not %s: %s" % (self._name, wanted, self._last())
@@ -5797,35 +5619,29 @@ class Waiter(Watch):
 
     def _look(self, items: List[Json]) -> None:
         item = next((item for item in items if dig(item, "metadata", "name") == self._name), None)
-        last, self._item = self._item, item or self._item
+        if item and self._item and self._condition == "deleted":
+            if object_key(item) != object_key(self._item):
+                item = None  # it went, and one of its name came, while nobody watched
+        self._item = item or self._item
         self._is_there = item is not None
+        error: Optional[BaseException] = None
         try:
-            if self._condition == "deleted":
-                is_met = item is None or last and object_key(item) != object_key(last)
-                found = last
-            else:
-                is_met, found = item is not None and self._is_met(item), item
-        except BaseException as error:  # the caller's own function: it is the caller's to know
-            self._finish(functools.partial(_raise, error))
-        else:
-            if is_met:
-                self._finish(lambda: found)
-
-    def _finish(self, result: Callable[[], Json]) -> None:
-        self._result = self._result or result  # the first counts
-        self._done.set()
+            is_over = self._is_met(item)
+        except BaseException as failure:  # the caller's own function: it is the caller's to know
+            is_over, error = True, failure
+        if is_over:
+            self._result = self._result or (self._item, error)  # the first counts
+            self._done.set()
 
     def _is_met(self, item: Json) -> bool:
+        if self._condition == "deleted":
+            return item is None
         if callable(self._condition):
-            return bool(self._condition(item))
+            return item is not None and bool(self._condition(item))
         conditions = dig(item, "status", "conditions", kind=list)
         wanted = (self._condition.lower(), "true")  # in any case, as for `kubectl wait`
         return any((dig(condition, "type").lower(), dig(condition, "status").lower()) == wanted
                    and is_up_to_date(item, condition) for condition in conditions)
-
-
-def _raise(error: BaseException) -> NoReturn:
-    raise error
 
 
 def is_up_to_date(item: Json, condition: Json) -> bool:
@@ -5869,8 +5685,11 @@ class Endpoints:
     def _collections(self, cluster: str, namespace: str) -> Dict[str, ApiInfo]:
         """The endpoints by the path of their collection, in the order to ask them in."""
         last = self._answered.get(cluster)
-        order = sorted(self.info, key=lambda info: info is not last)
-        return {collection_path(info, namespace): info for info in order}
+        paths = {}
+        for info in sorted(self.info, key=lambda info: info is not last):
+            root = api_root(info["group"], info["version"])
+            paths[collection_path(root, info["resource"], namespace)] = info
+        return paths
 
     def send(
         self,
@@ -5923,12 +5742,11 @@ def endpoints_in(args: Sequence[Any]) -> List[Any]:
     return [args] if args and isinstance(args[0], str) else list(args)
 
 
-def collection_path(info: ApiInfo, namespace: str) -> str:
+def collection_path(root: str, resource: str, namespace: str) -> str:
     """Where a resource's objects are: in one namespace, or ("") all of them."""
-    root = api_root(info["group"], info["version"])
     if namespace:
         root += "/namespaces/" + segment(namespace, "namespace")
-    return root + "/" + segment(info["resource"], "resource")
+    return root + "/" + segment(resource, "resource")
 
 
 def item_path(name: str, subresource: str = "") -> str:
@@ -6041,8 +5859,8 @@ class NamespacedApiClient(ObjectCalls):
         cluster: Optional[str] = None,
     ) -> Callable[[], None]:
         """As Client.stream_result; gives the function that cancels."""
-        rest = (name, cb, err_cb, query_params)
-        return self._endpoints.watch(ItemWatch, namespace, cluster, *rest)
+        return self._endpoints.watch(
+            ItemWatch, namespace, cluster, name, cb, err_cb, query_params)
 
     def patch(
         self,
@@ -6063,8 +5881,8 @@ class NamespacedApiClient(ObjectCalls):
         cluster: Optional[str] = None,
     ) -> Json:
         """Delete one object; the server's Status, or the object while it is going."""
-        item = item_path(name)
-        return self._endpoints.send("DELETE", namespace, item, None, query_params, cluster)
+        return self._endpoints.send(
+            "DELETE", namespace, item_path(name), None, query_params, cluster)
 
 
 class ScalableApiClient(NamespacedApiClient):
@@ -6085,21 +5903,21 @@ class ScaleApi:
 
     def get(self, namespace: str, name: str, cluster_name: Optional[str] = None) -> Json:
         """The Scale of one object."""
-        item = item_path(name, "/scale")
-        return self._endpoints.send("GET", namespace, item, None, None, cluster_name)
+        return self._endpoints.send(
+            "GET", namespace, item_path(name, "/scale"), None, None, cluster_name)
 
     def put(self, body: Json, cluster_name: Optional[str] = None) -> Json:
         """Set `spec.replicas` of the object that `body["metadata"]` names."""
         namespace, name = names_in(body)
-        item = item_path(name, "/scale")
-        return self._endpoints.send("PUT", namespace, item, body, None, cluster_name)
+        return self._endpoints.send(
+            "PUT", namespace, item_path(name, "/scale"), body, None, cluster_name)
 
     def patch(
         self, body: Json, namespace: str, name: str, cluster_name: Optional[str] = None
     ) -> Json:
         """Change the Scale of one object: {"spec": {"replicas": 3}}."""
-        item = item_path(name, "/scale")
-        return self._endpoints.patch(namespace, item, body, None, cluster_name)
+        return self._endpoints.patch(
+            namespace, item_path(name, "/scale"), body, None, cluster_name)
 
 
 class Resource(NamedTuple):
@@ -6125,16 +5943,11 @@ class Discovery:
         self._learned.pop(cluster, None)
 
     def find(
-        self,
-        cluster: str,
-        group: str,
-        version: str,
-        kind: str,
-        scope: Optional[Scope] = None,
-        afresh: bool = False,
+        self, cluster: str, root: str, kind: str, scope: Scope, afresh: bool,
     ) -> Resource:
-        """The resource of a kind: from memory unless `afresh`, but asked again before saying no."""
-        root = api_root(group, version)
+        """What a kind is under an API's root: from memory unless `afresh`, but asked again before
+        saying no.
+        """
         learned = self._learned.setdefault(cluster, {})
         at, resources = learned.get(root, (0.0, {}))
 
@@ -6296,12 +6109,15 @@ class Apply:
         self._discovery = discovery
         self._cluster = cluster
         self._body = check_applicable(body)
-        self._params = {
+        self._field_manager = field_manager
+        self._scope = Scope(transport.settings.request_timeout)
+        params = {
             "fieldManager": field_manager,
             "force": bool(force) if field_manager else None,
             "dryRun": "All" if dry_run else None,
         }
-        self._scope = Scope(transport.settings.request_timeout)
+        self._send = functools.partial(
+            transport.send, cluster=cluster, params=params, scope=self._scope)
         self._manifest: Json = {}  # the body, with the namespace that it goes to
         self._collection = ""
         self._item = ""
@@ -6321,9 +6137,9 @@ class Apply:
         return self._work()
 
     def _aim(self, afresh: bool = False) -> None:
-        group, version = split_api_version(self._body["apiVersion"])
-        kind = self._body["kind"]
-        resource = self._discovery.find(self._cluster, group, version, kind, self._scope, afresh)
+        root = api_root(*split_api_version(self._body["apiVersion"]))
+        resource = self._discovery.find(
+            self._cluster, root, self._body["kind"], self._scope, afresh)
 
         namespace, name = names_in(self._body)
         if not resource.namespaced:
@@ -6331,13 +6147,12 @@ class Apply:
         elif not namespace:
             namespace = self._transport.namespace(self._cluster)
 
-        info: ApiInfo = {"group": group, "version": version, "resource": resource.name}
-        self._collection = collection_path(info, namespace)
+        self._collection = collection_path(root, resource.name, namespace)
         self._item = self._collection + item_path(name)
         self._manifest = with_metadata(self._body, namespace=namespace or None)
 
     def _work(self) -> Json:
-        if self._params["fieldManager"]:
+        if self._field_manager:
             self._manifest = with_metadata(self._manifest, managedFields=None)  # as they were read
             return self._patch("application/apply-patch+yaml")
 
@@ -6346,7 +6161,7 @@ class Apply:
 
         for _ in range(APPLY_ATTEMPTS):
             try:
-                return self._send("POST", self._collection, new).json()
+                return self._send("POST", self._collection, body=new).json()
             except ApiError as error:
                 if error.reason != "AlreadyExists" and error.status not in (403, 422):
                     raise
@@ -6355,7 +6170,7 @@ class Apply:
             try:
                 live = self._live(refusal)
                 if version:
-                    return self._send("PUT", self._item, self._manifest).json()
+                    return self._send("PUT", self._item, body=self._manifest).json()
                 return self._change(live)
             except ApiError as error:
                 if error.status not in (404, 409) or version:
@@ -6380,7 +6195,8 @@ class Apply:
     def _change(self, live: Json) -> Json:
         self._manifest = with_metadata(self._manifest, **BOOKS)
         try:
-            return self._send("PUT", self._item, lay_over(live, self._manifest)).json()
+            body = lay_over(live, self._manifest)
+            return self._send("PUT", self._item, body=body).json()
         except ApiError as error:
             if error.status != 422:
                 raise
@@ -6395,14 +6211,7 @@ class Apply:
 
     def _patch(self, content_type: str) -> Json:
         headers = {"Content-Type": content_type}
-        return self._send("PATCH", self._item, self._manifest, headers).json()
-
-    def _send(
-        self, method: str, path: str, body: Json = None, headers: Optional[Dict[str, str]] = None
-    ) -> Response:
-        return self._transport.send(
-            method, path, self._cluster,
-            body=body, params=self._params, headers=headers, scope=self._scope)
+        return self._send("PATCH", self._item, body=self._manifest, headers=headers).json()
 
 
 # ------------------------------------------------------------------------------
@@ -6447,7 +6256,7 @@ class Api(NamedTuple):
         scope = self.scope.within(self.transport.settings.request_timeout)
         return self.transport.send(method, path, self.cluster, scope=scope, **options)
 
-    def get_pod(self, pod: Pod) -> Dict[str, Any]:
+    def get_pod(self, pod: Pod) -> Json:
         """The pod as it is now; ApiError 404 when it has gone, though another has its name."""
         live = self.send("GET", pod.path).object()
         if pod.uid and dig(live, "metadata", "uid") != pod.uid:
@@ -6458,7 +6267,7 @@ class Api(NamedTuple):
 # -- drains --------------------------------------------------------------------------
 
 
-def must_go(pod: Dict[str, Any]) -> bool:
+def must_go(pod: Json) -> bool:
     """Whether a drain evicts the pod, as kubectl decides it."""
     is_mirror = "kubernetes.io/config.mirror" in dig(pod, "metadata", "annotations", kind=dict)
     is_finished = dig(pod, "status", "phase") in ("Succeeded", "Failed")
@@ -6646,7 +6455,9 @@ class PortForward(Task):
         finally:
             self.scope.cancel()  # from now on it is listed as stopped
             self._listener.close()
-            self._end_connections()
+            cancel_all([
+                task for task in list(self._transport.tasks)
+                if isinstance(task, ForwardedConnection) and task.record is self.record])
 
     def _failed(self, error: Exception) -> None:
         self.record["error"] = str(error)
@@ -6658,7 +6469,7 @@ class PortForward(Task):
             if time.monotonic() - looked >= self._settings.forward_check:
                 self._check_pod()
                 looked = time.monotonic()
-            self.scope.hold(self)  # what the look held is done
+            self.scope.hold(self.close)  # what the look held is done
 
             try:
                 local, _ = self._listener.accept()
@@ -6684,15 +6495,6 @@ class PortForward(Task):
                 raise
             return  # that says nothing of the pod
         check_running(pod)
-
-    def _end_connections(self) -> None:
-        connections = [task for task in list(self._transport.tasks)
-                       if isinstance(task, ForwardedConnection) and task.record is self.record]
-
-        for connection in connections:  # all at once, before waiting for each
-            connection.scope.cancel()
-        for connection in connections:
-            connection.cancel()
 
 
 class ForwardedConnection(Task):
@@ -6747,7 +6549,7 @@ class ForwardedConnection(Task):
         self._local.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
         self._remote = self._transport.connect(
             self.record["cluster"], path, params, self.scope, protocols, ping_timeout=math.inf)
-        self.scope.hold(self)
+        self.scope.hold(self.close)
         self._uploader.start()
         self._download(self._remote)
 
@@ -6802,14 +6604,11 @@ class ForwardedConnection(Task):
             except OSError:
                 self.scope.cancel()  # the local side has gone, for both directions
                 return
-        self._wait_for_silence()
-        self.scope.cancel()
 
-    def _wait_for_silence(self) -> None:
         left = linger = self._settings.forward_linger
-
         while left > 0 and not self._ended.wait(left):
             left = self._heard + linger - time.monotonic()
+        self.scope.cancel()
 
 
 # -- what a forward leads to -----------------------------------------------------------
@@ -6828,7 +6627,7 @@ def check_target(port: Any) -> str:
     return str(port) if is_name else check_port(port, "container_port", 1)
 
 
-def check_running(pod: Dict[str, Any]) -> None:
+def check_running(pod: Json) -> None:
     """ApiError for a pod that is known not to run."""
     phase = dig(pod, "status", "phase")
     if phase not in ("", "Running"):
@@ -6873,7 +6672,7 @@ def service_target(api: Api, namespace: str, service: str, port: str) -> Tuple[P
     raise ApiError(503, "the service %s has no ready pod" % service)
 
 
-def service_groups(api: Api, namespace: str, service: str) -> List[Any]:
+def service_groups(api: Api, namespace: str, service: str) -> List[Json]:
     """Its EndpointSlices, or the subsets of its Endpoints where a server has no slices for us."""
     path = "/apis/discovery.k8s.io/v1/namespaces/%s/endpointslices" % namespace
     selector = {"labelSelector": "kubernetes.io/service-name=" + service}
@@ -6884,11 +6683,10 @@ def service_groups(api: Api, namespace: str, service: str) -> List[Any]:
         if error.status not in (400, 403, 404):
             raise
     path = "/api/v1/namespaces/%s/endpoints/%s" % (namespace, service)
-    subsets: List[Any] = dig(api.send("GET", path).object(), "subsets", kind=list)
-    return subsets
+    return cast(List[Json], dig(api.send("GET", path).object(), "subsets", kind=list))
 
 
-def ready_pods(group: Any) -> List[Any]:
+def ready_pods(group: Json) -> List[Json]:
     """References to the pods of a slice or subset; an endpoint that says nothing is ready."""
     endpoints = dig(group, "endpoints", kind=list) or dig(group, "addresses", kind=list)
     pods = [dig(endpoint, "targetRef", kind=dict) for endpoint in endpoints
@@ -6913,44 +6711,38 @@ class Direct:
     def forget(self, cluster: str) -> None:
         """End all that goes on in a cluster; only how its drains ended is remembered."""
         with self._lock:
-            drains = list(self._drains.items())
-            tasks: List[Task] = [task for key, task in drains if key[0] == cluster]
-            ids = [key for key in list(self._forwards) if key[0] == cluster]
-            tasks += [self._forwards.pop(key) for key in ids]
+            tasks = [*self._drains.items(), *self._forwards.items()]
+            for key in list(self._forwards):
+                if key[0] == cluster:
+                    self._forwards.pop(key, None)
+        cancel_all([task for key, task in tasks if key[0] == cluster])
 
-        for task in tasks:
-            task.cancel()
-
-    def start_port_forward(
-        self, cluster: str, namespace: str, podname: str, container_port: Union[str, int],
-        service: str, service_namespace: str, port: Union[str, int, None], address: str, id: str,
-    ) -> Dict[str, Any]:
+    def start_port_forward(self, cluster: str, wanted: Dict[str, str], address: str) -> Json:
         """The record of a forward that accepts connections.
 
-        `container_port` is the pod's, by number or name. Without a `podname` it is the service's,
-        and any ready pod behind it will do.
+        "targetPort" is the pod's, by number or name. Without a "pod" it is the service's, and any
+        ready pod behind it will do.
         """
         api = Api(self._transport, cluster, Scope(self._transport.settings.request_timeout))
-        local_port, target = check_port(port or 0, "port"), check_target(container_port)
-        key = cluster, id or os.urandom(8).hex()
+        namespace, target = wanted["namespace"], wanted["targetPort"]
+        key = cluster, wanted["id"] or os.urandom(8).hex()
         self._check_free(key)
-        listener = listen(address, int(local_port))
+        listener = listen(address, int(wanted.get("port") or 0))
 
         forward: Optional[PortForward] = None
         try:
-            if podname:
-                pod, target = pod_target(api, Pod(namespace, podname), target)
+            if wanted["pod"]:
+                pod, target = pod_target(api, Pod(namespace, wanted["pod"]), target)
             else:
-                namespace = service_namespace or namespace
-                pod, target = service_target(api, namespace, service, target)
+                namespace = wanted["serviceNamespace"] or namespace
+                pod, target = service_target(api, namespace, wanted["service"], target)
 
             record = {
+                **wanted,
                 "id": key[1],
                 "cluster": cluster,
                 "namespace": namespace,
                 "pod": pod.name,
-                "service": service,
-                "serviceNamespace": service_namespace,
                 "targetPort": target,
                 "port": str(listener.getsockname()[1]),
                 "error": "",
@@ -6984,29 +6776,23 @@ class Direct:
             self._forwards.pop((cluster, id), None)
         return "stopped"
 
-    def list_port_forward(self, cluster: str) -> List[Dict[str, Any]]:
+    def list_port_forward(self, cluster: str) -> Json:
         """The record of each, and its "status": "Running" as long as it accepts, then "Stopped"."""
         return [
             {**forward.record, "status": "Stopped" if forward.scope.cancelled else "Running"}
             for key, forward in list(self._forwards.items()) if key[0] == cluster
         ]
 
-    def drain_node(self, cluster: str, node_name: str) -> Dict[str, Any]:
+    def drain_node(self, cluster: str, node_name: str) -> Json:
         """Begin to drain a node, unless that goes on already."""
         key = cluster, node_name
-        segment(node_name, "node_name")
 
         with self._lock:
             if key not in self._drains or self._drains[key].status:
-                self._drains[key] = Drain(self._transport, cluster, node_name)
-                try:
-                    self._drains[key].start()
-                except BaseException:
-                    del self._drains[key]
-                    raise
+                self._drains[key] = Drain(self._transport, cluster, node_name).start()
         return {"message": "Drain node request submitted successfully", "cluster": cluster}
 
-    def drain_node_status(self, cluster: str, node_name: str) -> Dict[str, Any]:
+    def drain_node_status(self, cluster: str, node_name: str) -> Json:
         """{"id": the `status` of the Drain, "" where none was begun, "cluster": cluster}."""
         drain = self._drains.get((cluster, node_name))
         return {"id": drain.status if drain else "", "cluster": cluster}
@@ -7029,6 +6815,8 @@ class Headlamp:
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
+        # to a route of the server's own: its 401 says nothing about a cluster's token
+        self._send = functools.partial(transport.send, auto_logout=False)
         self._old_forwards = False  # whether port forwards were last found at the old address
         # Of drains begun here or seen to end, by cluster and node: the result, "" before there is
         # one, and when the server was last asked (monotonic).
@@ -7040,32 +6828,9 @@ class Headlamp:
             if key[0] == cluster:
                 self._drains.pop(key, None)
 
-    def start_port_forward(
-        self,
-        cluster: str,
-        namespace: str,
-        podname: str,
-        container_port: Union[str, int],
-        service: str,
-        service_namespace: str,
-        port: Union[str, int, None],
-        address: str,
-        id: str,
-    ) -> Dict[str, Any]:
+    def start_port_forward(self, cluster: str, wanted: Dict[str, str], address: str) -> Json:
         """The forward as the server has it, with the `id` and `port` that it chose."""
-        body = {
-            "id": id,
-            "namespace": namespace,
-            "pod": podname,
-            "service": service,
-            "serviceNamespace": service_namespace,
-            "targetPort": str(container_port),  # a number is a 400, here as in the next
-        }
-
-        if port is not None:
-            body["port"] = str(port)
-
-        forward = self._forward("POST", cluster, "", body, Response.object, address=address)
+        forward = self._forward("POST", cluster, "", wanted, Response.object, address=address)
         return {"cluster": cluster, **forward}
 
     def stop_port_forward(self, cluster: str, id: str, stop_or_delete: bool) -> str:
@@ -7073,7 +6838,7 @@ class Headlamp:
         body = {"id": id, "stopOrDelete": stop_or_delete}
         return self._forward("DELETE", cluster, "", body, _stopped)
 
-    def list_port_forward(self, cluster: str) -> List[Dict[str, Any]]:
+    def list_port_forward(self, cluster: str) -> Json:
         """The forwards of this cluster; the server adds those of others whose names begin alike."""
         forwards = self._forward("GET", cluster, "/list", None, _forwards)
         return [forward for forward in forwards if dig(forward, "cluster") == cluster]
@@ -7105,37 +6870,37 @@ class Headlamp:
                 sent = body and {"cluster": cluster, **body, **old_body}
 
             try:
-                answer = self._send(method, path + end, cluster, sent, params, cookie=not old)
-                result = read(answer)
+                result = read(self._send(
+                    method, path + end, body=sent, params=params, on_behalf=cluster,
+                    cookie=not old))
+                self._old_forwards = old
+                return result
             except ApiError as error:
                 if error.status not in (200, 404) and not error.reason:
                     raise
 
                 failures.append(error)
-                continue
-
-            self._old_forwards = old
-            return result
 
         raise next((error for error in failures if error.status != 200), failures[0])  # no page
 
-    def drain_node(self, cluster: str, node_name: str) -> Dict[str, Any]:
+    def drain_node(self, cluster: str, node_name: str) -> Json:
         """What the server says at once; it goes on by itself."""
         began = time.monotonic()
         body = {"cluster": cluster, "nodeName": node_name}
-        answer = self._send("POST", "/drain-node", cluster, body).object()
+        answer = self._send("POST", "/drain-node", body=body, on_behalf=cluster).object()
 
         self._drains[cluster, node_name] = "", began
         return answer
 
-    def drain_node_status(self, cluster: str, node_name: str) -> Dict[str, Any]:
+    def drain_node_status(self, cluster: str, node_name: str) -> Json:
         """{"id", "cluster"}; "" is a drain that runs, or none."""
         key = cluster, node_name
         now = time.monotonic()
         params = {"cluster": cluster, "nodeName": node_name}
 
         try:
-            answer = self._send("GET", "/drain-node-status", cluster, None, params).object()
+            answer = self._send(
+                "GET", "/drain-node-status", params=params, on_behalf=cluster).object()
         except ApiError as error:
             text = error.body.strip()
 
@@ -7157,8 +6922,9 @@ class Headlamp:
         self._drains[key] = dig(answer, "id"), now
         return answer
 
-    def set_cluster(self, request: Dict[str, Any], kubeconfigs: Dict[str, str]) -> Dict[str, Any]:
-        """Add a cluster; `kubeconfigs`, base64 by cluster, gets what goes with its requests."""
+    def set_cluster(self, request: Dict[str, Any]) -> Json:
+        """Add a cluster; what a kubeconfig has of it goes with its requests from now on."""
+        base = self._transport.settings.base_url
         kubeconfig = request.get("kubeconfig")
 
         if not kubeconfig:
@@ -7170,20 +6936,21 @@ class Headlamp:
                 if name in request:
                     request = {**request, decoded: request[name]}
 
-            return self._send("POST", "/cluster", "", request).object()
+            return self._send("POST", "/cluster", body=request).object()
 
         body = {**request, "kubeconfigs": [kubeconfig]}
-        answer = self._send("POST", "/parseKubeConfig", "", body).object()
+        answer = self._send("POST", "/parseKubeConfig", body=body).object()
         names = [dig(cluster, "name") for cluster in dig(answer, "clusters", kind=list)]
 
         if not any(names):
             raise ApiError(200, "the server found no cluster in the kubeconfig")
 
         text = base64.b64decode(kubeconfig)
-        kubeconfigs.update({name: reduce_kubeconfig(text, name) for name in names if name})
+        for name in filter(None, names):
+            self._transport.credentials.kubeconfigs[base, name] = reduce_kubeconfig(text, name)
         return answer
 
-    def delete_cluster(self, name: str, remove_kubeconfig: bool = False) -> Dict[str, Any]:
+    def delete_cluster(self, name: str, remove_kubeconfig: bool = False) -> Json:
         """Remove a cluster from the server, and what the server stored from its file."""
         path = "/cluster/" + segment(name, "cluster")
         meta = dig(_entry(self._config(), name), "meta_data", kind=dict)
@@ -7205,7 +6972,7 @@ class Headlamp:
             raise ApiError(0, "the server's names of %r can't be sent back" % name) from error
 
         try:
-            return self._send("DELETE", path, "", None, params).object()
+            return self._send("DELETE", path, params=params).object()
         except ApiError as error:
             if error.status != 500 or params:
                 raise
@@ -7221,28 +6988,13 @@ class Headlamp:
     def delete_plugin(self, name: str, type: str = "") -> Any:
         """The server's answer, None from one of May 2024."""
         path = "/plugins/" + segment(name, "plugin")
-        return self._send("DELETE", path, "", None, {"type": type or None}).json()
+        return self._send("DELETE", path, params={"type": type or None}).json()
 
-    def _config(self) -> Dict[str, Any]:
-        return self._send("GET", "/config", "").object()
-
-    def _send(
-        self,
-        method: str,
-        path: str,
-        cluster: str,
-        body: Any = None,
-        params: Params = None,
-        cookie: bool = False,
-    ) -> Response:
-        """A route of the server's own: its 401 says nothing about a cluster's token."""
-        return self._transport.send(
-            method, path, body=body, params=params, auto_logout=False, on_behalf=cluster,
-            cookie=cookie,
-        )
+    def _config(self) -> Json:
+        return self._send("GET", "/config").object()
 
 
-def _entry(config: Dict[str, Any], name: str) -> Any:
+def _entry(config: Json, name: str) -> Any:
     """What the server's configuration has of a cluster; None without one of that name."""
     clusters = dig(config, "clusters", kind=list)
     return next((cluster for cluster in clusters if dig(cluster, "name") == name), None)
@@ -7376,7 +7128,7 @@ class Client(Settings):
 
     def _begin(self) -> None:
         if self.base_url:
-            split_url(self.base_url, ("http", "https"))
+            base_address(self.base_url)
             if "?" in check_path(self.base_url):
                 raise ValueError("base_url can't have a query")
             if self.cluster:
@@ -7385,7 +7137,6 @@ class Client(Settings):
             raise ValueError("token_as is one of %s" % ", ".join(TOKEN_WAYS))
 
         self._transport = Transport(self)
-        self._handler = self._transport.handler
         self._discovery = Discovery(self._transport)
         self._direct = Direct(self._transport)
         self._headlamp = Headlamp(self._transport)
@@ -7440,7 +7191,7 @@ class Client(Settings):
     @property
     def endpoints(self) -> Dict[str, Endpoint]:
         """The clusters that are reached without Headlamp, by name."""
-        return self._transport.endpoints
+        return self._transport.credentials.endpoints
 
     @property
     def tasks(self) -> Dict[Any, None]:
@@ -7450,6 +7201,9 @@ class Client(Settings):
     def __repr__(self) -> str:
         return "<Client %s%s>" % (self.base_url, self.cluster and " cluster=" + self.cluster)
 
+    def __getstate__(self) -> NoReturn:
+        raise TypeError("a Client can't be copied or pickled: its connections are its own")
+
     def __enter__(self) -> Client:
         return self
 
@@ -7458,13 +7212,8 @@ class Client(Settings):
 
     def close(self) -> None:
         """Cancel every stream and close idle connections. The client can be used again."""
-        tasks = list(self.tasks)
-        for task in tasks:
-            task.scope.cancel()  # all first, so that their ends do not add up
-        end = time.monotonic() + CANCEL_WAIT
-        for task in tasks:
-            task.join(end)
-        self._handler.close()
+        cancel_all(list(self.tasks))
+        self._transport.handler.close()
 
     def _keep_secrets(self, old: Client) -> None:
         """Take over what `old` knew for the same server."""
@@ -7474,7 +7223,9 @@ class Client(Settings):
 
     def set_token(self, cluster: str, token: Token) -> None:
         """Use `token` for `cluster`: a str or a function that gives one each time; None forgets."""
-        self._transport.set_token(cluster, token)
+        if cluster not in self.endpoints:
+            segment(cluster, "cluster")
+        self._transport.credentials.set_token(cluster, token, self.base_url)
 
     def get_token(self, cluster: str) -> Optional[str]:
         """The token of `cluster` as the next request would send it; None without one."""
@@ -7560,8 +7311,8 @@ class Client(Settings):
         Documented as apply.
         """
         cluster = self._transport.cluster(cluster_name)
-        options = (field_manager, force, dry_run)
-        return Apply(self._transport, self._discovery, cluster, body, *options).run()
+        return Apply(self._transport, self._discovery, cluster, body,
+                     field_manager, force, dry_run).run()
 
     def cluster_request(
         self, path: str, params: Optional[ClusterRequestParams] = None,
@@ -7604,7 +7355,7 @@ class Client(Settings):
         is only forgotten, and comes back when it starts again, unless `remove_kubeconfig`.
         Documented as deleteCluster.
         """
-        stored = self._transport.credentials.kubeconfig(cluster, self.base_url)
+        stored = self._transport.credentials.kubeconfigs.get((self.base_url, cluster))
         answer = None
         if cluster not in self.endpoints and not stored:
             self._transport.route("")  # there has to be a server
@@ -7761,12 +7512,8 @@ class Client(Settings):
 
         if not kubeconfig:
             segment(request["name"], "cluster")
-            split_url(request["server"], ("http", "https"))
-        base = self.base_url
-        kubeconfigs: Dict[str, str] = {}
-        answer = self._headlamp.set_cluster(request, kubeconfigs)
-        self._transport.credentials.store_kubeconfigs(kubeconfigs, base)
-        return answer
+            base_address(request["server"])
+        return self._headlamp.set_cluster(request)
 
     def _set_endpoint(self, request: Mapping[str, Any], kubeconfig: bytes) -> Json:
         """What set_cluster does where there is no Headlamp server."""
@@ -7800,10 +7547,18 @@ class Client(Settings):
         if podname or not service:
             segment(podname, "podname")
         check_port(port or 0, "port")
-        check_target(container_port)
-        return self._owner(cluster, lambda owner: owner.start_port_forward(
-            cluster, namespace, podname, container_port, service, service_namespace, port, address,
-            id))
+        wanted = {
+            "id": id,
+            "namespace": namespace,
+            "pod": podname,
+            "service": service,
+            "serviceNamespace": service_namespace,
+            "targetPort": check_target(container_port),  # a number is a 400, here as in the next
+        }
+        if port is not None:
+            wanted["port"] = str(port)
+        return self._owner(
+            cluster, lambda owner: owner.start_port_forward(cluster, wanted, address))
 
     def stop_or_delete_port_forward(
         self, cluster: str, id: str, stop_or_delete: bool = True,
@@ -7826,9 +7581,9 @@ class Client(Settings):
         failCb()     at every failed attempt or unexpected end; with an argument, the ApiError
 
         It reconnects, with growing waits, if "reconnectOnFailure", by default if there is no failCb
-        and the `url` is not one of exec or attach, or of a log without follow=true: those would
-        begin again. A refusal (400, 401, 403, 404) ends it unless "reconnectOnFailure" is True.
-        Gives an object with cancel() and get_socket(). Documented as stream.
+        and the `url` is not one of exec or attach: those would run their command again. A refusal
+        (400, 401, 403, 404) ends it unless "reconnectOnFailure" is True. Gives an object with
+        cancel() and get_socket(). Documented as stream.
         """
         options = cast(StreamArgs, check_options(StreamArgs, args))
         check_path(url)
@@ -7926,8 +7681,8 @@ def _body_of(error: ApiError) -> Json:
 def _decoded(request: Mapping[str, Any], key: str) -> bytes:
     """What a field holds in base64, b"" without it; the field is not repeated: it may be secret."""
     try:
-        return base64.b64decode(request.get(key) or "", validate=True)
-    except (ValueError, TypeError):
+        return decode_base64(request.get(key) or "")
+    except (ValueError, AttributeError):
         raise ValueError("%s is not base64" % key) from None
 
 
@@ -7945,17 +7700,12 @@ def configure(base_url: Union[str, Client] = "http://localhost:4466", **settings
     """Replace the default client by another with these settings; what ran with the old is ended.
 
     A Client may be given instead: configure(Client.from_kubeconfig()); `settings` are then set on
-    it. Tokens and stored kubeconfigs stay if the address does: another
-    server never gets them.
+    it. Tokens and stored kubeconfigs stay if the address does: another server never gets them.
     """
     global _default
     if isinstance(base_url, Client):
         new = base_url
-        known = known_options(Settings)
-        for name in settings:
-            if name not in known:
-                raise TypeError("Client has no setting %s" % unknown(name, known))
-        for name, value in settings.items():
+        for name, value in check_options(Settings, settings).items():
             setattr(new, name, value)
     else:
         new = Client(base_url, **settings)

@@ -163,16 +163,16 @@ def cancel_now(cancel):
 
 def is_stuck(cancel):
     """Whether what `cancel` would end is at work, and waits."""
-    held = cancel._cancel._held
-    return held and getattr(held, "_waiting", True)
+    held = cancel._cancel._close
+    return held and getattr(held.__self__, "_waiting", True)
 
 
 def tasks_with_a_connection(client):
-    return [task for task in client.tasks if task.scope._cancel._held]
+    return [task for task in client.tasks if task.scope._cancel._close]
 
 
 def sockets_of_tasks(client):
-    return [task.scope._cancel._held._sock for task in tasks_with_a_connection(client)]
+    return [task.scope._cancel._close.__self__._sock for task in tasks_with_a_connection(client)]
 
 
 def task_that_was_not_started(client):
@@ -226,11 +226,11 @@ def locks_of(ws):
 
 def set_kubeconfig(client, cluster, text):
     """As if set_cluster had stored it, without a look at it."""
-    client._transport.credentials.store_kubeconfigs({cluster: text}, client.base_url)
+    client._transport.credentials.kubeconfigs[client.base_url, cluster] = text
 
 
 def has_kubeconfig(client, cluster):
-    return bool(client._transport.credentials.kubeconfig(cluster, client.base_url))
+    return (client.base_url, cluster) in client._transport.credentials.kubeconfigs
 
 
 def tombstones(collection):
@@ -964,10 +964,12 @@ def test_errors_pickle_and_copy_with_all_they_know(error):
     ("Not Found", b"", "Not Found", "", {}),
     ("Not Found", b" \r\n no cluster\n", "Not Found - no cluster", "", {}),
     ("", b"", "404", "", {}), ("", b"plain", "plain", "", {}),
-    ("Not Found", b"Not Found", "Not Found", "", {}), ("Bad", b'{"error": "x"}', "Bad", "", {}),
-    ("Bad", b'["a"]', "Bad", "", {}),
-    ("Bad", b'{"message": null, "reason": null, "details": []}', "Bad", "", {}),
-    ("Bad", b'{"message": 5, "details": "x"}', "Bad - 5", "", {}),
+    ("Not Found", b"Not Found", "Not Found", "", {}),
+    ("Bad", b'{"error": "x"}', 'Bad - {"error": "x"}', "", {}),
+    ("Bad", b'["a"]', 'Bad - ["a"]', "", {}),
+    ("Bad", b'{"message": null, "reason": null, "details": []}',
+     'Bad - {"message": null, "reason": null, "details": []}', "", {}),
+    ("Bad", b'{"message": 5, "details": "x"}', 'Bad - {"message": 5, "details": "x"}', "", {}),
     ("Bad", b"\xff", "Bad - \ufffd", "", {}), ("Bad", b"x" * 5000, "Bad - " + "x" * 1000, "", {}),
     ("Bad", b"[" * 200000, "Bad - " + "[" * 1000, "", {}),
 ], ids=short)
@@ -2442,9 +2444,9 @@ def test_a_part_of_a_scope_is_over_no_later_than_the_whole():
     whole = apiproxy.Scope(50)
     assert max(whole.within().left(), whole.within(90).left()) <= 50 and whole.within(9).left() <= 9
     assert whole.within(90, idle=2).left() == apiproxy.Scope(idle=2).left() == 2
-    assert apiproxy.Scope().within().left() is None
+    assert apiproxy.Scope().within().left() == float("inf")
     with pytest.raises(TimeoutError):
-        apiproxy.Scope(0).within(90).check()
+        apiproxy.Scope(0).within(90).left()
 
 
 def test_a_connection_does_not_wait_to_send_and_notices_a_dead_host(listener):
@@ -2456,7 +2458,7 @@ def test_a_connection_does_not_wait_to_send_and_notices_a_dead_host(listener):
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_an_ip_address_takes_no_thread_to_look_up(monkeypatch, host):
-    monkeypatch.setattr(apiproxy, "Aside", None)
+    monkeypatch.setattr(apiproxy, "aside", None)
     assert {found[4][:2] for found in apiproxy.look_up(host, 80, apiproxy.Scope())} == {(host, 80)}
 
 
@@ -2720,11 +2722,11 @@ def test_a_late_cancel_does_not_close_a_connection_that_another_call_has_now(
     hold = cancel.hold
 
     # set() has read what is held, but not closed it yet, when the answer is complete
-    def cancel_late(wire):
-        if wire is None:
-            cancel._is_set = True
-            closes.append(cancel._held.close)
-        hold(wire)
+    def cancel_late(close):
+        if close is None:
+            cancel.is_set = True
+            closes.append(cancel._close)
+        hold(close)
 
     def close_first(*args):
         closed.set() if closes[0]() is None else None
@@ -2737,8 +2739,8 @@ def test_a_late_cancel_does_not_close_a_connection_that_another_call_has_now(
 
     client, cancel.hold = new_client(Api(serve, [pods(), second]).server), cancel_late
     client._transport.send("GET", "/api/v1/pods", "dev", scope=scope)
-    read_body = client._handler._body
-    monkeypatch.setattr(client._handler, "_body", close_first)
+    read_body = client._transport.handler._body
+    monkeypatch.setattr(client._transport.handler, "_body", close_first)
 
     assert client._transport.send("GET", "/api/v1/pods", "dev").json() == {}
 
@@ -2877,6 +2879,13 @@ def test_endless_headers_end(serve, new_client):
 def test_odd_but_whole_answers_are_read(serve, new_client, answer, result):
     server = serve(lambda request, conn: conn.send(answer) or False)
     assert new_client(server).request("/x") == result
+
+
+@pytest.mark.parametrize("size", [1, apiproxy.LARGE])
+def test_a_byte_order_mark_before_json_is_passed_over(serve, new_client, size):
+    body = b"\xef\xbb\xbf" + b'"%s"' % (b"x" * size)
+    client = new_client(serve(lambda request, conn: conn.reply(200, body)))
+    assert client.request("/x") == "x" * size
 
 
 @pytest.mark.parametrize("body, said", [
@@ -3741,9 +3750,9 @@ def test_recv_goes_on_beside_a_send_that_is_stuck(dial, tls):
 
     def script(conn):
         stuck.wait(10)
-        for number in range(3):
+        for number in range(20):
             conn.send(frame(PING, "p") + frame(TEXT, str(number)))
-        go.wait(10)
+        go.wait(20)
         swallow(conn)
 
     ws = dial(script, tls)
@@ -3751,8 +3760,9 @@ def test_recv_goes_on_beside_a_send_that_is_stuck(dial, tls):
     eventually(lambda: is_blocked(ws))
 
     stuck.set()
-    reader = background(lambda: [ws.recv(timeout=5) for _ in range(3)])
-    assert reader.result() == ["0", "1", "2"]
+    # who waited for the sender, with each of the pings, would not be done by then
+    reader = background(lambda: [ws.recv(timeout=5) for _ in range(20)])
+    assert reader.result() == [str(number) for number in range(20)]
     assert sender.is_alive()
 
     go.set()
@@ -3945,6 +3955,27 @@ def test_a_send_beside_a_close_is_told_so(dial):
     assert outcome(ws.send, "x") == (1000, "closed here")
     go.set()
     ending.result()
+
+
+def test_a_ping_after_our_close_frame_is_not_answered(dial):
+    go, seen = threading.Event(), []
+
+    def script(conn):
+        seen.append(conn.read_frame()[0])
+        with contextlib.suppress(EOFError):
+            seen.append(some(conn))  # the end: from now on a pong could not be sent
+        conn.send(frame(PING, "p") + frame(TEXT, "x"))
+        go.wait(10)
+
+    ws = dial(script, close_timeout=10)
+    reader = background(ws.recv)
+    eventually(lambda: is_blocked(ws))
+    ending = background(ws.close)
+    assert reader.result() == "x"
+    assert outcome(ws.send, "y") == (1000, "closed here")  # nothing went wrong meanwhile
+    go.set()
+    ending.result()
+    assert seen == [CLOSE]
 
 
 @both
@@ -4218,6 +4249,16 @@ o6YX4lCox4Ge/zeGRfcAzK3D5PShRANCAATCuraU6vhuEZztbdZOz7qYfml8EX3L
 -----END PRIVATE KEY-----
 """
 
+LOCKED_KEY = """\
+-----BEGIN ENCRYPTED PRIVATE KEY-----
+MIHrMFYGCSqGSIb3DQEFDTBJMCgGCSqGSIb3DQEFDDAbBAhfNjKFCteEMgIBATAM
+BggqhkiG9w0CCQUAMB0GCWCGSAFlAwQBKgQQ4KygksrCzqM4PqV0M3g6GgSBkK48
+bgw/qrAqF00Rf+mATWW9zomvTQazFLjVz5vfC/DsUYYO46/hfvqzhlu2nesXy3tw
+OqbtLdF6RUKlrNIEv66+ZwcniexjeJfqSnNOyRIJyQD37HXWOe1CniL6IxZX0wrm
+77afLsQpAHIarreAFzfhSD4F2B6yKy9s1xQRPwNxLjovdyLwHxNM1Or0444ysw==
+-----END ENCRYPTED PRIVATE KEY-----
+"""
+
 LEAF = """\
 -----BEGIN CERTIFICATE-----
 MIIBgjCCASigAwIBAgIUWK1CMpk+cWLEEL3pWAsuUlJYQBwwCgYIKoZIzj0EAwIw
@@ -4381,6 +4422,39 @@ def test_nothing_but_http_1_is_agreed_on(serve, new_client, certificate, monkeyp
     forget_default_context()
 
 
+REPLACED = """\
+import json, ssl, sys
+
+class Context(ssl.SSLContext):
+    pass
+
+if sys.argv[2] == "before":
+    ssl.SSLContext = Context
+import apiproxy
+ssl.SSLContext = Context
+for cluster in json.loads(sys.argv[1]):
+    values = {"current-context": "c", "contexts": [{"name": "c", "context": {"cluster": "c"}}],
+              "clusters": [{"name": "c", "cluster": cluster}]}
+    config = apiproxy.Kubeconfig()
+    config.add(json.dumps(values).encode(), "config")
+    with apiproxy.Client("", cluster="c") as client:
+        client.add_endpoint("c", config.endpoints()["c"])
+        assert not isinstance(client.endpoints["c"].context(), Context)
+        client.request("/version")
+"""
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_clusters_authority_is_the_only_one_where_another_class_replaces_ssls(serve, when):
+    """As truststore does it: its contexts trust the system's authorities, too."""
+    server = serve(echo_headers, tls=True)
+    clusters = [{"server": server.url, **trust} for trust in (
+        {"certificate-authority-data": b64(pem()[1])}, {"insecure-skip-tls-verify": True})]
+    subprocess.run([sys.executable, "-W", "error", "-c", REPLACED, json.dumps(clusters), when],
+                   check=True, cwd=HERE, timeout=60)
+    assert len(server.requests) == 2
+
+
 def test_an_intermediate_authority_alone_is_trusted(serve, tmp_path):
     server = serve(echo_headers, tls=True)
     server.context.load_cert_chain(write(tmp_path / "leaf", LEAF_KEY + LEAF))
@@ -4496,6 +4570,7 @@ def test_files_of_a_kubeconfig_need_no_temporary_file(tmp_path, monkeypatch):
     ({"client-certificate": "cert.pem"}, "belong together"),
     ({"client-certificate-data": b64(pem()[1]), "client-key-data": b64("SECRET")}, "client-key"),
     ({"client-certificate-data": b64(pem()[1]), "client-key-data": b64(LEAF_KEY)}, "client-key"),
+    ({"client-certificate-data": b64(LEAF), "client-key-data": b64(LOCKED_KEY)}, "passphrase"),
     ({"client-certificate-data": b64(pem()[1]), "client-key-data": "!SECRET"}, "not base64"),
     ({"client-certificate-data": b64(pem()[1]), "client-key": "gone"}, "client-key: .*gone"),
 ])
@@ -4592,9 +4667,10 @@ def test_a_token_file_is_read_again_as_it_rotates(serve, tmp_path):
         assert client.request("/version")["authorization"] == "Bearer SECRET-2"
         assert client.request("/version")["authorization"] == "Bearer SECRET-2"
 
-        for text in ("", " \n", b"SECRET\xff"):
+        for text in ("", " \n", b"SECRET\xff", "SECRET\nand a line"):
             write(tmp_path / "token", text)
-            assert failed(client.request, "/version").status == 0
+            error = failed(client.request, "/version")
+            assert error.status == 0 and str(tmp_path / "token") in str(error)
 
         os.unlink(str(tmp_path / "token"))
         error = failed(client.request, "/version")
@@ -4641,6 +4717,11 @@ def plugin(tmp_path, *args, version=V1):
 def run(user, cluster=None, seconds=20.0):
     """What a user's plugin gives."""
     return endpoint(config(user=user, cluster=cluster)).token(apiproxy.Scope(seconds))
+
+
+def told(user, cluster=None):
+    """The JSON that is a plugin's token, percent-encoded."""
+    return json.loads(urllib.parse.unquote(run(user, cluster)))
 
 
 @pytest.mark.parametrize("version", [V1, V1 + "beta1"])
@@ -4757,7 +4838,7 @@ def test_an_exec_plugin_may_give_a_client_certificate_and_then_another(
     {"clientCertificateData": LEAF}, {"token": "SECRET", "clientCertificateData": LEAF},
     {"clientCertificateData": LEAF, "clientKeyData": 5},
     {"clientCertificateData": LEAF, "clientKeyData": "SECRET"},
-    {"token": "SECRET", "expirationTimestamp": 5},
+    {"token": "SECRET", "expirationTimestamp": 5}, {"token": "SECRET\n"},
 ])
 def test_half_a_credential_is_an_error_and_no_request(serve, status):
     server = serve(echo_headers)
@@ -4769,6 +4850,14 @@ def test_half_a_credential_is_an_error_and_no_request(serve, status):
 
     assert caught.value.status == 0
     assert "SECRET" not in str(caught.value) and not server.requests
+
+
+@pytest.mark.parametrize("answer", [
+    "apiVersion: %s\nkind: ExecCredential\nstatus:\n  token: SECRET\n" % V1,
+    '\ufeff{\n\t"status":\t{"token": "SECRE\\u0054"}}\r\n'])
+def test_a_plugin_answers_in_json_or_yaml(answer):
+    code = "import os, sys; os.write(1, sys.argv[1].encode('utf-8', 'surrogateescape'))"
+    assert run(python(code, answer)) == "SECRET"
 
 
 @pytest.mark.parametrize("answer", [
@@ -4806,6 +4895,14 @@ def test_what_a_plugin_says_on_stderr_is_seen_and_its_end_is_in_the_error(capfd,
     eventually(lambda: "a hint\n" in capfd.readouterr().err)
 
 
+def test_what_a_plugin_says_goes_nowhere_where_stderr_was_closed(capfd, monkeypatch):
+    """Then descriptor 2 is a file, or a connection, of the program's."""
+    monkeypatch.setattr(sys, "__stderr__", None)
+    with pytest.raises(apiproxy.ApiError, match="exit code 7. please log in$"):
+        run(python("import sys; sys.stderr.write('please log in'); sys.exit(7)"))
+    assert not capfd.readouterr().err
+
+
 def test_what_a_plugin_says_is_seen_while_it_runs(capfd):
     code = "import os, time; os.write(2, b'open this page'); time.sleep(99)"
     scope = apiproxy.Scope()
@@ -4832,15 +4929,15 @@ def test_what_a_plugin_says_is_seen_while_it_runs(capfd):
 def test_a_plugin_gets_its_arguments_and_environment(tmp_path, spec, env, monkeypatch):
     monkeypatch.delenv("A", raising=False)
     program = "#!%s\n%s" % (sys.executable, (
-        "import json, os, sys\n"
+        "import json, os, sys, urllib.parse\n"
         "token = json.dumps([sys.argv[1:], os.environ.get('A'), 'PATH' in os.environ])\n"
-        "print(json.dumps({'status': {'token': token}}))\n"))
+        "print(json.dumps({'status': {'token': urllib.parse.quote(token)}}))\n"))
     write(tmp_path / "program", program, 0o700)
 
     kills = []
     monkeypatch.setattr(os, "killpg", lambda *args: kills.append(args))
     user = {"exec": {"apiVersion": V1, "command": str(tmp_path / "program"), **spec}}
-    assert json.loads(run(user)) == [spec.get("args") or [], env, True]
+    assert told(user) == [spec.get("args") or [], env, True]
     assert not kills  # the number may be another's by now
 
 
@@ -4863,8 +4960,8 @@ def test_a_command_with_a_slash_is_relative_to_its_files_folder(tmp_path, monkey
 
 
 TOLD = (
-    "import json, os; info = os.environ['KUBERNETES_EXEC_INFO'];"
-    "print(json.dumps({'status': {'token': info}}))"
+    "import json, os, urllib.parse; info = os.environ['KUBERNETES_EXEC_INFO'];"
+    "print(json.dumps({'status': {'token': urllib.parse.quote(info)}}))"
 )
 
 
@@ -4881,11 +4978,11 @@ def test_a_plugin_is_told_of_its_cluster_where_it_wants_that(tmp_path):
         "extensions": extensions,
     }
 
-    told = json.loads(run(python(TOLD), cluster))
-    assert told == {"kind": "ExecCredential", "apiVersion": V1, "spec": {"interactive": False}}
+    info = {"kind": "ExecCredential", "apiVersion": V1, "spec": {"interactive": False}}
+    assert told(python(TOLD), cluster) == info
 
-    told = json.loads(run(python(TOLD, provideClusterInfo=True), cluster))
-    assert told["spec"] == {"interactive": False, "cluster": {
+    info = told(python(TOLD, provideClusterInfo=True), cluster)
+    assert info["spec"] == {"interactive": False, "cluster": {
         "server": "https://127.0.0.1:1",
         "certificate-authority-data": b64(MIDDLE),
         "tls-server-name": "name",
@@ -4895,8 +4992,8 @@ def test_a_plugin_is_told_of_its_cluster_where_it_wants_that(tmp_path):
     }}
 
     insecure = {"insecure-skip-tls-verify": True}
-    told = json.loads(run(python(TOLD, provideClusterInfo=True), insecure))
-    assert told["spec"]["cluster"] == {"server": "https://127.0.0.1:1", **insecure}
+    info = told(python(TOLD, provideClusterInfo=True), insecure)
+    assert info["spec"]["cluster"] == {"server": "https://127.0.0.1:1", **insecure}
 
 
 @pytest.mark.parametrize("mode, terminal, interactive", [
@@ -4922,7 +5019,7 @@ def test_a_plugin_is_interactive_as_it_wants_and_as_there_is_a_terminal(
             run(user)
         assert not inputs
     else:
-        assert json.loads(run(user))["spec"] == {"interactive": interactive}
+        assert told(user)["spec"] == {"interactive": interactive}
         # in another session it could not read the terminal
         assert inputs == [(None, False) if interactive else (subprocess.DEVNULL, True)]
         with pytest.raises(apiproxy.ApiError, match="exit code 7"):
@@ -5061,8 +5158,8 @@ def test_who_we_are_is_what_client_go_would_say(tmp_path, user, expected):
     ({"tokenFile": os.devnull, "username": "me"}, "username and a token exclude"),
     ({"password": "SECRET"}, "username is missing"), ({"tokenFile": "gone"}, "tokenFile: .*gone"),
     ({"tokenFile": os.devnull}, "tokenFile: .*is empty"), ({"tokenFile": "."}, "tokenFile: "),
-    ({"token": "SECRET\n"}, "token has a character"), ({"token": "SECRET x"}, "token has a char"),
-    ({"token": "SECRETé"}, "token has a character"), ({"token": 5}, "token is not a string"),
+    ({"token": "SECRET\n"}, "token: a token can't"), ({"token": "SECRET x"}, "token: a token can"),
+    ({"token": "SECRETé"}, "token: a token can't"), ({"token": 5}, ": token is not a string"),
     ({"auth-provider": {"name": "oidc"}}, "auth-provider is not supported"),
     ({"auth-provider": {}, "token": "SECRET"}, "auth-provider is not supported"),
     ({"exec": {}}, "exec: apiVersion"), ({"exec": []}, "exec is not a mapping"),
@@ -5804,6 +5901,12 @@ def test_redirects_are_errors_and_nobody_else_is_asked(serve, new_client, status
         assert " to '%s/x', " % other.url in str(error)
 
     assert len(server.requests) == 2 and not other.count
+
+
+def test_an_answer_to_if_none_match_is_no_redirect(serve, new_client):
+    client = new_client(serve(lambda request, conn: conn.reply(304, b"", reason="Not Modified")))
+    error = failed(client.request, "/x", {"headers": {"If-None-Match": '"1"'}})
+    assert (error.status, error.message) == (304, "Not Modified")
 
 
 def test_a_request_has_these_headers_and_no_others(serve, new_client):
@@ -6949,7 +7052,7 @@ def test_rate_lets_a_burst_through_at_once_and_then_one_after_the_other():
     assert [rate.take() for _ in range(6)] == [0, 0, 0, 2, 4, 6]
 
 
-STREAM = "/api/v1/namespaces/default/pods/a/log?follow=true"
+STREAM = "/api/v1/namespaces/default/pods/a/log"
 
 
 @pytest.mark.parametrize("args, goes_on", [
@@ -7144,10 +7247,9 @@ def test_a_refused_stream_stops_unless_it_insists(serve, new_client, caplog, sta
 
 @pytest.mark.parametrize("path, again", [
     ("/exec?command=ls", False), ("/attach", False), ("/exec", False), ("/log?follow=true", True),
-    ("/log", False), ("/log?tailLines=5&follow=false", False), ("/status?x=/log", True),
-    ("/status?x=/exec", True), ("/portforward", True)])
+    ("/log?x=/exec", True), ("/portforward", True)])
 @pytest.mark.parametrize("end", [[frame(1, "x"), 1000], [eof], [503]])
-def test_neither_a_command_nor_a_log_begins_again_by_itself(serve, new_client, path, again, end):
+def test_a_command_is_not_run_again_by_itself(serve, new_client, path, again, end):
     server = serve(once(*end))
     url = "/api/v1/namespaces/ns/pods/a" + path
     stream = new_client(server).stream(url, lambda message: None)
@@ -7261,7 +7363,7 @@ def test_a_collection_only_moves_forward(events, changed, view, keyed):
             del item["metadata"]["uid"]
         said += "ny"[collection.apply(ACTIONS[word[0]], item)]
 
-    assert (said, text(collection.items())) == (changed, view)
+    assert (said, text(collection.view())) == (changed, view)
 
 
 @pytest.mark.parametrize("before, after, differs, view", [
@@ -7273,7 +7375,7 @@ def test_a_relist_replaces_everything_and_what_stayed_keeps_its_place(before, af
     collection = apiproxy.Collection()
     collection.replace([pod(*word) for word in before.split()])
     assert collection.replace([pod(*word) for word in after.split()]) is differs
-    assert text(collection.items()) == view
+    assert text(collection.view()) == view
 
 
 @pytest.mark.parametrize("limit", [None, 1, 3, 50])
@@ -7300,7 +7402,7 @@ def test_a_collection_shows_what_a_plain_dict_would(limit):
             changed = collection.apply("MODIFIED", item)
             model[name] = item
             assert changed == (view() != before)
-        assert collection.items() == view()
+        assert collection.view() == view()
 
 
 def test_a_relist_forgets_deletions_before_it():
@@ -7320,7 +7422,7 @@ def test_a_relist_sees_other_contents_at_the_same_version():
     collection.apply("MODIFIED", dict(pod("a", "2", data=1), actionType="MODIFIED"))
     assert not collection.replace([pod("a", "2", data=1)])
     assert collection.replace([pod("a", "2", data=2)])
-    assert collection.items()[0]["data"] == 2
+    assert collection.view()[0]["data"] == 2
 
 
 def test_the_same_name_with_another_uid_is_another_object():
@@ -7329,7 +7431,7 @@ def test_the_same_name_with_another_uid_is_another_object():
     assert collection.apply("DELETED", pod("a", "3", uid="1"))
     assert collection.apply("ADDED", pod("a", "4", uid="2"))
     assert not collection.apply("MODIFIED", pod("a", "2", uid="1"))
-    assert text(collection.items()) == "b2 a4"
+    assert text(collection.view()) == "b2 a4"
 
     for different in (dict(kind="Node"), dict(apiVersion="v2"), dict(metadata={"namespace": "x"})):
         first, other = pod("a", uid=" "), pod("a", uid=" ", **different)
@@ -7349,7 +7451,7 @@ def test_limit_keeps_the_newest_and_puts_them_first(limit, expected):
         pod("d", metadata={"creationTimestamp": "2024-01-02T00:00:00.5Z"}), pod("e"),
         pod("f", metadata={"creationTimestamp": "zebra"})])
 
-    assert text(collection.items()) == expected
+    assert text(collection.view()) == expected
 
 
 TIMES = {  # where an object may say when it was last seen
@@ -7372,7 +7474,7 @@ def test_the_newest_is_told_by_each_of_five_times_with_fractions(place, earlier,
     for first, second in ((earlier, later), (later, earlier)):
         collection = apiproxy.Collection(1)
         collection.replace([pod("a", **TIMES[place](first)), pod("b", **TIMES[place](second))])
-        assert text(collection.items()) == ("b1" if second == later else "a1")
+        assert text(collection.view()) == ("b1" if second == later else "a1")
 
 
 def test_of_five_times_the_latest_counts():
@@ -10414,10 +10516,11 @@ def test_what_is_forgotten_while_it_is_asked_for_stays_forgotten(new_client):
             return apiproxy.Response(200, "OK", {}, json.dumps(resource_list(name)).encode())
 
     discovery = apiproxy.Discovery(Slow())
-    assert discovery.find("c", "", "v1", "ConfigMap").name == "olds"
-    assert discovery.find("c", "", "v1", "ConfigMap").name == "news"
-    assert discovery.find("c", "", "v1", "ConfigMap").name == "news"
-    assert discovery.find("d", "", "v1", "ConfigMap").name == "news"
+
+    def found(cluster):
+        return discovery.find(cluster, "/api/v1", "ConfigMap", apiproxy.Scope(), False).name
+
+    assert [found(cluster) for cluster in "cccd"] == ["olds", "news", "news", "news"]
 
 
 @pytest.mark.parametrize("server_side", [False, True])
@@ -11559,6 +11662,28 @@ def test_clusters_come_and_go_without_headlamp(serve, tmp_path):
         apiproxy.configure(client)
         assert apiproxy.request("/version", {"cluster": "plain"})["path"] == "/version"
         apiproxy.configure()
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("kind", [str, str.encode])
+def test_base64_may_be_wrapped_as_programs_write_it(end, kind):
+    def wrapped(text):
+        return kind(base64.encodebytes(text.encode()).decode().replace("\n", end))
+
+    with apiproxy.Client("") as client:
+        client.set_cluster({"kubeconfig": wrapped(json.dumps(config("https://h")))})
+        client.set_cluster({
+            "name": "b", "server": "https://h", "certificateAuthorityData": wrapped(MIDDLE)})
+        assert set(client.endpoints) == {"here", "b"}
+
+
+def test_a_folder_that_is_gone_is_a_value_error_of_the_kubeconfig(monkeypatch):
+    def gone():
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(os, "getcwd", gone)
+    with apiproxy.Client("") as client, pytest.raises(ValueError, match="the kubeconfig: "):
+        client.set_cluster({"kubeconfig": b64(json.dumps(config()))})
 
 
 def test_clusters_behind_headlamp_and_direct_ones_stand_side_by_side(demo, new_client):
@@ -13397,6 +13522,13 @@ def test_an_address_that_can_not_be_is_refused(url):
     assert "SECRET" not in str(caught.value)
 
 
+@pytest.mark.parametrize("twin", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_client_is_not_copied_by_halves(twin):
+    """A copy by copy.copy sent streams where the original had its address and its cluster."""
+    with pytest.raises(TypeError, match="a Client can't be copied"):
+        twin(apiproxy.Client())
+
+
 @pytest.mark.parametrize("error, calls", [
     (ValueError, [(path,) for path in ("/x\r\nX: y", "/x y", "/x\0", "/../x", "/x#y")]),
     (ValueError, [("/x", params) for params in (
@@ -13433,8 +13565,8 @@ def test_wrong_arguments_are_refused_before_anything_is_sent(serve, new_client, 
 
 
 @pytest.mark.parametrize("call, wrong", [
-    (lambda client: client.stream_results("/x", None, print), "cb: a function"),
-    (lambda client: client.stream_results("/x", print, 1), "err_cb: a function"),
+    (lambda client: client.stream_results("/x", None, print), "cb: callable"),
+    (lambda client: client.stream_results("/x", print, 1), "err_cb: callable"),
     (lambda client: client.stream_results("/x y", print, print), ValueError),
     (lambda client: client.stream_result("/x", "a/b", print, print), ValueError),
     (lambda client: client.stream_results("/x", print, print, {"limit": "many"}), ValueError),
@@ -13448,11 +13580,11 @@ def test_wrong_arguments_are_refused_before_anything_is_sent(serve, new_client, 
     (lambda client: client.stream_results_for_cluster("/x", {"cb": print, "err_cb": print}),
         "'errCb'"),
     (lambda client: client.stream("/x", print, {"additionalProtocols": ["a b"]}), ValueError),
-    (lambda client: client.stream("/x", 5), "cb: a function"),
-    (lambda client: client.stream("/x", print, {"connectCb": 5}), "connectCb: a function"),
-    (lambda client: client.stream("/x", print, {"failCb": 5}), "failCb: a function"),
-    (lambda client: client.metrics("/x", print, 5), "on_error: a function"),
-    (lambda client: client.metrics("/x", None), "on_metrics: a function"),
+    (lambda client: client.stream("/x", 5), "cb: callable"),
+    (lambda client: client.stream("/x", print, {"connectCb": 5}), "connectCb: callable"),
+    (lambda client: client.stream("/x", print, {"failCb": 5}), "failCb: callable"),
+    (lambda client: client.metrics("/x", print, 5), "on_error: callable"),
+    (lambda client: client.metrics("/x", None), "on_metrics: callable"),
     (lambda client: client.metrics("/x", print, None, "a/b"), ValueError)])
 def test_wrong_arguments_raise_in_the_callers_thread(new_client, call, wrong):
     with pytest.raises(TypeError if isinstance(wrong, str) else wrong) as caught:
@@ -14279,7 +14411,7 @@ def test_a_cancel_that_was_interrupted_is_done_by_the_next(serve, new_client, mo
     api = Api(serve, watches=[[]]).start(new_client)
     api.asked(True, 1)
     eventually(lambda: tasks_with_a_connection(api.client))
-    for place in ((apiproxy, "shut"), (apiproxy.Wire, "close"), (apiproxy.Cancel, "_open")):
+    for place in ((apiproxy, "shut"), (apiproxy.Cancel, "set")):
         interrupt_once(monkeypatch, place)
         with pytest.raises(KeyboardInterrupt):
             api.cancel()
