@@ -7103,6 +7103,7 @@ class Client(Settings):
             raise ValueError("token_as is one of %s" % ", ".join(TOKEN_WAYS))
 
         self._transport = Transport(self)
+        self._handler = self._transport.handler
         self._discovery = Discovery(self._transport)
         self._direct = Direct(self._transport)
         self._headlamp = Headlamp(self._transport)
@@ -7179,7 +7180,7 @@ class Client(Settings):
     def close(self) -> None:
         """Cancel every stream and close idle connections. The client can be used again."""
         cancel_all(list(self.tasks))
-        self._transport.handler.close()
+        self._handler.close()
 
     def _keep_secrets(self, old: Client) -> None:
         """Take over what `old` knew for the same server."""

@@ -15069,6 +15069,25 @@ def test_apply_shows_what_changes_and_prunes_what_has_gone(demo, tmp_path):
     caught.value.close()
 
 
+@on_the_real_server
+def test_apply_takes_a_folder_that_defines_a_resource_and_has_one(tmp_path):
+    group = "g%s.example.com" % os.urandom(4).hex()
+    schema = {"openAPIV3Schema": {"type": "object"}}
+    write(tmp_path / "a.yaml", json.dumps({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "foos." + group},
+        "spec": {"group": group, "scope": "Cluster", "names": {"plural": "foos", "kind": "Foo"},
+                 "versions": [{"name": "v1", "served": True, "storage": True, "schema": schema}]}}))
+    write(tmp_path / "b.yaml", json.dumps({
+        "apiVersion": group + "/v1", "kind": "Foo", "metadata": {"name": "foo"}}))
+    where = ("--url", REAL, "--context", os.environ.get("APIPROXY_TEST_CLUSTER", "dev"))
+
+    status, out, err = ended("apply", str(tmp_path), *where)
+    assert (status, err, out.count("created")) == (0, "", 2), out
+    with apiproxy.Client(REAL, cluster=where[-1]) as client:
+        client.remove("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/foos." + group)
+
+
 def test_what_dump_wrote_comes_back_in_another_namespace(demo, tmp_path):
     server = demo()
     where = ("--url", server.url, "--context", "dev")
