@@ -1885,12 +1885,12 @@ class Race:
         next_at = 0.0
         try:
             while self._addresses or self._sockets:
-                left, now = scope.left(), time.monotonic()
+                now = time.monotonic()
                 if now >= next_at or not self._sockets:
                     self._begin(self._addresses.pop(0))
                     next_at = now + RACE_DELAY if self._addresses else math.inf
-                if self._sockets:
-                    winner = self._wait(min(left, _SLICE, next_at - now))
+                if self._sockets:  # `left` after them: `close` shuts only those that it finds
+                    winner = self._wait(min(scope.left(), _SLICE, next_at - now))
                     if winner:
                         return winner
             raise self._failure
