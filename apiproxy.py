@@ -1889,7 +1889,7 @@ class Race:
                 if now >= next_at or not self._sockets:
                     self._begin(self._addresses.pop(0))
                     next_at = now + RACE_DELAY if self._addresses else math.inf
-                if self._sockets:  # scope.left(): they were not there to be woken before
+                if self._sockets:  # `left` after them: `close` shuts only those that it finds
                     winner = self._wait(min(scope.left(), _SLICE, next_at - now))
                     if winner:
                         return winner

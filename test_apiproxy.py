@@ -1830,6 +1830,19 @@ def test_connect_ends_at_every_stage_and_leaves_nothing(serve, listener, names, 
     release.set()
 
 
+def test_a_cancel_that_comes_as_a_connection_begins_is_not_lost(listener, monkeypatch):
+    """It found no socket that it could shut, and what came to wait for one waited for its time."""
+    cancel, begin = new_cancel(), apiproxy.Race._begin
+
+    def cancelled(race, found):
+        cancel_now(cancel)
+        begin(race, found)
+
+    monkeypatch.setattr(apiproxy.Race, "_begin", cancelled)
+    call = background(connect, "ws://%s/" % listener(True), proxy="", cancel=cancel, timeout=60)
+    assert call.result().status == 502
+
+
 def test_a_connect_that_was_cancelled_before_sends_nothing(serve):
     server, cancel = serve(hello), new_cancel()
     cancel_now(cancel)
