@@ -74,7 +74,7 @@ import urllib.request
 import weakref
 import zlib
 from typing import (
-    IO, TYPE_CHECKING, Any, Callable, Deque, Dict, Iterable, Iterator, List, Literal, Mapping,
+    TYPE_CHECKING, Any, Callable, Deque, Dict, Iterable, Iterator, List, Literal, Mapping,
     Match, NamedTuple, NoReturn, Optional, Protocol, Sequence, Set, Tuple, TypedDict, TypeVar,
     Union, cast, overload,
 )
@@ -140,6 +140,7 @@ Json = Any  # what json.loads gives; here mostly a Kubernetes object
 Params = Optional[Mapping[str, Any]]  # QueryParameters, or any other mapping that becomes a query
 Token = Union[str, Callable[[], Optional[str]], None]
 Bytes = Union[bytes, bytearray, memoryview]
+StrOrBytes = Union[str, bytes]
 Path = Union[str, "PathLike"]
 HeaderLines = Mapping[str, Union[str, Sequence[str]]]  # several values are several lines
 
@@ -485,10 +486,9 @@ def check_path(path: str) -> str:
     if odd:
         raise ValueError("a path can't hold %r: percent-encode it" % odd[0])
 
-    if "." in path or "%" in path:
-        segments = re.sub("(?i)%2e", ".", path.partition("?")[0]).split("/")
-        if "." in segments or ".." in segments:
-            raise ValueError("a path can't have '.' or '..' as a segment: servers resolve them")
+    may_climb = "." in path or "%" in path
+    if may_climb and re.search(r"/(?:\.|%2[eE]){1,2}/", "/%s/" % path.partition("?")[0]):
+        raise ValueError("a path can't have '.' or '..' as a segment: servers resolve them")
     return path if path.isascii() else urllib.parse.quote(path, safe=_PRINTABLE)
 
 
@@ -685,10 +685,8 @@ def check_headers(headers: Optional[HeaderLines]) -> Dict[str, Union[str, Sequen
         values = value if isinstance(value, (list, tuple)) else (value,)
         for line in values:
             expect(line, str, "header %r" % name)
-            if not re.fullmatch(_TOKEN, name) or re.search(_CONTROL, line.replace("\t", "")):
+            if not re.fullmatch(_TOKEN, name) or re.search("[^\t -~\xa0-\xff]", line):
                 raise ValueError("header %r has a character that is not allowed" % name)
-            if max(line, default="") > "\xff":
-                raise ValueError("header %r is not Latin-1" % name)
     return dict(headers)
 
 
@@ -764,7 +762,7 @@ _YAML_ODD = (  # near or over 64 bits, not in JSON, or read by Go's parsers and 
 _YAML_FLOAT = r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
 
 
-def read_yaml(text: Union[str, bytes]) -> List[Any]:
+def read_yaml(text: StrOrBytes) -> List[Any]:
     """The documents of a YAML or JSON text, as kubectl reads them; None for an empty one.
 
     ValueError, with line and column, for what is no YAML and for what has no certain meaning:
@@ -1100,9 +1098,9 @@ def apply_mask(data: bytes, key: bytes, head: bytes = b"") -> Bytes:
     return out
 
 
-def encode_frame(opcode: int, payload: bytes, key: bytes, fin: bool = True) -> Bytes:
-    """A client's frame, masked with `key` (5.2): an argument, so that tests are exact."""
-    first, size = (0x80 if fin else 0) | opcode, len(payload)
+def encode_frame(opcode: int, payload: bytes, key: bytes) -> Bytes:
+    """A client's message in one frame, masked with `key` (5.2): so that tests are exact."""
+    first, size = 0x80 | opcode, len(payload)
     if size < 126:
         head = bytes((first, 0x80 | size))
     elif size < 1 << 16:
@@ -1128,8 +1126,6 @@ def parse_close(payload: bytes) -> Tuple[int, str]:
     """(code, reason) of a close frame; ProtocolError for one that is not legal."""
     if not payload:
         return NO_CODE, ""
-    if len(payload) < 2:
-        raise ProtocolError(PROTOCOL_ERROR, "close frame with one byte")
 
     code = int.from_bytes(payload[:2], "big")
     if not _legal_close_code(code):
@@ -1185,7 +1181,7 @@ class MessageReader:
             space[:], data = data[:len(space)], data[len(space):]
             self.received(len(space))
 
-    def next(self) -> Optional[Tuple[int, Union[str, bytes]]]:
+    def next(self) -> Optional[Tuple[int, StrOrBytes]]:
         """(TEXT, str), (BINARY, bytes) or (CLOSE | PING | PONG, bytes); None: bytes are missing."""
         if not self._opcode:
             self._take_texts()
@@ -1221,21 +1217,18 @@ class MessageReader:
                 if size < least or size >> 63:  # 5.2: minimal
                     raise ProtocolError(PROTOCOL_ERROR, "frame with a length of %d" % size)
 
+            if opcode < CLOSE:
+                if bool(opcode) == bool(self._opcode):  # 5.4
+                    raise ProtocolError(PROTOCOL_ERROR, "a new message in a fragmented one"
+                                        if opcode else "continuation of nothing")
+                if self._size + size > self._max_size:
+                    raise ProtocolError(TOO_BIG, "message of more than %d bytes" % self._max_size)
+
+            if (opcode >= CLOSE or first == 0x82) and body + size <= end:  # whole and alone
+                self._start = body + size
+                return opcode, bytes(buffer[body:self._start])
             if opcode >= CLOSE:
-                if body + size > end:
-                    return None
-                self._start = body + size
-                return opcode, bytes(buffer[body:self._start])
-
-            if bool(opcode) == bool(self._opcode):  # 5.4
-                raise ProtocolError(PROTOCOL_ERROR, "a new message in a fragmented one" if opcode
-                                    else "continuation of nothing")
-            if self._size + size > self._max_size:
-                raise ProtocolError(TOO_BIG, "message of more than %d bytes" % self._max_size)
-
-            if opcode == BINARY and first > 0x80 and body + size <= end:  # whole and alone
-                self._start = body + size
-                return opcode, bytes(buffer[body:self._start])
+                return None
 
             self._start, self._left, self._fin = body, size, first >= 0x80
             self._size += size
@@ -1287,7 +1280,7 @@ class MessageReader:
             self._left = -1
         return done
 
-    def _whole(self) -> Tuple[int, Union[str, bytes]]:
+    def _whole(self) -> Tuple[int, StrOrBytes]:
         opcode, self._opcode, self._size = self._opcode, 0, 0
         if opcode == TEXT:
             text, self._text = self._text.getvalue(), io.StringIO()
@@ -1307,7 +1300,7 @@ class TooLarge(BadAnswer):
 class Headers(Mapping[str, str]):
     """Headers of an answer: found in any case, listed in lower case, several joined by ", "."""
 
-    def __init__(self, lines: Iterable[Tuple[str, str]] = ()) -> None:
+    def __init__(self, lines: Iterable[Tuple[str, str]]) -> None:
         self._values: Dict[str, List[str]] = {}
         for name, value in lines:
             self._values.setdefault(name.lower(), []).append(value.strip(" \t"))
@@ -1330,8 +1323,8 @@ class Headers(Mapping[str, str]):
 
     def tokens(self, name: str) -> List[str]:
         """The comma-separated elements of one header, in lower case."""
-        values = self.get_all(name)
-        return [part.strip(" \t").lower() for value in values for part in value.split(",")]
+        return [part.strip(" \t").lower() for line in self.get_all(name)
+                for part in line.split(",")]
 
 
 class Head(NamedTuple):
@@ -1341,12 +1334,6 @@ class Head(NamedTuple):
     status: int
     reason: str
     headers: Headers
-
-
-    @property
-    def is_error(self) -> bool:
-        """Whether the request was refused."""
-        return self.status >= 400
 
 
 _TEXT = r"[^\x00-\x08\x0a-\x1f]*"  # of a reason or a value: no control character but the tab
@@ -1483,66 +1470,62 @@ def take(lock: Any, held: List[Any], seconds: float = FOREVER) -> bool:
     return bool(held)
 
 
-class Fresh:
-    """What begins anew in a child after os.fork(), each by its method `forked`.
+# What begins anew in a child after os.fork(), each by its method `forked`:
+#
+# settings, endpoints,  copied, and so is what was learned: which resources there are, which
+# credentials           address answered, what a file held, what functools.lru_cache keeps
+# locks                 new, free: no thread that held one is there any more
+# connections           none: our copies of the parent's descriptors, those of listeners and of
+#                       forwarded connections too, are closed, without shutdown()
+# WebSockets            ended, with code 1006
+# streams, drains,      none: they are the parent's, there is no thread, and cancel() of one
+# port forwards         returns at once; that which forks in a callback ends after it
+# calls in threads      gone with their threads, and what they held
+# the collector         as it was before we let it rest
+# TLS settings          the same objects. OpenSSL has locks of its own, which a child would find
+#                       held for ever: the fork waits until no thread of ours is inside it
+# logging, random       look after themselves
+_renewed: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+_forking: Dict[int, List[Any]] = {}  # by thread that forks: the locks that it waited for
+inside_openssl = Lock()  # held by who is there without the lock of a Wire
 
-    settings, endpoints,  copied, and so is what was learned: which resources there are, which
-    credentials           address answered, what a file held, what functools.lru_cache keeps
-    locks                 new, free: no thread that held one is there any more
-    connections           none: our copies of the parent's descriptors, those of listeners and of
-                          forwarded connections too, are closed, without shutdown()
-    WebSockets            ended, with code 1006
-    streams, drains,      none: they are the parent's, there is no thread, and cancel() of one
-    port forwards         returns at once; that which forks in a callback ends after it
-    calls in threads      gone with their threads, and what they held
-    the collector         as it was before we let it rest
-    TLS settings          the same objects. OpenSSL has locks of its own, which a child would find
-                          held for ever: the fork waits until no thread of ours is inside it
-    logging, random       look after themselves
-    """
 
-    openssl = Lock()  # held by who is inside OpenSSL without the lock of a Wire
-    _everything: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
-    _held: Dict[int, List[Any]] = {}  # by thread that forks: the locks that it waited for
+def at_fork(thing: Any) -> None:
+    """From now on a child calls thing.forked()."""
+    _renewed[id(thing)] = thing
 
-    @classmethod
-    def add(cls, thing: Any) -> None:
-        """From now on a child calls thing.forked()."""
-        cls._everything[id(thing)] = thing
 
-    @classmethod
-    def _alive(cls) -> Iterator[Any]:
-        things = (reference() for reference in cls._everything.valuerefs())
-        return (thing for thing in things if thing is not None)
+def _alive() -> Iterator[Any]:
+    things = (reference() for reference in _renewed.valuerefs())
+    return (thing for thing in things if thing is not None)
 
-    @classmethod
-    def before_fork(cls) -> None:
-        """Wait, though not for ever, until OpenSSL is left."""
-        held = cls._held.setdefault(threading.get_ident(), [])
-        end = time.monotonic() + FORK_WAIT
-        take(cls.openssl, held, FORK_WAIT)
-        for thing in cls._alive():
-            if isinstance(thing, Wire):
-                thing.leave_openssl(held, end - time.monotonic())
 
-    @classmethod
-    def after_in_parent(cls) -> None:
-        """Let them go on."""
-        for lock in cls._held.pop(threading.get_ident(), ()):
-            lock.release()
+def _before_fork() -> None:
+    """Wait, though not for ever, until OpenSSL is left."""
+    held = _forking.setdefault(threading.get_ident(), [])
+    end = time.monotonic() + FORK_WAIT
+    take(inside_openssl, held, FORK_WAIT)
+    for thing in _alive():
+        if isinstance(thing, Wire):
+            thing.leave_openssl(held, end - time.monotonic())
 
-    @classmethod
-    def after_in_child(cls) -> None:
-        """Begin anew."""
-        cls._held.clear()
-        cls.openssl = Lock()
-        for thing in cls._alive():
-            thing.forked()
+
+def _after_fork() -> None:
+    for lock in _forking.pop(threading.get_ident(), ()):
+        lock.release()
+
+
+def _begin_anew() -> None:
+    global inside_openssl
+    _forking.clear()
+    inside_openssl = Lock()
+    for thing in _alive():
+        thing.forked()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
-    os.register_at_fork(before=Fresh.before_fork, after_in_parent=Fresh.after_in_parent,
-                        after_in_child=Fresh.after_in_child)
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork, after_in_child=_begin_anew)
 
 
 class Cancel:
@@ -1714,7 +1697,7 @@ def look_up(host: str, port: int, scope: Scope) -> List[Any]:
 @functools.lru_cache(maxsize=1)
 def default_context() -> ssl.SSLContext:
     """The TLS settings where none are given, for all: they cost 23 ms and 0.9 MB (measured)."""
-    with Fresh.openssl:
+    with inside_openssl:
         context = ssl.create_default_context()
         context.set_alpn_protocols(["http/1.1"])  # over h2 there would be no upgrade
         vars(context)["sessions"] = {}  # see Wire
@@ -1806,7 +1789,8 @@ def _is_meant(address: Address, host: str, ip: Any, entry: str) -> bool:
         except ValueError:
             return False
 
-    name, port = split_port(entry)
+    parts = re.fullmatch(r"(?:\[([^\]]*)\]|([^:\[\]]*)):([^:]*)", entry)
+    name, port = (parts[1] or parts[2], parts[3]) if parts else (entry, "")  # as [::1]:80, or ::1
     if not name or port not in ("", str(address.port)):
         return False
     named = parse_ip(name)
@@ -1835,11 +1819,6 @@ def to_ascii(name: str) -> str:
     except UnicodeError:
         return name
 
-
-def split_port(text: str) -> Tuple[str, str]:
-    """("host", "8080") of host:8080, ("::1", "80") of [::1]:80; without a port (text, "")."""
-    parts = re.fullmatch(r"(?:\[([^\]]*)\]|([^:\[\]]*)):([^:]*)", text)
-    return (parts[1] or parts[2], parts[3]) if parts else (text, "")
 
 
 # -- sockets ----------------------------------------------------------------------
@@ -1888,7 +1867,7 @@ class Race:
         self._sockets: Dict[int, Tuple[Socket, Any]] = {}  # that are connecting, by descriptor
         self._failure: OSError = OSError("no address for this host")
         self._closed = False
-        Fresh.add(self)
+        at_fork(self)
 
     def close(self) -> None:
         """Give up."""
@@ -1906,12 +1885,12 @@ class Race:
         next_at = 0.0
         try:
             while self._addresses or self._sockets:
-                left, now = scope.left(), time.monotonic()
+                now = time.monotonic()
                 if now >= next_at or not self._sockets:
                     self._begin(self._addresses.pop(0))
                     next_at = now + RACE_DELAY if self._addresses else math.inf
-                if self._sockets:
-                    winner = self._wait(min(left, _SLICE, next_at - now))
+                if self._sockets:  # scope.left(): they were not there to be woken before
+                    winner = self._wait(min(scope.left(), _SLICE, next_at - now))
                     if winner:
                         return winner
             raise self._failure
@@ -1989,12 +1968,12 @@ class Wire:
         self._cut = False  # the TCP connection has ended
         self._tls_end: Optional[ssl.SSLError] = None  # how TLS has ended
         self.taken = 0.0  # monotonic: when the peer last made room for a sender that waited
-        Fresh.add(self)
+        at_fork(self)
 
     @classmethod
     def open(
-        cls, address: Address, scope: Scope, context: Optional[ssl.SSLContext] = None,
-        proxy: Optional[Proxy] = None, tunnel: bool = False,
+        cls, address: Address, scope: Scope, context: Optional[ssl.SSLContext],
+        proxy: Optional[Proxy], tunnel: bool = False,
     ) -> Wire:
         """Connect, through a proxy (CONNECT for TLS or a `tunnel`), with TLS if `context`."""
         to = proxy or address
@@ -2013,7 +1992,6 @@ class Wire:
             raise
         return wire
 
-
     def _connect_through(self, proxy: Proxy, address: Address, scope: Scope) -> None:
         headers = {"Host": address.place, **proxy.headers}
         self.send(encode_head("CONNECT %s HTTP/1.1" % address.place, headers), scope)
@@ -2028,7 +2006,7 @@ class Wire:
         sessions = getattr(context, "sessions", None)
         key = name, context.verify_mode
         try:
-            with Fresh.openssl:
+            with inside_openssl:
                 self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name,
                                              session=(sessions or {}).get(key))
         except ValueError as error:
@@ -2225,7 +2203,7 @@ class Receiver:
     """The bytes that came on a Wire ahead of their use: heads, bodies, what follows a 101."""
 
     def __init__(self, wire: Wire, step: int = 4 * KiB) -> None:
-        self._wire = wire
+        self.wire = wire
         self._step = step  # bytes asked for at once, while a head is read
         self._data = b""
         self._at = 0  # where in `_data` the unused begins
@@ -2268,7 +2246,7 @@ class Receiver:
 
     def _more(self, scope: Scope, size: int) -> int:
         space = memoryview(bytearray(size))
-        count = self._wire.receive(space, scope)
+        count = self.wire.receive(space, scope)
         self._data, self._at = self._data[self._at:] + space[:count], 0
         return count
 
@@ -2320,7 +2298,7 @@ class Collector:
 
     def __init__(self) -> None:
         self._parsing: Set[int] = set()  # the threads that let it rest
-        Fresh.add(self)
+        at_fork(self)
 
     def at_rest(self, parse: Callable[[], R]) -> R:
         """What parse() gives."""
@@ -2346,7 +2324,7 @@ _collector = Collector()
 _decode = json.JSONDecoder().raw_decode
 
 
-def _loads(data: Union[str, bytes]) -> Json:
+def _loads(data: StrOrBytes) -> Json:
     """json.loads, which looks for blanks around every text: 0.5 us of an event's 5 (measured)."""
     if isinstance(data, str):
         try:
@@ -2358,7 +2336,7 @@ def _loads(data: Union[str, bytes]) -> Json:
     return json.loads(data)
 
 
-def parse_json(data: Union[str, bytes]) -> Json:
+def parse_json(data: StrOrBytes) -> Json:
     """json.loads, with the cyclic collector at rest meanwhile if `data` is large."""
     if len(data) < LARGE:
         return _loads(data)
@@ -2375,7 +2353,7 @@ class Response:
         self.status = status
         self.reason = reason
         self.headers = headers
-        self._body: Union[bytes, str] = body
+        self._body: StrOrBytes = body
         self.cluster = ""  # that was asked
         self._method = method
         self._url = url
@@ -2493,12 +2471,11 @@ def parse_retry_after(value: Any) -> Optional[float]:
         return None
 
 
-class HttpConnection:
-    """A Wire that answers come from."""
+class HttpConnection(Receiver):
+    """A Receiver of answers, and whether another may follow."""
 
     def __init__(self, wire: Wire, proxy: Optional[Proxy] = None) -> None:
-        self.wire = wire
-        self.receiver = Receiver(wire)
+        super().__init__(wire)
         self.proxy = proxy  # the one that plain HTTP goes through
         self.used = 0.0  # when it was last of use, monotonic
         self.is_whole = False  # the last answer came to its end, and another may follow
@@ -2507,7 +2484,7 @@ class HttpConnection:
         """Nothing came after the last answer, not even the end: fit for another request."""
         try:
             space = memoryview(bytearray(1))
-            return self.receiver.is_empty and self.wire.read(space) is None
+            return self.is_empty and self.wire.read(space) is None
         except OSError:
             return False
 
@@ -2528,12 +2505,12 @@ class HttpConnection:
             keep = keep and length is None  # 6.1: somebody may have meant it to be read in two ways
             pieces = self._chunks(scope)
         elif length is not None:
-            if length > limit and not head.is_error:
+            if length > limit and head.status < 400:
                 raise TooLarge
-            pieces = self.receiver.exactly(length, scope)
+            pieces = self.exactly(length, scope)
         else:
             keep = False
-            pieces = iter(lambda: self.receiver.some(scope), b"")
+            pieces = iter(lambda: self.some(scope), b"")
 
         yield from at_most(pieces, limit)
         self.is_whole = keep
@@ -2546,7 +2523,7 @@ class HttpConnection:
             count = int(size[1], 16)
             if not count:
                 break
-            yield from self.receiver.exactly(count, scope)
+            yield from self.exactly(count, scope)
             if self._line(scope):
                 raise BadAnswer("a chunk that is longer than it says")
 
@@ -2556,34 +2533,29 @@ class HttpConnection:
         raise BadAnswer("endless trailers")
 
     def _line(self, scope: Scope) -> bytes:
-        return self.receiver.until(b"\r\n", MAX_LINE, scope)[:-2]
+        return self.until(b"\r\n", MAX_LINE, scope)[:-2]
 
 
-class HttpRequest:
-    """What urllib's opener and our handler need; urllib's own would take the address apart again.
+class _Request(NamedTuple):
+    method: str
+    full_url: str
+    target: str
+    lines: Dict[str, Any]
+    data: Optional[bytes]
+    scope: Scope
+    address: Address
+    context: Optional[ssl.SSLContext]
+    proxy: Optional[str]
+    idle: Optional[float]  # seconds of silence once the answer has begun, None: as the scope is
 
-    idle  seconds of silence once the answer has begun, None for no limit but the scope's
-    """
+
+class HttpRequest(_Request):
+    """What urllib's opener and our handler need; its own would take the address apart again."""
 
     timeout: Any = None  # set by the opener, not used: there is a scope
     headers: Mapping[str, str] = {}  # what audit hooks are shown
     type = "http"  # what the opener goes by: the handler looks at the address
-
-    def __init__(
-        self, method: str, url: str, target: str, lines: Dict[str, Any], body: Optional[bytes],
-        scope: Scope, address: Address, context: Optional[ssl.SSLContext], proxy: Optional[str],
-        idle: Optional[float] = None,
-    ) -> None:
-        self.method = method
-        self.full_url = url
-        self.target = target
-        self.lines = lines
-        self.data = body
-        self.scope = scope
-        self.address = address
-        self.context = context
-        self.proxy = proxy
-        self.idle = idle
+    __repr__ = object.__repr__  # without the headers
 
     def get_method(self) -> str:
         """The method, for the opener."""
@@ -2629,7 +2601,7 @@ class HttpHandler(urllib.request.BaseHandler):
         self._idle: Dict[Any, List[HttpConnection]] = {}
         self._closings = 0  # how often connections were closed: those at work then are not kept
         self._swept = 0.0  # monotonic
-        Fresh.add(self)
+        at_fork(self)
 
     def close(self, address: Optional[Address] = None) -> None:
         """Close the connections that nobody is using: to one address, or all."""
@@ -2661,7 +2633,6 @@ class HttpHandler(urllib.request.BaseHandler):
         wire = Wire.open(address, scope, request.context, proxy)
         conn = HttpConnection(wire, None if request.context else proxy)
         return self._exchange(conn, key, request)
-
 
     def _take(self, key: Any) -> Optional[HttpConnection]:
         while True:
@@ -2697,7 +2668,6 @@ class HttpHandler(urllib.request.BaseHandler):
         for old in late:
             old.wire.close()
 
-
     def _exchange(self, conn: HttpConnection, key: Any, request: HttpRequest) -> Response:
         closings = self._closings
         request.scope.hold(conn.wire.close)
@@ -2725,12 +2695,13 @@ class HttpHandler(urllib.request.BaseHandler):
         except ConnectionError as error:
             failure = error  # a server that had enough of a body may have answered first
         try:
-            return conn.receiver.head(request.scope)
+            return conn.head(request.scope)
         except ConnectionError as error:  # nothing, or no whole head, was answered
             raise failure or error
 
     def _body(self, conn: HttpConnection, head: Head, request: HttpRequest) -> bytes:
-        limit = MiB if head.is_error else self._settings.max_body  # of an error that will do
+        is_error = head.status >= 400
+        limit = MiB if is_error else self._settings.max_body  # of an error that will do
         scope = request.scope.within(idle=request.idle)
         body = io.BytesIO()  # not a list: a server may send two bytes at a time
         pieces = conn.body(head, request.method, scope, limit)
@@ -2739,13 +2710,13 @@ class HttpHandler(urllib.request.BaseHandler):
         try:
             body.writelines(pieces)
         except TooLarge:
-            if not head.is_error:
+            if not is_error:
                 text = "the body is larger than max_body, %d bytes" % limit
                 raise BodyError(head.status, text)
         except OSError as error:
             if request.scope.cancelled:
                 raise
-            if not head.is_error:
+            if not is_error:
                 late = isinstance(error, TimeoutError)
                 raise BodyError(408 if late else 502, "the body is not whole: %s" % error,
                                 phrase="Request timed-out" if late else "Unreachable") from error
@@ -2779,9 +2750,12 @@ def explain(error: BaseException) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         why = _CERTIFICATE.get(error.verify_code, "can't be verified")
         return "the server's certificate %s (%s)" % (why, error.verify_message)
-    if isinstance(error, ssl.SSLError) and error.reason in (
-            "WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "UNKNOWN_PROTOCOL"):
-        return "what answers there is not TLS: is the address http://? (%s)" % error.reason
+    reason = getattr(error, "reason", None) or ""  # of an ssl.SSLError
+    if reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST",
+                  "UNKNOWN_PROTOCOL"):
+        return "what answers there is not TLS: is the address http://? (%s)" % reason
+    if re.search("ALERT.*(CERT|CA$)", reason):
+        return "the server wants another client certificate (%s)" % reason
     return text
 
 
@@ -2866,7 +2840,7 @@ class WebSocket:
         self._close_sent = False  # guarded by _send_lock, as the next
         self._torn: Optional[BaseException] = None  # why nothing can be sent any more
         self._ended: Optional[ConnectionClosed] = None  # set once; written under _end_lock
-        Fresh.add(self)
+        at_fork(self)
 
     def _make_locks(self) -> None:
         self._recv_lock = threading.Lock()
@@ -2909,7 +2883,7 @@ class WebSocket:
         for name in lines:
             if re.fullmatch("(?i)host|upgrade|connection|sec-websocket-.*", name):
                 raise ValueError("the handshake's own header can't be given: %s" % name)
-        if not any(name.lower() == "origin" for name in lines):
+        if "origin" not in map(str.lower, lines):
             # without one the API server refuses a watch
             scheme = "https" if address.secure else "http"
             lines["Origin"] = "%s://%s" % (scheme, address.authority)
@@ -2924,13 +2898,13 @@ class WebSocket:
             wire = Wire.open(address, scope, context, find_proxy(address, proxy), tunnel=True)
             wire.send(request, scope)
             conn = HttpConnection(wire)
-            head = conn.receiver.head(scope)
+            head = conn.head(scope)
             if notice:
                 notice(head)
             if head.status != 101:
                 raise _refusal(conn, head, url, scope)
             protocol = check_handshake(head, key, protocols)
-            rest = b"" if conn.receiver.is_empty else conn.receiver.some(scope)
+            rest = b"" if conn.is_empty else conn.some(scope)
         except BaseException as error:
             if wire is not None:
                 wire.close()
@@ -2950,7 +2924,7 @@ class WebSocket:
         """Whether the connection has ended, from either side."""
         return self._ended is not None
 
-    def __iter__(self) -> Iterator[Union[str, bytes]]:
+    def __iter__(self) -> Iterator[StrOrBytes]:
         """Messages until a clean close; ConnectionClosed at any other end."""
         while True:
             try:
@@ -2960,7 +2934,7 @@ class WebSocket:
                     return
                 raise
 
-    def recv(self, timeout: Optional[float] = None) -> Union[str, bytes]:
+    def recv(self, timeout: Optional[float] = None) -> StrOrBytes:
         """The next message: str for text, bytes for binary.
 
         TimeoutError after `timeout` seconds; the next call goes on, in mid-frame too.
@@ -2992,7 +2966,7 @@ class WebSocket:
             if held:
                 lock.release()
 
-    def _next(self, seconds: float) -> Union[str, bytes]:
+    def _next(self, seconds: float) -> StrOrBytes:
         end = 0.0
         late = False
         while True:
@@ -3003,18 +2977,24 @@ class WebSocket:
             self._moving = True
             message = self._reader.next()
             self._moving = False
-            if message is not None:
-                opcode, payload = message
-                if opcode < CLOSE:
-                    return payload
-                self._control(opcode, cast(bytes, payload))
-            elif late:
-                raise TimeoutError("no message in time")
-            else:
+            if message is None:
+                if late:
+                    raise TimeoutError("no message in time")
                 end = end or time.monotonic() + seconds
                 late = self._receive(end)
+                continue
 
-    def send(self, message: Union[str, bytes, bytearray, memoryview]) -> None:
+            opcode, payload = message
+            if opcode < CLOSE:
+                return payload
+            payload = cast(bytes, payload)
+            if opcode == PING:
+                self._control_frame(PONG, payload)  # 5.5.2; only the latest without room (5.5.3)
+            elif opcode == CLOSE:
+                code, reason = parse_close(payload)
+                self._finish(code, reason, payload[:2])
+
+    def send(self, message: Union[str, Bytes]) -> None:
         """Send one message, text for a str; returns when the system has taken all of it."""
         if isinstance(message, str):
             self._send(TEXT, message.encode())  # a lone surrogate raises before anything leaves
@@ -3073,13 +3053,6 @@ class WebSocket:
 
             self._write_pending()  # before waiting: the read above may have made room for it
             self._wire.wait(min(end, limit) - now)
-
-    def _control(self, opcode: int, payload: bytes) -> None:
-        if opcode == PING:
-            self._control_frame(PONG, payload)  # 5.5.2; only the latest without room (5.5.3)
-        elif opcode == CLOSE:
-            code, reason = parse_close(payload)
-            self._finish(code, reason, payload[:2])
 
     def _control_frame(self, opcode: int, payload: bytes) -> None:
         """Send it when there is room; never waits."""
@@ -3227,7 +3200,7 @@ def _refusal(conn: HttpConnection, head: Head, url: str, scope: Scope) -> ApiErr
 IN_CLUSTER = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 TlsSettings = Union[ssl.SSLContext, Callable[[], Optional[ssl.SSLContext]], None]
-Pem = Union[str, bytes]  # the path of a PEM file, or what would be in it; b"" for none
+Pem = StrOrBytes  # the path of a PEM file, or what would be in it; b"" for none
 Pems = Tuple[Pem, Pem, Pem]  # authority, client certificate, its key
 TlsState = Tuple[List[Any], List[bytes], Optional[ssl.SSLContext]]  # stamps, contents, settings
 
@@ -3263,7 +3236,7 @@ class Endpoint:
         compress: bool = True,
     ) -> None:
         with naming("server"):
-            if "?" in check_path(split_url(server, ("http", "https")).target):
+            if "?" in check_path(base_address(server).target):
                 raise ValueError("an address can't have a query here")
         if proxy:
             with naming("proxy-url"):
@@ -3338,7 +3311,7 @@ def tls_context(
     if ca_file:
         ca_data = read_file(ca_file)
 
-    with Fresh.openssl:
+    with inside_openssl:
         context = _NamedContext(ssl.PROTOCOL_TLS_CLIENT)  # checks certificates and names
         context.set_alpn_protocols(["http/1.1"])
         context.server_name = server_name
@@ -3370,20 +3343,27 @@ def read_file(path: str) -> bytes:
 
 @contextlib.contextmanager
 def in_file(pem: Pem) -> Iterator[str]:
-    """Its path: bytes are in a file (0600) for that moment, as OpenSSL reads files."""
+    """Its path: bytes are in a file (0600), or in memory, for that moment: OpenSSL reads files."""
     if isinstance(pem, str):
         yield pem
         return
 
     import tempfile  # only here: it is slow to import
 
-    handle, path = tempfile.mkstemp()
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            handle, path = tempfile.mkstemp()
+            stack.callback(os.unlink, path)
+        except OSError:  # every place is read-only
+            if not hasattr(os, "memfd_create"):
+                raise
+            handle = os.memfd_create("pem")
+            path = "/proc/self/fd/%d" % handle
+
         with os.fdopen(handle, "wb") as file:
             file.write(pem)
-        yield path
-    finally:
-        os.unlink(path)
+            file.flush()
+            yield path
 
 
 def load_certificate(context: ssl.SSLContext, certificate: Pem, key: Pem) -> None:
@@ -3391,7 +3371,7 @@ def load_certificate(context: ssl.SSLContext, certificate: Pem, key: Pem) -> Non
     def refuse() -> NoReturn:  # or OpenSSL asks on the terminal
         raise ValueError("the key has a passphrase")
 
-    with in_file(certificate) as path, in_file(key) as key_path, Fresh.openssl:
+    with in_file(certificate) as path, in_file(key) as key_path, inside_openssl:
         context.load_cert_chain(path, key_path, password=refuse)
 
 
@@ -3532,10 +3512,10 @@ def _printable(text: str) -> str:
 
 
 
-def _pass_on(errors: IO[bytes], said: bytearray) -> None:
+def _pass_on(errors: io.BufferedReader, said: bytearray) -> None:
     """What the thread of a program's stderr does."""
     with errors:
-        for chunk in iter(lambda: os.read(errors.fileno(), 4096), b""):
+        for chunk in iter(lambda: errors.read1(4096), b""):
             said += chunk
             del said[:-EXEC_TAIL]
             try:
@@ -3584,7 +3564,7 @@ def run_program(
                 reader.start()
             stdout, _ = process.communicate(timeout=min(scope.left(), FOREVER))
         except subprocess.TimeoutExpired:
-            raise TimeoutError from None  # which run_aside words
+            raise TimeoutError from None  # whose words are those of who waits
         finally:
             scope.hold(None)
             if process.poll() is None:
@@ -3594,19 +3574,6 @@ def run_program(
         reader.join(0.5)  # what it left behind may keep stderr open
     return process.returncode, stdout, _printable(said.decode("utf-8", "replace"))
 
-
-def run_aside(
-    command: List[str], env: Mapping[str, str], interactive: bool, scope: Scope,
-) -> Tuple[int, bytes, str]:
-    """As run_program, in a thread: what a signal's handler raises can leave pipes of Popen open."""
-    part = Scope(scope.left())
-    run = functools.partial(run_program, command, env, interactive, part)
-    try:
-        return aside("plugin", run, scope)
-    except TimeoutError:
-        raise TimeoutError("%s has not ended in time" % command[0]) from None
-    finally:
-        part.cancel()
 
 
 class ExecPlugin:
@@ -3637,7 +3604,7 @@ class ExecPlugin:
         self._token: Optional[str] = None  # guarded by _lock, as the next; None: run it
         self._end = 0.0
         self.forked()
-        Fresh.add(self)
+        at_fork(self)
 
     def forked(self) -> None:
         """In a child it does not run."""
@@ -3687,7 +3654,7 @@ class ExecPlugin:
         if not (token or certificate):
             raise status.error("token", "is missing, and so is a certificate")
 
-        ends = parse_time(end) if end else float("inf")
+        ends = parse_time(end) if end else math.inf
         self._tls.show(certificate.encode(), key.encode())
         self._end = ends
         return token
@@ -3705,8 +3672,14 @@ class ExecPlugin:
             raise ValueError("there is no such program here. " + _printable(self._hint))
 
         env = {**os.environ, **self._env, "KUBERNETES_EXEC_INFO": self._info(interactive)}
-        command = [path, *self._args]
-        code, stdout, said = run_aside(command, env, interactive, scope)
+        part = Scope(scope.left())
+        try:  # in a thread: what a signal's handler raises can leave pipes of Popen open
+            code, stdout, said = aside("plugin", functools.partial(
+                run_program, [path, *self._args], env, interactive, part), scope)
+        except TimeoutError:
+            raise TimeoutError("%s has not ended in time" % path) from None
+        finally:
+            part.cancel()
         if code:
             raise ValueError("exit code %d. %s" % (code, said))
         return stdout
@@ -3862,8 +3835,7 @@ class Kubeconfig:
             if proxy and "://" not in proxy:
                 raise cluster.error("proxy-url", "is not http://host:port")
 
-            name = cluster.get("tls-server-name")
-            tls = TlsFiles(authority, certificate, key, name, insecure)
+            tls = TlsFiles(authority, certificate, key, cluster.get("tls-server-name"), insecure)
             token, basic = _identity(user, cluster, tls, bool(certificate))
 
             return Endpoint(
@@ -3950,11 +3922,8 @@ def read_kubeconfig(path: Optional[Path] = None) -> Kubeconfig:
     Files that are not there are passed over, as kubectl does. ValueError when there is none, or for
     one that can't be read.
     """
-    paths = [os.path.join("~", ".kube", "config")]
-    if path:
-        paths = [os.fsdecode(path)]
-    elif os.environ.get("KUBECONFIG"):
-        paths = os.environ["KUBECONFIG"].split(os.pathsep)
+    named = os.environ.get("KUBECONFIG") or "~/.kube/config"
+    paths = [os.fsdecode(path)] if path else named.split(os.pathsep)
 
     config = Kubeconfig()
     paths = [os.path.expanduser(name) for name in paths]
@@ -4039,7 +4008,7 @@ class Credential:
         self.is_fixed = is_fixed or callable(token)
         self._retry_at = 0.0  # monotonic: not to be renewed before
         self.forked()
-        Fresh.add(self)
+        at_fork(self)
 
     def forked(self) -> None:
         """Locks begin anew."""
@@ -4115,9 +4084,8 @@ def token_cookies(cluster: str, token: str) -> str:
     name = cookie_name(cluster)
     if name == "headlamp-auth-." or re.search(r'[";\\]', token):
         return ""
-    starts = range(0, len(token), COOKIE_PIECE)
     return "; ".join("%s%d=%s" % (name, index, token[start:start + COOKIE_PIECE])
-                     for index, start in enumerate(starts))
+                     for index, start in enumerate(range(0, len(token), COOKIE_PIECE)))
 
 
 def fresh_token(headers: Headers, cluster: str) -> str:
@@ -4143,7 +4111,7 @@ class Credentials:
         # by base_url and cluster, base64: what goes along with requests to Headlamp
         self.kubeconfigs: Dict[Tuple[str, str], str] = {}
         self.forked()
-        Fresh.add(self)
+        at_fork(self)
 
     def forked(self) -> None:
         """A lock of its own."""
@@ -4250,7 +4218,7 @@ class Transport:
         self._caching: Set[str] = set()  # servers that answer from a cache unless asked not to
         self._suspect_at: Dict[str, float] = {}  # monotonic: when to suspect that of one again
         self._warned: Set[str] = set()
-        Fresh.add(self)
+        at_fork(self)
 
     def forked(self) -> None:
         """The streams are the parent's."""
@@ -4338,7 +4306,7 @@ class Transport:
                 if caller_headers:
                     ours = request.lines.items()
                     kept = {name: line for name, line in ours if name.lower() not in caller_names}
-                    request.lines = {**kept, **caller_headers}
+                    request = request._replace(lines={**kept, **caller_headers})
                 response = self._exchange(request, route)
                 response.cluster = route.cluster
                 is_fresh = self._notice(response, route, path, request.lines, auto_logout)
@@ -4559,7 +4527,10 @@ class Transport:
                     close_timeout=settings.close_timeout, scope=scope,
                     notice=lambda head: fresh.append(self._take_fresh(head.headers, route)))
             except (ApiError, TimeoutError, ConnectionAbortedError) as error:
-                if fresh != [True] or getattr(error, "status", 0) != 401:
+                is_401 = getattr(error, "status", 0) == 401
+                if is_401 and route.credential:
+                    route.credential.refused(route.token)  # a plugin runs again
+                if not is_401 or fresh != [True]:
                     raise unanswered(error, "GET", url, cluster)
                 # else the token was refused for its age, as in `send`
             except ValueError as error:  # the cluster was taken away, or a setting can't be sent
@@ -4654,7 +4625,7 @@ class Task:
         self._settings = transport.settings
         self._gate = threading.Lock()
         self._thread = new_thread(name, self._main)
-        Fresh.add(self)
+        at_fork(self)
 
     def start(self: T) -> T:
         """Begin; not done by the constructor, so that the thread meets a finished object."""
@@ -5707,13 +5678,12 @@ class Endpoints:
             try:
                 answer = self._transport.send(
                     method, path + item, cluster, body=body, params=params, headers=headers)
+                self._answered[cluster] = info
+                return answer.json()
             except ApiError as error:
                 if not api_is_missing(error):
                     raise
                 missing = error
-            else:
-                self._answered[cluster] = info
-                return answer.json()
         raise missing
 
     def patch(
@@ -6436,10 +6406,6 @@ class PortForward(Task):
         self._pod = pod
         self._listener = listener
 
-    def close(self) -> None:
-        """What cancel does first: wake accept()."""
-        shut(self._listener)
-
     def forked(self) -> None:
         """The port is the parent's alone."""
         super().forked()
@@ -6467,7 +6433,7 @@ class PortForward(Task):
             if time.monotonic() - looked >= self._settings.forward_check:
                 self._check_pod()
                 looked = time.monotonic()
-            self.scope.hold(self.close)  # what the look held is done
+            self.scope.hold(lambda: shut(self._listener))  # wakes accept(); the look is done
 
             try:
                 local, _ = self._listener.accept()
@@ -6698,7 +6664,7 @@ class Direct:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
         self.forked()
-        Fresh.add(self)
+        at_fork(self)
 
     def forked(self) -> None:
         """None of them is a child's."""

@@ -1587,7 +1587,6 @@ def test_masking_is_the_rfcs_and_undoes_itself():
     (65536, b"\x82\xff\0\0\0\0\0\1\0\0")])
 def test_a_frame_has_the_shortest_length(size, head):
     assert apiproxy.encode_frame(2, b"x" * size, b"\0\0\0\0") == head + b"\0\0\0\0" + b"x" * size
-    assert apiproxy.encode_frame(0, b"", b"\0\0\0\0", fin=False)[0] == 0
 
 
 @pytest.mark.parametrize("code, reason, payload", [
@@ -2129,6 +2128,17 @@ def test_an_error_on_the_way_names_the_place_and_what_to_try(
     assert place in str(error) and text in str(error), str(error)
     assert str(error).count("?") <= 1  # one thing to try
     assert error.status in (502, 0) and not server.requests
+
+
+def test_a_server_that_refuses_our_certificate_does_not_seem_to_speak_of_its_own(
+        serve, new_client, certificate, pem_file):
+    server, context = serve(hello_or_json, tls=True), apiproxy.tls_context(certificate)
+    server.context.load_verify_locations(certificate)
+    server.context.verify_mode = ssl.CERT_REQUIRED
+    server.context.maximum_version = ssl.TLSVersion.TLSv1_2  # later ones: a reset may come first
+    context.load_cert_chain(pem_file(LEAF_KEY + LEAF))
+    error = failed(new_client(server, ssl_context=context).request, "/x")
+    assert "the server wants another client certificate (TLSV1_ALERT_UNKNOWN_CA)" in str(error)
 
 
 @pytest.mark.parametrize("url, place", [
@@ -4553,6 +4563,24 @@ def test_client_certificates_as_files_and_as_data_which_leaves_no_file(
         assert not os.listdir(str(tmp_path / "temp"))
 
 
+@pytest.mark.parametrize("has_memory", [True, False])
+def test_data_of_a_kubeconfig_needs_no_place_to_write_to_on_linux(monkeypatch, has_memory):
+    def refuse():
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    if not has_memory:
+        monkeypatch.delattr(os, "memfd_create", raising=False)
+    user = {"client-certificate-data": b64(LEAF), "client-key-data": b64(LEAF_KEY)}
+    if has_memory and hasattr(os, "memfd_create"):
+        assert endpoint(config(user=user)).context()
+        opened = [os.path.realpath("/proc/self/fd/" + fd) for fd in os.listdir("/proc/self/fd")]
+        assert not any("memfd" in path for path in opened)
+    else:
+        with pytest.raises(ValueError, match="client-certificate with its .*No usable temporary"):
+            endpoint(config(user=user))
+
+
 def test_files_of_a_kubeconfig_need_no_temporary_file(tmp_path, monkeypatch):
     key, cert = pem()
     write(tmp_path / "key.pem", key)
@@ -4746,6 +4774,20 @@ def test_an_exec_plugin_runs_once_for_all_threads_and_again_after_a_401(serve, t
 
         server.script = echo_headers
         assert client.request("/x")["authorization"] == "Bearer SECRET-a-2"
+
+
+def test_an_exec_plugin_runs_again_after_a_401_to_a_stream(serve, tmp_path):
+    server = serve(lambda request, conn: conn.reply(401, {}))
+    path = write(tmp_path / "config", config(server.url, plugin(tmp_path, "a")))
+    ended = []
+
+    with apiproxy.Client.from_kubeconfig(path) as client:
+        for count in (1, 2):
+            client.stream("/log", print, {"failCb": ended.append})
+            eventually(lambda: len(ended) == count)
+
+    sent = [request.headers["authorization"] for request in server.requests]
+    assert sent == ["Bearer SECRET-a-1", "Bearer SECRET-a-2"]
 
 
 def test_a_login_may_be_silent_for_longer_than_an_answer(tmp_path):
