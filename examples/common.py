@@ -271,10 +271,21 @@ def resources(client: apiproxy.Client, api_version: str) -> List[Dict[str, Any]]
 
 
 def resource_of(client: apiproxy.Client, body: Any) -> Dict[str, Any]:
-    """What discovery says of the kind of an object; ValueError when the server has no such."""
-    for resource in resources(client, body["apiVersion"]):
-        if resource["kind"] == body["kind"]:
-            return resource
+    """What discovery says of the kind of an object; ValueError when the server has no such.
+
+    It is asked twice: what a definition of a moment ago brings is not there yet.
+    """
+    for wait in (0.5, 0.0):
+        try:
+            found = resources(client, body["apiVersion"])
+        except apiproxy.ApiError as error:
+            if error.status != 404:
+                raise
+            found = []
+        for resource in found:
+            if resource["kind"] == body["kind"]:
+                return resource
+        over.wait(wait)
     raise ValueError("the server has no %(kind)s in %(apiVersion)s" % body)
 
 
