@@ -5948,7 +5948,6 @@ def read_resources(answer: Response) -> Dict[str, Resource]:
 
 # -- apply ---------------------------------------------------------------------------
 
-CRD_LAG = 0.5  # seconds until what a CRD defines is served: up to 0.19 (measured, 1.20)
 APPLY_ATTEMPTS = 10  # with 5, of 12 who apply one object at once 1 in 10 failed (measured, 1.20)
 
 # Laid over key by key wherever they hold each other, the object itself ("") first. All else that a
@@ -6095,13 +6094,16 @@ class Apply:
 
     def run(self) -> Json:
         """Do it; the server's answer."""
+        self._aim()
         try:
-            self._aim()
             return self._work()
         except ApiError as error:
-            if not api_is_missing(error) or self._scope.wait(CRD_LAG):
+            missed = self._item
+            if not api_is_missing(error):
                 raise
-        self._aim(afresh=True)  # a CRD may have come just now, or come back with another scope
+            self._aim(afresh=True)  # a CRD may have come back with another scope
+            if self._item == missed:
+                raise
         return self._work()
 
     def _aim(self, afresh: bool = False) -> None:

@@ -10513,27 +10513,7 @@ def resource_list(*names, kind="ConfigMap", namespaced=True):
         {"name": name, "kind": kind, "namespaced": namespaced} for name in names]}
 
 
-@pytest.fixture
-def little_lag(monkeypatch):
-    """What a CRD defines is served soon."""
-    monkeypatch.setattr(apiproxy, "CRD_LAG", 0.01)
-
-
-def test_apply_waits_a_moment_for_what_a_definition_has_just_brought(
-        serve, new_client, little_lag):
-    answers = [(404, "404 page not found\n"), (200, resource_list("ws", kind="W"))]
-
-    def script(request, conn):
-        if request.path.endswith("/v1"):
-            return conn.reply(*answers.pop(0))
-        conn.reply(201, json.loads(request.body))
-
-    body = {"apiVersion": "g/v1", "kind": "W", "metadata": {"name": "w"}}
-    assert new_client(serve(script)).apply(body)["kind"] == "W" and not answers
-
-
-def test_apply_asks_discovery_again_before_it_says_no_and_skips_subresources(
-        serve, new_client, little_lag):
+def test_apply_asks_discovery_again_before_it_says_no_and_skips_subresources(serve, new_client):
     listed = resource_list("widgets/scale", kind="Widget")
 
     def script(request, conn):
@@ -10551,12 +10531,12 @@ def test_apply_asks_discovery_again_before_it_says_no_and_skips_subresources(
     listed.update(resource_list("widgets/scale", "widgets", kind="Widget"))
     assert one.apply(widget)["metadata"] == {"name": "w", "namespace": "default"}
     one.apply(widget)
-    assert server.paths().count("/clusters/dev/apis/g/v1") == 3  # two misses, then remembered
+    assert server.paths().count("/clusters/dev/apis/g/v1") == 2  # the first miss, then remembered
     assert server.paths()[-1] == "/clusters/dev/apis/g/v1/namespaces/default/widgets"
 
     one.discovery_ttl = 0.0
     one.apply(widget)
-    assert server.paths().count("/clusters/dev/apis/g/v1") == 4
+    assert server.paths().count("/clusters/dev/apis/g/v1") == 3
 
 
 @pytest.mark.parametrize("answer, told", [
@@ -10571,8 +10551,7 @@ def test_apply_asks_discovery_again_before_it_says_no_and_skips_subresources(
     (resource_list(".."), "no kind ConfigMap"), (resource_list("a b\n"), "no kind ConfigMap"),
     (resource_list("a/b"), "no kind ConfigMap"),
 ])
-def test_odd_answers_of_discovery_are_errors_that_say_what_came(
-        serve, new_client, little_lag, answer, told):
+def test_odd_answers_of_discovery_are_errors_that_say_what_came(serve, new_client, answer, told):
     server = serve(lambda request, conn: conn.reply(200, answer))
     with pytest.raises(apiproxy.ApiError) as caught:
         new_client(server).apply(MANIFEST)
@@ -10603,8 +10582,7 @@ def test_what_is_forgotten_while_it_is_asked_for_stays_forgotten(new_client):
 
 
 @pytest.mark.parametrize("server_side", [False, True])
-def test_a_kind_that_came_back_with_another_scope_is_found(
-        serve, new_client, little_lag, server_side):
+def test_a_kind_that_came_back_with_another_scope_is_found(serve, new_client, server_side):
     scope = ["Namespaced"]
 
     def script(request, conn):
