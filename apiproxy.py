@@ -1883,14 +1883,15 @@ class Race:
     def run(self, scope: Scope) -> Tuple[Socket, Any]:
         """(connected socket, its address); what the last one failed with when all have."""
         next_at = 0.0
+        scope.left()  # who has cancelled makes no connection
         try:
             while self._addresses or self._sockets:
-                left, now = scope.left(), time.monotonic()
+                now = time.monotonic()
                 if now >= next_at or not self._sockets:
                     self._begin(self._addresses.pop(0))
                     next_at = now + RACE_DELAY if self._addresses else math.inf
                 if self._sockets:
-                    winner = self._wait(min(left, _SLICE, next_at - now))
+                    winner = self._wait(min(scope.left(), _SLICE, next_at - now))
                     if winner:
                         return winner
             raise self._failure
