@@ -74,7 +74,7 @@ import urllib.request
 import weakref
 import zlib
 from typing import (
-    IO, TYPE_CHECKING, Any, Callable, Deque, Dict, Iterable, Iterator, List, Literal, Mapping,
+    TYPE_CHECKING, Any, Callable, Deque, Dict, Iterable, Iterator, List, Literal, Mapping,
     Match, NamedTuple, NoReturn, Optional, Protocol, Sequence, Set, Tuple, TypedDict, TypeVar,
     Union, cast, overload,
 )
@@ -2751,9 +2751,12 @@ def explain(error: BaseException) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         why = _CERTIFICATE.get(error.verify_code, "can't be verified")
         return "the server's certificate %s (%s)" % (why, error.verify_message)
-    if isinstance(error, ssl.SSLError) and error.reason in (
-            "WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "UNKNOWN_PROTOCOL"):
-        return "what answers there is not TLS: is the address http://? (%s)" % error.reason
+    reason = getattr(error, "reason", None) or ""  # of an ssl.SSLError
+    if reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST",
+                  "UNKNOWN_PROTOCOL"):
+        return "what answers there is not TLS: is the address http://? (%s)" % reason
+    if re.search("ALERT.*(CERT|CA$)", reason):
+        return "the server wants another client certificate (%s)" % reason
     return text
 
 
@@ -3341,20 +3344,27 @@ def read_file(path: str) -> bytes:
 
 @contextlib.contextmanager
 def in_file(pem: Pem) -> Iterator[str]:
-    """Its path: bytes are in a file (0600) for that moment, as OpenSSL reads files."""
+    """Its path: bytes are in a file (0600), or in memory, for that moment: OpenSSL reads files."""
     if isinstance(pem, str):
         yield pem
         return
 
     import tempfile  # only here: it is slow to import
 
-    handle, path = tempfile.mkstemp()
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            handle, path = tempfile.mkstemp()
+            stack.callback(os.unlink, path)
+        except OSError:  # every place is read-only
+            if not hasattr(os, "memfd_create"):
+                raise
+            handle = os.memfd_create("pem")
+            path = "/proc/self/fd/%d" % handle
+
         with os.fdopen(handle, "wb") as file:
             file.write(pem)
-        yield path
-    finally:
-        os.unlink(path)
+            file.flush()
+            yield path
 
 
 def load_certificate(context: ssl.SSLContext, certificate: Pem, key: Pem) -> None:
@@ -3503,10 +3513,10 @@ def _printable(text: str) -> str:
 
 
 
-def _pass_on(errors: IO[bytes], said: bytearray) -> None:
+def _pass_on(errors: io.BufferedReader, said: bytearray) -> None:
     """What the thread of a program's stderr does."""
     with errors:
-        for chunk in iter(lambda: os.read(errors.fileno(), 4096), b""):
+        for chunk in iter(lambda: errors.read1(4096), b""):
             said += chunk
             del said[:-EXEC_TAIL]
             try:
@@ -4075,9 +4085,8 @@ def token_cookies(cluster: str, token: str) -> str:
     name = cookie_name(cluster)
     if name == "headlamp-auth-." or re.search(r'[";\\]', token):
         return ""
-    starts = range(0, len(token), COOKIE_PIECE)
     return "; ".join("%s%d=%s" % (name, index, token[start:start + COOKIE_PIECE])
-                     for index, start in enumerate(starts))
+                     for index, start in enumerate(range(0, len(token), COOKIE_PIECE)))
 
 
 def fresh_token(headers: Headers, cluster: str) -> str:
@@ -4519,7 +4528,10 @@ class Transport:
                     close_timeout=settings.close_timeout, scope=scope,
                     notice=lambda head: fresh.append(self._take_fresh(head.headers, route)))
             except (ApiError, TimeoutError, ConnectionAbortedError) as error:
-                if fresh != [True] or getattr(error, "status", 0) != 401:
+                is_401 = getattr(error, "status", 0) == 401
+                if is_401 and route.credential:
+                    route.credential.refused(route.token)  # a plugin runs again
+                if not is_401 or fresh != [True]:
                     raise unanswered(error, "GET", url, cluster)
                 # else the token was refused for its age, as in `send`
             except ValueError as error:  # the cluster was taken away, or a setting can't be sent
@@ -5667,13 +5679,12 @@ class Endpoints:
             try:
                 answer = self._transport.send(
                     method, path + item, cluster, body=body, params=params, headers=headers)
+                self._answered[cluster] = info
+                return answer.json()
             except ApiError as error:
                 if not api_is_missing(error):
                     raise
                 missing = error
-            else:
-                self._answered[cluster] = info
-                return answer.json()
         raise missing
 
     def patch(
@@ -6398,10 +6409,6 @@ class PortForward(Task):
         self._pod = pod
         self._listener = listener
 
-    def close(self) -> None:
-        """What cancel does first: wake accept()."""
-        shut(self._listener)
-
     def forked(self) -> None:
         """The port is the parent's alone."""
         super().forked()
@@ -6429,7 +6436,7 @@ class PortForward(Task):
             if time.monotonic() - looked >= self._settings.forward_check:
                 self._check_pod()
                 looked = time.monotonic()
-            self.scope.hold(self.close)  # what the look held is done
+            self.scope.hold(lambda: shut(self._listener))  # wakes accept(); the look is done
 
             try:
                 local, _ = self._listener.accept()
@@ -7097,6 +7104,7 @@ class Client(Settings):
             raise ValueError("token_as is one of %s" % ", ".join(TOKEN_WAYS))
 
         self._transport = Transport(self)
+        self._handler = self._transport.handler
         self._discovery = Discovery(self._transport)
         self._direct = Direct(self._transport)
         self._headlamp = Headlamp(self._transport)
@@ -7173,7 +7181,7 @@ class Client(Settings):
     def close(self) -> None:
         """Cancel every stream and close idle connections. The client can be used again."""
         cancel_all(list(self.tasks))
-        self._transport.handler.close()
+        self._handler.close()
 
     def _keep_secrets(self, old: Client) -> None:
         """Take over what `old` knew for the same server."""

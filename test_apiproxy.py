@@ -2130,6 +2130,17 @@ def test_an_error_on_the_way_names_the_place_and_what_to_try(
     assert error.status in (502, 0) and not server.requests
 
 
+def test_a_server_that_refuses_our_certificate_does_not_seem_to_speak_of_its_own(
+        serve, new_client, certificate, pem_file):
+    server, context = serve(hello_or_json, tls=True), apiproxy.tls_context(certificate)
+    server.context.load_verify_locations(certificate)
+    server.context.verify_mode = ssl.CERT_REQUIRED
+    server.context.maximum_version = ssl.TLSVersion.TLSv1_2  # later ones: a reset may come first
+    context.load_cert_chain(pem_file(LEAF_KEY + LEAF))
+    error = failed(new_client(server, ssl_context=context).request, "/x")
+    assert "the server wants another client certificate (TLSV1_ALERT_UNKNOWN_CA)" in str(error)
+
+
 @pytest.mark.parametrize("url, place", [
     ("http://nowhere.test", "nowhere.test:80"), ("https://nowhere.test/base", "nowhere.test:443"),
     ("http://[::1]", "[::1]:80")])
@@ -4561,6 +4572,24 @@ def test_client_certificates_as_files_and_as_data_which_leaves_no_file(
         assert not os.listdir(str(tmp_path / "temp"))
 
 
+@pytest.mark.parametrize("has_memory", [True, False])
+def test_data_of_a_kubeconfig_needs_no_place_to_write_to_on_linux(monkeypatch, has_memory):
+    def refuse():
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    if not has_memory:
+        monkeypatch.delattr(os, "memfd_create", raising=False)
+    user = {"client-certificate-data": b64(LEAF), "client-key-data": b64(LEAF_KEY)}
+    if has_memory and hasattr(os, "memfd_create"):
+        assert endpoint(config(user=user)).context()
+        opened = [os.path.realpath("/proc/self/fd/" + fd) for fd in os.listdir("/proc/self/fd")]
+        assert not any("memfd" in path for path in opened)
+    else:
+        with pytest.raises(ValueError, match="client-certificate with its .*No usable temporary"):
+            endpoint(config(user=user))
+
+
 def test_files_of_a_kubeconfig_need_no_temporary_file(tmp_path, monkeypatch):
     key, cert = pem()
     write(tmp_path / "key.pem", key)
@@ -4754,6 +4783,20 @@ def test_an_exec_plugin_runs_once_for_all_threads_and_again_after_a_401(serve, t
 
         server.script = echo_headers
         assert client.request("/x")["authorization"] == "Bearer SECRET-a-2"
+
+
+def test_an_exec_plugin_runs_again_after_a_401_to_a_stream(serve, tmp_path):
+    server = serve(lambda request, conn: conn.reply(401, {}))
+    path = write(tmp_path / "config", config(server.url, plugin(tmp_path, "a")))
+    ended = []
+
+    with apiproxy.Client.from_kubeconfig(path) as client:
+        for count in (1, 2):
+            client.stream("/log", print, {"failCb": ended.append})
+            eventually(lambda: len(ended) == count)
+
+    sent = [request.headers["authorization"] for request in server.requests]
+    assert sent == ["Bearer SECRET-a-1", "Bearer SECRET-a-2"]
 
 
 def test_a_login_may_be_silent_for_longer_than_an_answer(tmp_path):
@@ -15033,6 +15076,25 @@ def test_apply_shows_what_changes_and_prunes_what_has_gone(demo, tmp_path):
         urllib.request.urlopen(server.url + maps + "b")
     assert caught.value.code == 404
     caught.value.close()
+
+
+@on_the_real_server
+def test_apply_takes_a_folder_that_defines_a_resource_and_has_one(tmp_path):
+    group = "g%s.example.com" % os.urandom(4).hex()
+    schema = {"openAPIV3Schema": {"type": "object"}}
+    write(tmp_path / "a.yaml", json.dumps({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "foos." + group},
+        "spec": {"group": group, "scope": "Cluster", "names": {"plural": "foos", "kind": "Foo"},
+                 "versions": [{"name": "v1", "served": True, "storage": True, "schema": schema}]}}))
+    write(tmp_path / "b.yaml", json.dumps({
+        "apiVersion": group + "/v1", "kind": "Foo", "metadata": {"name": "foo"}}))
+    where = ("--url", REAL, "--context", os.environ.get("APIPROXY_TEST_CLUSTER", "dev"))
+
+    status, out, err = ended("apply", str(tmp_path), *where)
+    assert (status, err, out.count("created")) == (0, "", 2), out
+    with apiproxy.Client(REAL, cluster=where[-1]) as client:
+        client.remove("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/foos." + group)
 
 
 def test_what_dump_wrote_comes_back_in_another_namespace(demo, tmp_path):

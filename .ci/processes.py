@@ -148,8 +148,11 @@ def parent(client, work_with_children):
 
     failures = work_with_children(work, watches[0][0])
     seen = [counts[-1] for _, counts in watches]
-    time.sleep(0.2)
-    stuck = [number for number, (_, counts) in enumerate(watches) if counts[-1] <= seen[number]]
+    stuck = range(WATCHES)
+    end = time.monotonic() + 20
+    while stuck and time.monotonic() < end:
+        time.sleep(0.05)
+        stuck = [number for number in stuck if watches[number][1][-1] <= seen[number]]
     work.over.set()
     for thread in threads:
         thread.join()

@@ -43,11 +43,12 @@ def apply(client: apiproxy.Client, body: Any, args: Args) -> str:
         metadata.setdefault("namespace", namespace_of(args, client))
     if args.prune:  # a new dict: in YAML the labels may be those of a selector too
         metadata["labels"] = {**metadata.get("labels", {}), LABEL: args.prune}
-    body = {**body, "metadata": metadata}
 
     path = collection(body["apiVersion"], resource, metadata.get("namespace", ""))
     before = get(client, path + "/" + metadata["name"])
-    after = client.apply(body, dry_run=args.dry_run)
+    after = client.apply({**body, "metadata": metadata}, dry_run=args.dry_run)
+    if body["kind"] == "CustomResourceDefinition" and not args.dry_run:
+        client.wait_for(path, metadata["name"], "Established")  # objects of it may come next
     changes = list(difflib.unified_diff(lines_of(before), lines_of(after), lineterm="", n=1))[2:]
     done = "unchanged" if not changes else "changed" if before else "created"
     tell(body["kind"], metadata, done, args)
@@ -78,7 +79,7 @@ def main() -> None:
         for body in manifests(args):
             try:
                 kept.add(apply(client, body, args))
-            except (apiproxy.ApiError, ValueError, KeyError, TypeError) as error:
+            except (apiproxy.ApiError, TimeoutError, ValueError, KeyError, TypeError) as error:
                 failures += 1
                 say("%s %s" % (body.get("kind"), colour("red", error)))
         if args.prune and not failures:
