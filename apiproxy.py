@@ -1890,7 +1890,7 @@ class Race:
                 if now >= next_at or not self._sockets:
                     self._begin(self._addresses.pop(0))
                     next_at = now + RACE_DELAY if self._addresses else math.inf
-                if self._sockets:  # the time left only now: a cancel before had none to shut
+                if self._sockets:  # the time is asked for now: a cancel before saw none to shut
                     winner = self._wait(min(scope.left(), _SLICE, next_at - now))
                     if winner:
                         return winner
