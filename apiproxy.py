@@ -1883,6 +1883,7 @@ class Race:
     def run(self, scope: Scope) -> Tuple[Socket, Any]:
         """(connected socket, its address); what the last one failed with when all have."""
         next_at = 0.0
+        scope.left()  # who has cancelled makes no connection
         try:
             while self._addresses or self._sockets:
                 now = time.monotonic()

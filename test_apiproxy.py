@@ -2472,6 +2472,15 @@ def test_a_part_of_a_scope_is_over_no_later_than_the_whole():
         apiproxy.Scope(0).within(90).left()
 
 
+def test_what_is_held_when_or_after_a_scope_is_cancelled_is_closed():
+    scope, closed = apiproxy.Scope(), []
+    scope.hold(lambda: closed.append("when"))
+    scope.cancel()
+    scope.hold(lambda: closed.append("after"))
+    scope.hold(None)
+    assert closed == ["when", "after"]
+
+
 def test_a_connection_does_not_wait_to_send_and_notices_a_dead_host(listener):
     host, _, port = listener().partition(":")
     with apiproxy.connect(host, int(port), apiproxy.Scope()) as sock:

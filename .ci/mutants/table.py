@@ -208,7 +208,7 @@ CANCELLING = {
         "what is made after cancel is not closed",
         "            if close and self.is_set:\n",
         "            if False:\n",
-        ("cancelled_before",)),
+        ("after_a_scope_is_cancelled",)),
     "cancel-no-shutdown": Mutant(
         "a socket is closed, but nobody woken",
         "        sock.shutdown(how)\n",
