@@ -1502,6 +1502,8 @@ def _alive() -> Iterator[Any]:
 
 def _before_fork() -> None:
     """Wait, though not for ever, until OpenSSL is left."""
+    # getaddrinfo's first call imports this: a child of that moment would wait for its lock for ever
+    codecs.lookup("idna")
     held = _forking.setdefault(threading.get_ident(), [])
     end = time.monotonic() + FORK_WAIT
     take(inside_openssl, held, FORK_WAIT)

@@ -14273,6 +14273,38 @@ def test_a_child_has_nothing_of_a_connection_that_is_being_made(listener):
     assert call.result().status == 502
 
 
+FIRST_LOOK_UP = """
+import os, signal, sys, threading, time
+import apiproxy
+
+class Slow:
+    def find_spec(name, path, target=None):
+        if name == "encodings.idna":
+            inside.set()
+            time.sleep(0.3)
+
+inside = threading.Event()
+sys.meta_path.insert(0, Slow)
+thread = threading.Thread(target=apiproxy.look_up, args=("localhost", 80, apiproxy.Scope(30)))
+thread.start()
+assert inside.wait(10)
+pid = os.fork()
+if not pid:
+    signal.alarm(20)
+    apiproxy.look_up("localhost", 80, apiproxy.Scope(30))
+    os._exit(0)
+thread.join()
+assert os.waitpid(pid, 0)[1] == 0
+"""
+
+
+@needs_fork
+@sound_fork
+def test_a_child_of_the_moment_of_the_first_look_up_can_look_up():
+    subprocess.run([sys.executable, "-W", "ignore", "-c", FIRST_LOOK_UP], check=True, cwd=HERE,
+        timeout=60)
+
+
 @needs_fork
 def test_the_collector_is_on_in_a_child_of_a_thread_beside_one_that_parses(monkeypatch):
     inside, free = threading.Event(), threading.Event()
