@@ -2226,8 +2226,9 @@ class Receiver:
 
     def until(self, mark: bytes, limit: int, scope: Scope) -> bytes:
         """The bytes up to and with `mark`; OSError for more than `limit`, and at the end."""
+        looked = self._at
         while True:
-            end = self._data.find(mark, self._at)
+            end = self._data.find(mark, looked)
             size = (len(self._data) if end < 0 else end + len(mark)) - self._at
             if size > limit:
                 raise OSError("a line, or a head with the interim ones before it, is too long")
@@ -2237,6 +2238,7 @@ class Receiver:
                 if not size:
                     raise NoAnswer("closed before an answer")
                 raise ConnectionResetError("closed inside an answer")
+            looked = max(0, size + 1 - len(mark))  # or a head byte by byte would cost its square
 
     def exactly(self, count: int, scope: Scope) -> Iterator[bytes]:
         """The next `count` bytes, in pieces; ConnectionError when they end before."""
