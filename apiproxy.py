@@ -5357,7 +5357,7 @@ class Watch(Task):
 
         A burst is parsed together, with the collector at rest: event by event 3,000 changes of
         1,000 Pods took 2.1 times as long, most of it the collector's. It is received by the slice:
-        waking up for each message was a third of what was left.
+        waking up for each message was a fifth of what was left.
         """
         held: List[Union[str, bytes]] = [socket.recv(end - time.monotonic())]
         left = self._patience()
