@@ -3072,10 +3072,7 @@ class WebSocket:
         while self._pending:
             held: List[Any] = []
             try:
-                if not take(self._send_lock, held, 0):
-                    return
-                if self._close_sent or self._torn:
-                    self._pending.clear()
+                if not take(self._send_lock, held, 0) or self._close_sent or self._torn:
                     return
                 self._torn = ConnectionAbortedError("it was interrupted")
                 has_room = self._wire.write(b"")  # nothing waits in front of it
