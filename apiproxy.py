@@ -2021,8 +2021,7 @@ class Wire:
             try:
                 with self._lock:
                     self._tls.do_handshake()
-                self.send(b"", scope)
-                return
+                return  # our last flight goes along with the request
             except ssl.SSLWantReadError:
                 self.send(b"", scope)
                 self._wait(scope)
