@@ -5091,7 +5091,7 @@ class _Gone(Exception):
     """The version to go on from is no longer there."""
 
 
-Listed = Tuple[List[Json], Optional[str]]  # the items, and the version that they are of
+Replace = Callable[[List[Json], Optional[str]], bool]  # what takes all items and their version
 
 
 class ListReader:
@@ -5106,10 +5106,14 @@ class ListReader:
         self._least = page // 10 or 1  # smaller pages would not help: an object has 1.5 MB at most
         self._in_pages = False
 
-    def read(self, path: str) -> Listed:
-        """(every item, the version of the first page: later ones are of the same)."""
+    def read(self, path: str, replace: Replace) -> Tuple[Optional[str], bool]:
+        """(version of the first page: later ones are of the same, what replace(items, it) says).
+
+        Until the items before have gone the collector is at rest: it would look through both, and
+        a list of 10,000 ConfigMaps again, with none changed, took 1.9 times as long.
+        """
         try:
-            return self._read(path)
+            return self._read(path, replace)
         except ApiError as error:
             # not in one answer: 504 after its 60 s, cut, or larger than the limit of a body
             if error.status == 504 or isinstance(error, BodyError):
@@ -5125,35 +5129,37 @@ class ListReader:
         for key in ("resourceVersion", "resourceVersionMatch", "continue"):
             self._params.pop(key, None)
 
-    def _read(self, path: str) -> Listed:
+    def _read(self, path: str, replace: Replace) -> Tuple[Optional[str], bool]:
         params = dict(self._params)
-        if self._in_pages:
-            params["limit"] = self._page
         tokens = {params.get("continue")}
-        response = self._fetch(path, params)
-        items, version, token = self._take(response)
-        more = items
-        while token:
+        items: List[Json] = []
+        version, count = None, 0
+        while True:
+            if self._in_pages:
+                params["limit"] = self._page
+            try:  # at once: a token ends after minutes; but a page may be empty (a hot loop)
+                response = self._fetch(path, params, pace=not count)
+            except ApiError as error:
+                if error.status == 410 and len(tokens) > 1:
+                    raise _Gone() from error  # its token for an inconsistent rest is not used
+                raise
+            take = functools.partial(self._take, response, items, version, replace)
+            count, version, token, changed = _collector.at_rest(take)
+            if not token:
+                return version, changed
             if token in tokens:
                 raise response.error("the list goes on with the same continue token")
             tokens.add(token)
             # the rest in one go, if it can be: the view would lack what the watch then reports on
             params = {**without(params, NOT_FOR_WATCHES), "continue": token}
-            if self._in_pages:
-                params["limit"] = self._page
-            try:  # at once: a token ends after minutes; but a page may be empty (a hot loop)
-                response = self._fetch(path, params, pace=not more)
-            except ApiError as error:
-                if error.status == 410:
-                    raise _Gone() from error  # its token for an inconsistent rest is not used
-                raise
-            more, _, token = self._take(response)
-            items += more
-        return items, version
 
     @staticmethod
-    def _take(response: Response) -> Tuple[List[Json], Optional[str], str]:
-        """A page's (items, version, continue token); ApiError for what is not a list.
+    def _take(
+        response: Response, items: List[Json], version: Optional[str], replace: Replace,
+    ) -> Tuple[int, Optional[str], str, bool]:
+        """(items in a page, version, continue token, what `replace` says behind the last page).
+
+        ApiError for what is not a list.
 
         Aggregated APIs leave out what others have: the version, `items` for none, `kind`.
         """
@@ -5161,21 +5167,26 @@ class ListReader:
         kind = dig(page, "kind")
         metadata = dig(page, "metadata", kind=dict)
         if kind == "Table":
-            items = [{**dig(row, "object", kind=dict), "cells": dig(row, "cells", kind=list)}
-                     for row in dig(page, "rows", kind=list)]
+            more = [{**dig(row, "object", kind=dict), "cells": dig(row, "cells", kind=list)}
+                    for row in dig(page, "rows", kind=list)]
         elif kind == "Status" or "items" not in page and not kind.endswith("List"):
             raise response.error("the server sent no list but %.80r" % (kind or sorted(page)))
         else:
-            items = items_of(response, page)
-        version = metadata.get("resourceVersion") or None
+            more = items_of(response, page)
+        version = version or metadata.get("resourceVersion") or None
         try:
             check_version(version)
-            for item in items:
+            for item in more:
                 complete(item, kind[:-4] if kind.endswith("List") else kind, page)
         except (ValueError, TypeError) as error:
             text = "the server sent a list that can't be read: %s" % error
             raise response.error(text) from None
-        return items, version, dig(metadata, "continue")
+        items += more
+        token = dig(metadata, "continue")
+        changed = not token and replace(items, version)
+        if not token:
+            items.clear()
+        return len(more), version, token, changed
 
 
 def complete(item: Json, kind: str, page: Json) -> None:
@@ -5270,8 +5281,7 @@ class Watch(Task):
         return self._get(self._cluster, path, params, auto_logout=not self._listed)
 
     def _list(self) -> None:
-        items, version = self._fetch_all()
-        changed = _collector.at_rest(lambda: self._state.replace(items, version))
+        version, changed = self._fetch_all(self._state.replace)
         self._reader.forget_version()
         if not self._listed:
             changed = True
@@ -5283,8 +5293,8 @@ class Watch(Task):
         if changed:
             self._show()
 
-    def _fetch_all(self) -> Listed:
-        return self._reader.read(self._paths[0])
+    def _fetch_all(self, replace: Replace) -> Tuple[Optional[str], bool]:
+        return self._reader.read(self._paths[0], replace)
 
     # -- watching
 
@@ -5477,12 +5487,12 @@ class ItemWatch(Watch):
         self._state = LastState(name)
         self._get_params = without(wanted, NOT_FOR_ITEMS)
 
-    def _fetch_all(self) -> Listed:
+    def _fetch_all(self, replace: Replace) -> Tuple[Optional[str], bool]:
         # At first a GET, as documented: its 404 has the server's words, and `get` is all that some
         # users may do. Later a list: an object that did not change for long has a version too old
         # to watch from.
         if self._listed:
-            return super()._fetch_all()
+            return super()._fetch_all(replace)
         path = combine_path(self._paths[0], segment(self._name))
         response = self._fetch(path, self._get_params)
         item = response.object()
@@ -5493,7 +5503,7 @@ class ItemWatch(Watch):
             raise response.error("the server sent no object") from None
         if dig(item, "kind") in ("Status", "Table") or dig(item, "metadata", "name") != self._name:
             raise response.error("the server sent no object")
-        return [item], version
+        return version, replace([item], version)
 
     def _patience(self) -> float:
         return 0.0  # every state, as documented
