@@ -7647,7 +7647,7 @@ def test_an_event_of_33_mb_is_applied(serve, new_client):
 def test_lists_come_again_after_resync_give_or_take_a_fifth(serve, new_client, clock):
     api = clock.watch(Api(serve, watches=[[bookmark(), lambda *args: clock.skip(20), 1000]]))
     api.start(new_client, resync=100.0)
-    eventually(lambda: len(api.asked(False)) > 20)
+    eventually(lambda: len(api.asked(False)) > 10)
     api.cancel()
     times = [when for when, is_watch in clock.asked if not is_watch]
     gaps = [after - before for before, after in zip(times, times[1:])]
