@@ -54,6 +54,7 @@ import pytest
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.join(HERE, "examples"), os.path.join(HERE, ".ci")]
 
+import api_server  # noqa: E402
 import apiproxy  # noqa: E402
 import fuzz  # noqa: E402
 import interrupts  # noqa: E402
@@ -15670,14 +15671,6 @@ def test_the_proxy_is_as_slow_as_it_is_told(ends):
 # The real API server
 # ------------------------------------------------------------------------------
 
-CONTROL = os.environ.get("APIPROXY_TEST_CONTROL", "")
-
-
-def control(what):
-    subprocess.run([CONTROL, what], check=True, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL)
-
-
 def insist(call, *args):
     """Repeat a change until the server, which may just be starting, has taken it."""
     def done():
@@ -15700,7 +15693,7 @@ def test_a_watch_survives_kill_restart_and_compaction(api):
 
     changes = ["restart", "compact", "stop-api", "start-api", "restart", "compact"]
     for step, what in enumerate(changes):
-        control(what)
+        api_server.control(what)
         if what != "stop-api":
             insist(api.apply, config_map("first", api.space, x=str(step)))
             insist(api.apply, config_map("c%d" % step, api.space))
@@ -15749,7 +15742,7 @@ def test_a_continue_token_from_before_a_compaction_is_not_used(api):
         api.post(api.maps, config_map(name))
     page = api.request(api.maps, query_params={"limit": 2})
     api.post(api.maps, config_map("f"))
-    control("compact")
+    api_server.control("compact")
 
     with pytest.raises(apiproxy.ApiError) as caught:
         api.request(api.maps, query_params={"limit": 2, "continue": page["metadata"]["continue"]})

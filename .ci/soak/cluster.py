@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The cluster under it: four ways to it, its objects, and its faults."""
 
-import functools
 import json
 import os
 import signal
 import ssl
-import subprocess
 import tempfile
 import time
 
 import apiproxy
+from api_server import control
 
 OUTAGE = 10.0  # seconds that a fault lasts at most, beside the start of the server
 FAULTS = (
@@ -127,15 +126,6 @@ def new_object(kind, name, number):
 # -- faults
 
 
-def control(*words):
-    """A command of the cluster's program; compaction may find nothing to do."""
-    command = functools.partial(subprocess.run, stdin=subprocess.DEVNULL,
-                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    done = command((env["APIPROXY_TEST_CONTROL"],) + words)
-    if done.returncode and words[0] != "compact":  # now and then an API server does not come up
-        command((env["APIPROXY_TEST_CONTROL"], "start-api"), check=True)
-
-
 def freeze(name, seconds):
     """Stop a process for a while."""
     folder = os.path.dirname(env["APIPROXY_TEST_CLIENT_CERT"])
@@ -153,7 +143,7 @@ def kill(seconds, compact=False):
     control("stop-api")
     try:
         if compact:
-            control("compact")
+            control("compact", check=False)
         time.sleep(seconds)
     finally:
         control("start-api")
@@ -162,7 +152,7 @@ def kill(seconds, compact=False):
 def do_fault(name, seconds):
     """One of FAULTS, to its end."""
     if name == "compact":
-        control("compact")
+        control("compact", check=False)
     elif name == "stop":
         freeze("apiserver", seconds)
     elif name == "stop etcd":
