@@ -1822,7 +1822,6 @@ def to_ascii(name: str) -> str:
         return name
 
 
-
 # -- sockets ----------------------------------------------------------------------
 
 
@@ -2732,7 +2731,6 @@ class BodyError(ApiError):
     """The answer began well, and its body can't be had: in one piece, that is."""
 
 
-
 FAILURES = (ApiError, OSError, MemoryError, RuntimeError)  # the last: no more threads
 
 _CERTIFICATE = {  # by OpenSSL's verify code
@@ -3512,7 +3510,6 @@ def _printable(text: str) -> str:
     return "".join(filter(str.isprintable, " ".join(text.split())))
 
 
-
 def _pass_on(errors: io.BufferedReader, said: bytearray) -> None:
     """What the thread of a program's stderr does."""
     with errors:
@@ -3574,7 +3571,6 @@ def run_program(
     if errors and process.returncode:
         reader.join(0.5)  # what it left behind may keep stderr open
     return process.returncode, stdout, _printable(said.decode("utf-8", "replace"))
-
 
 
 class ExecPlugin:
@@ -4821,7 +4817,7 @@ class Stream(Task):
             if time.monotonic() - opened >= self._settings.retry_reset:
                 backoff.reset()
 
-    def _parsed(self, message: Union[str, bytes]) -> Any:
+    def _parsed(self, message: StrOrBytes) -> Any:
         if not self._args.get("isJson"):
             return message
         try:
@@ -4893,7 +4889,9 @@ def distinct_keys(items: Iterable[Json]) -> Dict[Any, Json]:
 
 def is_same(old: Json, listed: Json) -> bool:
     """Whether a list shows the known object: after a restored backup a version comes again."""
-    return bool(without(old, ("actionType",)) == listed)
+    if "actionType" in old:  # else no copy: a list that comes again asks for every object
+        old = without(old, ("actionType",))
+    return bool(old == listed)
 
 
 def newest_first(item: Json) -> str:
@@ -5043,7 +5041,7 @@ class LastState:
         return self._item
 
 
-def parse_events(text: Union[str, bytes]) -> List[Json]:
+def parse_events(text: StrOrBytes) -> List[Json]:
     """The events in one message, mostly one; ValueError for anything that is not a whole one."""
     if isinstance(text, bytes):
         raise ValueError("a binary message in a watch")
@@ -5183,8 +5181,9 @@ class ListReader:
             raise response.error(text) from None
         items += more
         token = dig(metadata, "continue")
-        changed = not token and replace(items, version)
+        changed = False
         if not token:
+            changed = replace(items, version)
             items.clear()
         return len(more), version, token, changed
 
@@ -5365,7 +5364,7 @@ class Watch(Task):
         1,000 Pods took 2.1 times as long, most of it the collector's. It is received by the slice:
         waking up for each message was a fifth of what was left.
         """
-        held: List[Union[str, bytes]] = [socket.recv(end - time.monotonic())]
+        held: List[StrOrBytes] = [socket.recv(end - time.monotonic())]
         left = self._patience()
         end = min(end, time.monotonic() + left)
         try:
@@ -5381,13 +5380,13 @@ class Watch(Task):
         finally:
             _collector.at_rest(lambda: self._take_all(held))
 
-    def _take_all(self, held: List[Union[str, bytes]]) -> None:
+    def _take_all(self, held: List[StrOrBytes]) -> None:
         messages = held[:]
         held.clear()  # what follows one that can't be read is not taken either
         for message in messages:
             self._take(message)
 
-    def _take(self, message: Union[str, bytes]) -> None:
+    def _take(self, message: StrOrBytes) -> None:
         for event in parse_events(message):
             self._event(event)
             if not self._heard:  # not before: a broken server answers 101 too
