@@ -1188,6 +1188,7 @@ class MessageReader:
         if self.texts:
             return TEXT, self.texts.popleft()
 
+        size = -1
         while True:
             if self._left >= 0:
                 if not self._take():
@@ -1199,7 +1200,7 @@ class MessageReader:
             if end - start < 2:
                 return None
 
-            first, size, body = buffer[start], buffer[start + 1], start + 2
+            first, last, size, body = buffer[start], size, buffer[start + 1], start + 2
             opcode = first & 0x7F
             if first not in _FIRST_BYTES or size > 127:  # 5.2, 5.5; 5.1: a server does not mask
                 text = "frame that begins with 0x%02x 0x%02x" % (first, size)
@@ -1217,11 +1218,15 @@ class MessageReader:
                 if size < least or size >> 63:  # 5.2: minimal
                     raise ProtocolError(PROTOCOL_ERROR, "frame with a length of %d" % size)
 
+            room = self._max_size - self._size
+            if not first and size == last and 8 * size < end - start < room:
+                body, size = self._unite(body, size)
+
             if opcode < CLOSE:
                 if bool(opcode) == bool(self._opcode):  # 5.4
                     raise ProtocolError(PROTOCOL_ERROR, "a new message in a fragmented one"
                                         if opcode else "continuation of nothing")
-                if self._size + size > self._max_size:
+                if size > room:
                     raise ProtocolError(TOO_BIG, "message of more than %d bytes" % self._max_size)
 
             if (opcode >= CLOSE or first == 0x82) and body + size <= end:  # whole and alone
@@ -1257,13 +1262,35 @@ class MessageReader:
                 return
             self._start = start = body + size
 
+    def _unite(self, body: int, size: int) -> Tuple[int, int]:
+        """Make one payload of the fragments here that are as long as the first.
+
+        One by one small ones took 15 to 40 times as long as a parser in C takes, so as long.
+        """
+        buffer, start = self._buffer, self._start
+        step = body + size - start
+        count = min(500, (self._end - start) // step)  # or to look in vain could cost much
+        for at in reversed(range(start, body)):
+            column = bytes(buffer[at:start + count * step:step])
+            count -= len(column.lstrip(column[:1]))
+
+        end = start + count * step
+        payload = bytearray(buffer[start:end])
+        for width in range(step, size, -1):
+            del payload[::width]
+        body = end - len(payload)
+        buffer[body:end] = payload
+        return body, len(payload)
+
     def _take(self) -> bool:
         """Move what is here of the frame at hand to its message; True when it is complete."""
-        count = min(self._left, self._end - self._start)
-        piece = self._buffer[self._start:self._start + count]
-        self._start += count
-        self._left -= count
-        done = not self._left
+        start, end = self._start, self._start + self._left
+        done = end <= self._end
+        if not done:
+            end = self._end
+        piece = self._buffer[start:end]
+        self._start = end
+        self._left -= end - start
 
         if self._opcode == BINARY:
             self._bytes += piece
@@ -1274,7 +1301,7 @@ class MessageReader:
             except UnicodeDecodeError:
                 raise ProtocolError(BAD_DATA, "text is not UTF-8") from None
             self._text.write(text)
-            self._tail = bytes(data[used:])
+            self._tail = bytes(data[used:]) if used < len(data) else b""
 
         if done:
             self._left = -1

@@ -1648,7 +1648,23 @@ def test_messages_of_every_size_come_whole():
             frame(1, text)) == found
 
 
+@pytest.mark.parametrize("size", [1, 7, 125, 126])
+@pytest.mark.parametrize("opcode", [1, 2])
+def test_many_fragments_of_one_length_are_one_message(opcode, size):
+    text = "hé€😀" * 200
+    data = text.encode()
+    frames = [frame(0 if at else opcode, data[at:at + size], fin=False)
+              for at in range(0, len(data), size)]
+    frames[9:9] = [frame(0, fin=False), frame(9, b"!"), *[frame(0, fin=False)] * 20]
+    wire = b"".join(frames) + frame(0)
+    found = [(9, b"!"), (opcode, text if opcode == 1 else data)]
+    assert feed(wire) == found
+    for cut in range(1, len(wire), 97):
+        assert feed(wire[:cut], wire[cut:]) == found
+
+
 OPEN_TEXT = frame(1, "a", fin=False)
+RUN = OPEN_TEXT + frame(0, "a", fin=False) * 20
 
 
 @pytest.mark.parametrize("wire, code", [  # the last byte is the one that makes it illegal
@@ -1669,6 +1685,9 @@ OPEN_TEXT = frame(1, "a", fin=False)
     (b"\x81\x01\xc3", 1007),
     (frame(1, b"\xc3", fin=False) + b"\x80\x00", 1007),
     (frame(1, b"\xe2\x82", fin=False) + b"\x00\x05a", 1007),
+    (RUN + b"\x00\x81", 1002), (RUN + b"\x40\x01", 1002), (RUN + b"\x01\x01", 1002),
+    (RUN + b"\x00\x01\xff", 1007), (RUN + frame(0, b"\xc3", fin=False) + b"\x80\x00", 1007),
+    (frame(2, b"x" * 50, fin=False) + frame(0, b"x" * 50, fin=False) * 19 + b"\x00\x32", 1009),
     (b"\x82\x7e\x03\xe9", 1009), (b"\x82\x7f\0\0\1\0\0\0\0\0", 1009),
     (frame(2, b"x" * 600, fin=False) + b"\x00\x7e\x01\x91", 1009),
     (frame(2, b"x" * 1000, fin=False) + frame(0, fin=False) + b"\x80\x01", 1009)])
@@ -1676,7 +1695,8 @@ def test_an_illegal_frame_is_refused_at_the_byte_that_makes_it_so(wire, code):
     feed(wire[:-1], limit=1000)
     for pieces in ((wire,), (wire[:-1], wire[-1:]),
         [wire[index:index + 1] for index in range(len(wire))],
-        (wire + b"\0" * 300,), (wire[:3], wire[3:] + b"\0" * 300)):
+        (wire + b"\0" * 300,), (wire[:3], wire[3:] + b"\0" * 300),
+        (wire + b"\0\1a" * 20,)):
         with pytest.raises(apiproxy.ProtocolError) as caught:
             feed(*pieces, limit=1000)
         assert caught.value.code == code
