@@ -1074,7 +1074,7 @@ BAD_DATA, TOO_BIG, RESTART = 1007, 1009, 1012
 _FIRST_BYTES = b"\x00\x80\x01\x81\x02\x82\x88\x89\x8a"
 MAX_CONTROL = 125  # bytes in a control frame (5.5)
 MAX_HEAD = 64 * KiB  # bytes of status line and headers: http.client's limit for one line
-SMALL_BUFFER, LARGE_BUFFER = 4 * KiB, 256 * KiB  # an idle watch keeps the small one
+SMALL_BUFFER, LARGE_BUFFER = KiB, 256 * KiB  # an idle watch keeps the small one
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # 1.3
 
 
@@ -1166,6 +1166,12 @@ class MessageReader:
             self._buffer[:kept] = bytes(self._buffer[self._start:self._end])
             self._start, self._end = 0, kept
         return self._buffer[self._end:]
+
+    def rest(self) -> None:
+        """Keep no large buffer while nothing comes."""
+        if self._start == self._end:
+            self._buffer = memoryview(bytearray(SMALL_BUFFER))
+            self._start = self._end = 0
 
     def received(self, count: int) -> None:
         """`count` bytes now lie in `space`."""
@@ -2121,6 +2127,8 @@ class Wire:
             if not tls.session_reused:  # to read it takes as long as it saves
                 self._keep_session(tls.session)
             self._keep_session = None
+            with contextlib.suppress(ssl.SSLError):  # before 3.10 that is none of OpenSSL's errors
+                tls.write(b"")  # frees 16 KB that OpenSSL 3.0 took in vain as it read the session
         self._seal(b"")  # TLS 1.3 answers key updates inside a read
         return count or None
 
@@ -3077,6 +3085,7 @@ class WebSocket:
                 # ping_timeout counts from now, though we were suspended
                 self._pinged = self._ping_timeout < math.inf  # else nobody waits for the pong
                 heard = now - self._ping_interval if self._pinged else now
+                self._reader.rest()
                 self._control_frame(PING, b"")
                 continue
 

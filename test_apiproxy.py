@@ -1663,6 +1663,17 @@ def test_many_fragments_of_one_length_are_one_message(opcode, size):
         assert feed(wire[:cut], wire[cut:]) == found
 
 
+def test_a_reader_that_rests_loses_nothing():
+    reader, wire = apiproxy.MessageReader(10**6), frame(2, b"x" * 5000)
+    reader.feed(frame(2, b"x" * 10**5) + wire[:3])
+    assert reader.next() == (2, b"x" * 10**5)
+    for piece in (wire[3:4000], wire[4000:]):
+        assert reader.next() is None
+        reader.rest()
+        reader.feed(piece)
+    assert reader.next() == (2, b"x" * 5000)
+
+
 OPEN_TEXT = frame(1, "a", fin=False)
 RUN = OPEN_TEXT + frame(0, "a", fin=False) * 20
 
@@ -3993,6 +4004,21 @@ def test_silence_begins_anew_with_each_message(dial):
     ws.send("y")
     eventually(lambda: got)
     assert got == [(TEXT, b"y")]  # and no ping before it
+
+
+def test_a_large_buffer_is_not_kept_in_silence(dial):
+    def script(conn):
+        conn.send(frame(BINARY, bytes(10**5)))
+        conn.read_frame()  # a ping
+        conn.send(frame(TEXT, "x"))
+        conn.wait_end()
+
+    ws = dial(script, ping_interval=0.02)
+    assert len(ws.recv()) == 10**5
+    spaces, read = [], ws._wire.read
+    read_instead(ws, lambda space: spaces.append(len(space)) or read(space))
+    assert ws.recv() == "x"
+    assert spaces[-1] == apiproxy.SMALL_BUFFER
 
 
 def test_a_peer_that_answers_no_ping_is_hung_up_on(dial):
