@@ -204,7 +204,7 @@ def case(chance):
     """One case of MessageReader."""
     data, limit = some_wire(chance), pick(chance, (130, 500, 500, 300000))
     if chance.random() < 0.002:
-        # Heads are cut where the reader's buffer ends, after it has grown to 1, 4, 16, 64 and 256 KiB.
+        # Heads are cut where the reader's buffer ends, grown to 1, 4, 16, 64 and 256 KiB.
         data = frame(2, bytes((340 << 10) - int(chance.random() * 60))) + data
         limit = 400000
 
