@@ -12667,7 +12667,7 @@ def test_a_forward_that_is_stopped_ends_its_connections_at_once(serve, direct, t
         assert received(local) == b""
 
 
-def test_a_local_side_that_stays_holds_nothing_for_long_when_its_pod_has_ended(serve, direct, tunnel):
+def test_a_local_side_that_stays_holds_nothing_for_long_once_its_pod_ended(serve, direct, tunnel):
     one = direct(serve(Pods(end, tunnel=tunnel, p={})), forward_linger=0.05)
     made = one.start_port_forward("here", "ns", "p", 80, "", "")
     with connected(made) as local:
