@@ -1174,8 +1174,7 @@ class MessageReader:
     def rest(self) -> None:
         """Keep no large buffer while nothing comes."""
         if self._start == self._end:
-            self._buffer = memoryview(bytearray(SMALL_BUFFER))
-            self._start = self._end = 0
+            self._buffer = memoryview(bytearray(SMALL_BUFFER))  # `space` begins at its start
 
     def received(self, count: int) -> None:
         """`count` bytes now lie in `space`."""
@@ -1279,18 +1278,17 @@ class MessageReader:
         """
         buffer, start = self._buffer, self._start
         step = body + size - start
-        count = min(500, (self._end - start) // step)  # or to look in vain could cost much
+        end = start + min(500, (self._end - start) // step) * step  # to look in vain has a bound
         for at in reversed(range(start, body)):
-            column = bytes(buffer[at:start + count * step:step])
-            count -= len(column.lstrip(column[:1]))
+            column = bytes(buffer[at:end:step])
+            end -= len(column.lstrip(column[:1])) * step
 
-        end = start + count * step
         payload = bytearray(buffer[start:end])
         for width in range(step, size, -1):
             del payload[::width]
-        body = end - len(payload)
-        buffer[body:end] = payload
-        return body, len(payload)
+        size = len(payload)
+        buffer[end - size:end] = payload
+        return end - size, size
 
     def _take(self) -> bool:
         """Move what is here of the frame at hand to its message; True when it is complete."""
