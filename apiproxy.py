@@ -618,9 +618,8 @@ class Address:
         usual = 443 if self.secure else 80
         self.port = parts.port or usual
         self.server = self.secure, self.host, self.port
-        self.authority = self.place
-        if self.port == usual:
-            self.authority = self.authority.rpartition(":")[0]
+        place = self.place
+        self.authority = place.rpartition(":")[0] if self.port == usual else place
         self.target = (parts.path or "/") + ("?" + parts.query if parts.query else "")
 
     @property
@@ -2516,7 +2515,6 @@ class HttpConnection(Receiver):
 class HttpRequest:
     """What urllib's opener and our handler need; its own would take the address apart again."""
 
-    timeout: Any = None  # set by the opener, not used: there is a scope
     headers: Mapping[str, str] = {}  # what audit hooks are shown
     type = "http"  # what the opener goes by: the handler looks at the address
 
