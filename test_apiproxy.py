@@ -11832,8 +11832,10 @@ def test_a_plugin_is_removed_and_the_next_answer_says_reload(new_client, demo):
 
 
 @pytest.fixture
-def direct(new_client):
+def direct(new_client, monkeypatch):
     """direct(server, **settings) -> Client whose cluster "here" is the server, without Headlamp."""
+    monkeypatch.setattr(apiproxy, "ACCEPT_WAIT", 0.05)
+
     def make(server, **settings):
         settings = {"cluster": "here", "drain_interval": 0.02, **settings}
         one = new_client("http://127.0.0.1:1", **settings)
@@ -12735,7 +12737,7 @@ def test_a_pods_last_words_arrive_though_it_did_not_listen(serve, direct, tunnel
     answer, ended = os.urandom(1 << 20), threading.Event()
 
     def answers(conn):
-        conn.stopped.wait(0.3)  # nothing is read: the local side's words fill all there is
+        conn.stopped.wait(0.1)  # nothing is read: the local side's words fill all there is
         say(conn, answer)
         end(conn)
         conn.wait_end()
@@ -12757,7 +12759,7 @@ def test_a_pods_last_words_arrive_though_it_did_not_listen(serve, direct, tunnel
         try:
             assert ended.wait(10)
             with pytest.raises(AssertionError):  # it stays to take what is still said
-                eventually(lambda: len(one.tasks) == 1, 0.3)
+                eventually(lambda: len(one.tasks) == 1, 0.1)
             assert digest(received(local)) == digest(answer)
         finally:
             apiproxy.shut(local)
@@ -12903,7 +12905,7 @@ def test_the_frames_of_a_tunnel_come_in_any_pieces(size):
         tunnels.DATA, tunnels.SYN_STREAM, tunnels.SYN_REPLY, tunnels.RST_STREAM)]
     noise += [tunnels.frame(kind, 0, 0, bytes(300)) for kind in (4, 6, 7, 8, 9, 99)]
     frames = [*noise, tunnels.frame(tunnels.SYN_REPLY, 1), tunnels.frame(tunnels.SYN_REPLY, 3)]
-    for data in (b"a", b"", b"b" * 70000):
+    for data in (b"a", b"", b"b" * 9000):
         frames += [*noise, tunnels.frame(tunnels.DATA, 3, 0, data)]
     frames += [tunnels.frame(tunnels.DATA, stream, tunnels.FIN) for stream in known]
 
@@ -12911,7 +12913,7 @@ def test_the_frames_of_a_tunnel_come_in_any_pieces(size):
     tunnel = apiproxy.Tunnel(remote, None)
     tunnel.open("80", 1.0)
     assert not tunnel.is_free
-    assert b"".join(tunnel.receive()) == b"a" + b"b" * 70000
+    assert b"".join(tunnel.receive()) == b"a" + b"b" * 9000
     assert tunnel.is_free and not remote.messages
     tunnel.send(b"data")
     tunnel.finish()
