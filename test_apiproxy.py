@@ -5377,6 +5377,18 @@ def test_a_server_that_is_no_address_is_refused(server):
     assert "SECRET" not in str(caught.value)
 
 
+def test_a_connection_is_kept_for_its_way(serve, new_client):
+    """Two proxies may lead to networks where one address is two servers."""
+    first, second = (serve(lambda request, conn: conn.reply(200, {})) for _ in range(2))
+    client = new_client("http://127.0.0.1:1", cluster="a")
+    for name, proxy in (("a", first), ("b", second)):
+        client.add_endpoint(name, apiproxy.Endpoint("http://far.test", proxy=proxy.url))
+    for cluster in "abab":
+        client.request("/" + cluster, cluster=cluster)
+    assert [request.path for request in first.requests] == ["http://far.test/a"] * 2
+    assert [request.path for request in second.requests] == ["http://far.test/b"] * 2
+
+
 def test_a_clusters_proxy_is_its_own(serve, tmp_path):
     proxy = serve(lambda request, conn: conn.reply(200, {"asked": request.path}))
     values = config("http://api.example", cluster={"proxy-url": proxy.url})
