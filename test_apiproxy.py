@@ -5384,7 +5384,7 @@ def test_a_connection_is_kept_for_its_way(serve, new_client):
     for name, proxy in (("a", first), ("b", second)):
         client.add_endpoint(name, apiproxy.Endpoint("http://far.test", proxy=proxy.url))
     for cluster in "abab":
-        client.request("/" + cluster, cluster=cluster)
+        client.cluster_request("/" + cluster, {"cluster": cluster})
     assert [request.path for request in first.requests] == ["http://far.test/a"] * 2
     assert [request.path for request in second.requests] == ["http://far.test/b"] * 2
 
