@@ -3209,7 +3209,6 @@ IN_CLUSTER = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 Pem = StrOrBytes  # the path of a PEM file, or what would be in it; b"" for none
 Pems = Tuple[Pem, Pem, Pem]  # authority, client certificate, its key
-TlsState = Tuple[List[Any], List[bytes], Optional[ssl.SSLContext]]  # stamps, contents, settings
 
 
 @contextlib.contextmanager
@@ -3397,38 +3396,52 @@ class TlsFiles:
     ) -> None:
         self._server_name = server_name
         self._insecure = insecure
-        self._pems = authority, certificate, key
-        self._state: TlsState = [], [], None
-        self._state = self._load(self._pems)
+        self._files: Dict[str, Tuple[Any, bytes]] = {}  # by path: what changes with it, content
+        self._pems: Pems = authority, b"", b""
+        self._state: Tuple[List[bytes], Optional[ssl.SSLContext]] = [], None  # contents, settings
+        self.show(certificate, key)
 
     def __call__(self) -> Optional[ssl.SSLContext]:
         try:
             self._state = self._load(self._pems)
         except ValueError as error:  # half written, or gone for a moment: the next call looks again
             log.warning("the TLS settings of before are kept: %s", error)
-        return self._state[2]
+        return self._state[1]
 
     @property
     def authority(self) -> bytes:
         """The server's authority as PEM, b"" for the system's."""
-        return self._state[1][0]
+        return self._state[0][0]
 
-    def show(self, certificate: bytes, key: bytes) -> None:
+    def show(self, certificate: Pem, key: Pem) -> None:
         """Show this client certificate from now on; b"" for none."""
         pems = self._pems[0], certificate, key
         self._pems, self._state = pems, self._load(pems)
 
-    def _load(self, pems: Pems) -> TlsState:
+    def _load(self, pems: Pems) -> Tuple[List[bytes], Optional[ssl.SSLContext]]:
         """The state for these files: the settings of before if the contents are those of before."""
-        stamps, contents, context = self._state
-        present = _each(_stamp, pems)
+        before, context = self._state
+        fields = "certificate-authority", "client-certificate", "client-key"
+        contents = list(map(self._content, fields, pems))
+        if contents != before:
+            context = self._build(contents[0], pems)
+        return contents, context
 
-        if present != stamps:
-            read = _each(_content, pems)
-            if read != contents:
-                context = self._build(read[0], pems)
-            contents = read
-        return present, contents, context
+    def _content(self, field: str, pem: Pem) -> bytes:
+        """What is in a file, read again when that changed; ValueError that names the field."""
+        if isinstance(pem, bytes):
+            return pem
+        try:
+            info = os.stat(pem)
+            recent = time.time() - info.st_mtime < 1.0  # then it may change without a trace
+            stamp = info.st_mtime_ns, info.st_size, info.st_ino, recent
+            known, content = self._files.get(pem, (None, b""))
+            if recent or stamp != known:
+                content = read_file(pem)
+                self._files[pem] = stamp, content
+            return content
+        except OSError as error:
+            raise ValueError("%s: %s" % (field, error)) from None
 
     def _build(self, authority: bytes, pems: Pems) -> Optional[ssl.SSLContext]:
         if not (any(pems) or self._server_name or self._insecure):
@@ -3441,31 +3454,6 @@ class TlsFiles:
             with naming("client-certificate with its client-key"):
                 load_certificate(context, *pems[1:])
         return context
-
-
-def _each(look: Callable[[Pem], Any], pems: Pems) -> List[Any]:
-    """What `look` gives for the files of a TlsFiles; ValueError that names the field."""
-    seen: List[Any] = []
-    fields = "certificate-authority", "client-certificate", "client-key"
-    try:
-        for pem in pems:
-            seen.append(look(pem))
-    except OSError as error:
-        raise ValueError("%s: %s" % (fields[len(seen)], error)) from None
-    return seen
-
-
-def _stamp(pem: Pem) -> Any:
-    """What changes with a file; one of this second may change again without a trace."""
-    if isinstance(pem, bytes):
-        return pem
-    info = os.stat(pem)
-    recent = time.time() - info.st_mtime < 1.0
-    return info.st_mtime_ns, info.st_size, info.st_ino, time.monotonic() if recent else 0.0
-
-
-def _content(pem: Pem) -> bytes:
-    return pem if isinstance(pem, bytes) else read_file(pem)
 
 
 # -- tokens ----------------------------------------------------------------------
