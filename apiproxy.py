@@ -597,9 +597,12 @@ def split_api_version(api_version: str) -> Tuple[str, str]:
 
 
 class Address:
-    """Where a URL leads: `target` is path and query, `authority` what Host says.
+    """Where a URL leads, whose scheme is one of `schemes` (plain, secure); ValueError for others.
 
-    Its scheme is one of `schemes` (plain, secure); ValueError for other URLs.
+    name       the host without a zone (RFC 6874)
+    place      host:port, for people and proxies
+    authority  what Host says
+    target     path and query
     """
 
     def __init__(self, url: str, schemes: Tuple[str, str]) -> None:
@@ -615,22 +618,13 @@ class Address:
 
         self.secure = parts.scheme == schemes[1]
         self.host = parts.hostname.replace("%25", "%")  # before a zone, as RFC 6874 writes it
+        self.name = self.host.partition("%")[0]
         usual = 443 if self.secure else 80
         self.port = parts.port or usual
         self.server = self.secure, self.host, self.port
-        place = self.place
+        self.place = place = join_port(self.name, self.port)
         self.authority = place.rpartition(":")[0] if self.port == usual else place
         self.target = (parts.path or "/") + ("?" + parts.query if parts.query else "")
-
-    @property
-    def name(self) -> str:
-        """The host as TLS knows it: without a zone (RFC 6874) and the DNS root's dot."""
-        return self.host.partition("%")[0].rstrip(".")
-
-    @property
-    def place(self) -> str:
-        """host:port, for people and proxies."""
-        return join_port(self.host, self.port)
 
 
 def join_port(host: str, port: Any) -> str:
@@ -1652,11 +1646,10 @@ class Scope:
 
 def new_thread(name: str, target: Callable[..., None], *args: Any) -> threading.Thread:
     """A thread that the program's end does not wait for; a subinterpreter's has to."""
-    name = "apiproxy-" + name
-    try:
-        return threading.Thread(target=target, args=args, name=name, daemon=True)
-    except RuntimeError:  # since 3.12 those may have no other
-        return threading.Thread(target=target, args=args, name=name, daemon=False)
+    thread = threading.Thread(target=target, args=args, name="apiproxy-" + name, daemon=False)
+    with contextlib.suppress(RuntimeError):  # since 3.12 those may have no daemons
+        thread.daemon = True
+    return thread
 
 
 def aside(name: str, function: Callable[[], R], scope: Scope) -> R:
@@ -1775,7 +1768,7 @@ def _environment(name: str) -> str:
 
 def bypasses_proxy(address: Address, no_proxy: str) -> bool:
     """Whether NO_PROXY's list has `address`: `*`, names, IPs, CIDR ranges, ports."""
-    host = address.host.partition("%")[0].lower()
+    host = address.name
     ip = parse_ip(host)
     if host.rstrip(".") == "localhost" or ip and ip.is_loopback:
         return True
@@ -1992,7 +1985,8 @@ class Wire:
                 with blaming(proxy):
                     wire._connect_through(proxy, address, scope)
             if context:
-                wire._start_tls(context, address.name, scope)
+                name = address.name.rstrip(".")  # that is the DNS root's
+                wire._start_tls(context, name, scope)
         except BaseException:
             wire.close()
             raise
@@ -3522,8 +3516,8 @@ def _pass_on(errors: io.BufferedReader, said: bytearray) -> None:
 
 def run_program(
     command: List[str], env: Mapping[str, str], interactive: bool, scope: Scope,
-) -> Tuple[int, bytes, str]:
-    """Run a program to its end: exit code, stdout, and the last that it said on stderr.
+) -> bytes:
+    """Run a program to its end: its stdout; ValueError, with the end of its stderr, if it failed.
 
     stderr goes to ours as it comes: that is where a login says what to do. An interactive program
     has our terminal, stderr too. Where `scope` ends it is killed, with what it started.
@@ -3565,9 +3559,12 @@ def run_program(
             if process.poll() is None:
                 kill()
 
-    if errors and process.returncode:
-        reader.join(0.5)  # what it left behind may keep stderr open
-    return process.returncode, stdout, _printable(said.decode("utf-8", "replace"))
+    if process.returncode:
+        if errors:
+            reader.join(0.5)  # what it left behind may keep stderr open
+        text = _printable(said.decode("utf-8", "replace"))
+        raise ValueError("exit code %d. %s" % (process.returncode, text))
+    return stdout
 
 
 class ExecPlugin:
@@ -3668,15 +3665,12 @@ class ExecPlugin:
         env = {**os.environ, **self._env, "KUBERNETES_EXEC_INFO": self._info(interactive)}
         part = Scope(scope.left())
         try:  # in a thread: what a signal's handler raises can leave pipes of Popen open
-            code, stdout, said = aside("plugin", functools.partial(
+            return aside("plugin", functools.partial(
                 run_program, [path, *self._args], env, interactive, part), scope)
         except TimeoutError:
             raise TimeoutError("%s has not ended in time" % path) from None
         finally:
             part.cancel()
-        if code:
-            raise ValueError("exit code %d. %s" % (code, said))
-        return stdout
 
     def _info(self, interactive: bool) -> str:
         """What the plugin is told."""
