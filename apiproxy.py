@@ -138,11 +138,14 @@ MiB = 1 << 20
 # ------------------------------------------------------------------------------
 
 Json = Any  # what json.loads gives; here mostly a Kubernetes object
+JsonObject = Dict[str, Any]
 Params = Optional[Mapping[str, Any]]  # QueryParameters, or any other mapping that becomes a query
 Token = Union[str, Callable[[], Optional[str]], None]
 Bytes = Union[bytes, bytearray, memoryview]
 StrOrBytes = Union[str, bytes]
 Path = Union[str, PathLike]
+Action = Callable[[], None]  # what cancels a stream, for one
+TlsSettings = Optional[ssl.SSLContext]  # None: those of somebody else, at last the system's
 HeaderLines = Mapping[str, Union[str, Sequence[str]]]  # several values are several lines
 
 # Called, not derived from: of a class each type is text, which is compiled, on 3.14 by a module
@@ -210,7 +213,7 @@ class ApiError(Exception):
         self.message = message or phrase
         self.phrase = phrase
         self.reason = reason
-        self.details: Dict[str, Any] = details if isinstance(details, dict) else {}
+        self.details: JsonObject = details if isinstance(details, dict) else {}
         self.body = body
         self.method = method
         self.url = url
@@ -256,7 +259,7 @@ class ConnectionClosed(WebSocketError):
         self.reason = reason
 
 
-StreamErrCb = Callable[[ApiError, Callable[[], None]], None]  # (error, cancel)
+StreamErrCb = Callable[[ApiError, Action], None]  # (error, cancel)
 StreamResultsCb = Callable[..., None]  # what each stream function says that it passes
 ItemsCb = Callable[[List[Json]], None]
 ItemCb = Callable[[Json], None]
@@ -265,9 +268,9 @@ ItemCb = Callable[[Json], None]
 StreamArgs = TypedDict("StreamArgs", {
     "isJson": bool,
     "additionalProtocols": Sequence[str],
-    "connectCb": Callable[[], None],
+    "connectCb": Action,
     "reconnectOnFailure": bool,
-    "failCb": Union[Callable[[], None], Callable[[ApiError], None]],
+    "failCb": Union[Action, Callable[[ApiError], None]],
     "tty": bool,
     "stdin": bool,
     "stdout": bool,
@@ -289,10 +292,10 @@ class Settings:
     base_url: str  # the Headlamp server, or `kubectl proxy`; "" for neither
     cluster: str  # the current cluster: where calls go that name none; "" is the server itself
     backend_token: str  # HEADLAMP_BACKEND_TOKEN: sent to the Headlamp server, to nobody else
-    ssl_context: Optional[ssl.SSLContext]  # None: the system's certificates, host names checked
+    ssl_context: TlsSettings  # None: the system's certificates, host names checked
     default_namespaces: Mapping[str, str]  # by cluster, for `apply`
     on_logout: Optional[Callable[[str], None]]  # (cluster): its token was refused
-    on_reload: Optional[Callable[[], None]]  # the server's plugins, or stored clusters, changed
+    on_reload: Optional[Action]  # the server's plugins, or stored clusters, changed
     user_id: str  # X-HEADLAMP-USER-ID beside a stored kubeconfig; made at random when needed
     token_as: str  # how a token goes out: "header", "subprotocol" (WebSockets), "cookie"
     token_protocol: bool  # the older name for token_as="subprotocol"
@@ -333,10 +336,10 @@ class Settings:
         *,
         cluster: str = "",
         backend_token: str = "",
-        ssl_context: Optional[ssl.SSLContext] = None,
+        ssl_context: TlsSettings = None,
         default_namespaces: Optional[Mapping[str, str]] = None,
         on_logout: Optional[Callable[[str], None]] = None,
-        on_reload: Optional[Callable[[], None]] = None,
+        on_reload: Optional[Action] = None,
         user_id: str = "",
         token_as: str = "header",
         token_protocol: bool = False,
@@ -866,9 +869,9 @@ class _YamlReader:
 
         return items
 
-    def _mapping(self) -> Dict[str, Any]:
+    def _mapping(self) -> JsonObject:
         column = self.column
-        mapping: Dict[str, Any] = {}
+        mapping: JsonObject = {}
         while self.column == column:
             key = self._key(mapping)
             if key is None:
@@ -878,7 +881,7 @@ class _YamlReader:
 
         return mapping
 
-    def _key(self, mapping: Dict[str, Any]) -> Optional[str]:
+    def _key(self, mapping: JsonObject) -> Optional[str]:
         match = re.compile(_YAML_KEY[self._flow > 0]).match(self.text, self.at)
         if not match:
             return None
@@ -1463,7 +1466,10 @@ class Lock(type(threading.RLock())):  # type: ignore[misc]
                 raise
 
 
-def take(lock: Any, held: List[Any], seconds: float = FOREVER) -> bool:
+Locks = List[Any]  # that are held, for whoever releases them
+
+
+def take(lock: Any, held: Locks, seconds: float = FOREVER) -> bool:
     """Wait for a lock; False when the time is over. Once it is ours it is in `held`.
 
     Both by one call of C code, so that no signal's handler comes between; whoever calls is in a
@@ -1490,7 +1496,7 @@ def take(lock: Any, held: List[Any], seconds: float = FOREVER) -> bool:
 #                       held for ever: the fork waits until no thread of ours is inside it
 # logging, random       look after themselves
 _renewed: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
-_forking: Dict[int, List[Any]] = {}  # by thread that forks: the locks that it waited for
+_forking: Dict[int, Locks] = {}  # by thread that forks: the locks that it waited for
 inside_openssl = Lock()  # held by who is there without the lock of a Wire
 
 
@@ -1544,7 +1550,7 @@ class Cancel:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._close: Optional[Callable[[], None]] = None  # what is held; guarded by _lock
+        self._close: Optional[Action] = None  # what is held; guarded by _lock
         self._latch = threading.Lock()
         self._latch.acquire()
         self.is_set = False
@@ -1562,7 +1568,7 @@ class Cancel:
 
     def wait(self, seconds: float) -> bool:
         """Sleep; True, at once, when it is set."""
-        held: List[Any] = []
+        held: Locks = []
         try:
             take(self._latch, held, seconds)
         finally:
@@ -1573,7 +1579,7 @@ class Cancel:
                     pass  # it was set once more, meanwhile
         return self.is_set
 
-    def hold(self, close: Optional[Callable[[], None]]) -> None:
+    def hold(self, close: Optional[Action]) -> None:
         """From now on `set` calls close()."""
         with self._lock:
             self._close = close
@@ -1617,7 +1623,7 @@ class Scope:
         """End all that goes on in it: from any thread or signal handler, any number of times."""
         self._cancel.set()
 
-    def hold(self, close: Optional[Callable[[], None]]) -> None:
+    def hold(self, close: Optional[Action]) -> None:
         """What cancel calls from now on, to end a wait; None for nothing."""
         self._cancel.hold(close)
 
@@ -1634,7 +1640,7 @@ class Scope:
             raise TimeoutError("no time left")
         return min(left, self._idle)
 
-    def acquire(self, lock: Any, held: List[Any]) -> None:
+    def acquire(self, lock: Any, held: Locks) -> None:
         """As `take`, of a lock that somebody may hold for long; its errors are those of `left`."""
         while not take(lock, held, min(self.left(), 0.1)):  # looks at cancel now and then
             pass
@@ -1971,7 +1977,7 @@ class Wire:
 
     @classmethod
     def open(
-        cls, address: Address, scope: Scope, context: Optional[ssl.SSLContext],
+        cls, address: Address, scope: Scope, context: TlsSettings,
         proxy: Optional[Proxy], tunnel: bool = False,
     ) -> Wire:
         """Connect, through a proxy (CONNECT for TLS or a `tunnel`), with TLS if `context`."""
@@ -2184,7 +2190,7 @@ class Wire:
             if not self._waiting:
                 self._sock.close()
 
-    def leave_openssl(self, held: List[Any], seconds: float) -> None:
+    def leave_openssl(self, held: Locks, seconds: float) -> None:
         """Keep threads out of OpenSSL until `held` is released."""
         if self._tls is not None:
             take(self._lock, held, seconds)
@@ -2404,7 +2410,7 @@ class Response:
         raise self.error("" if self.is_page else "the server sent %s instead of JSON: %.80r"
                          % (kind, self.text()))
 
-    def object(self) -> Dict[str, Any]:
+    def object(self) -> JsonObject:
         """The body, which is a JSON object; ApiError that says what came instead."""
         value = self.json()
         if not isinstance(value, dict):
@@ -2412,7 +2418,7 @@ class Response:
                              % (type(value).__name__, self.text()))
         return value
 
-    def items(self) -> List[Dict[str, Any]]:
+    def items(self) -> List[JsonObject]:
         """`items` of the list in the body, [] for null; ApiError unless they are objects."""
         return items_of(self, self.object())
 
@@ -2448,7 +2454,7 @@ class Response:
         return place_of(self._url) + text % (title[1] if title else page).strip()
 
 
-def items_of(response: Response, page: Dict[str, Any]) -> List[Dict[str, Any]]:
+def items_of(response: Response, page: JsonObject) -> List[JsonObject]:
     """`items` of a list that `response` brought."""
     items = page.get("items") or []
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
@@ -2548,7 +2554,7 @@ class HttpRequest:
     def __init__(
         self, method: str, full_url: str, target: str, lines: Dict[str, Any],
         data: Optional[bytes], scope: Scope, address: Address,
-        context: Optional[ssl.SSLContext], proxy: Optional[str], idle: Optional[float],
+        context: TlsSettings, proxy: Optional[str], idle: Optional[float],
     ) -> None:
         self.method = method
         self.full_url = full_url
@@ -2861,7 +2867,7 @@ class WebSocket:
     def connect(
         cls, url: str, *, protocols: Sequence[str] = (),
         headers: Optional[HeaderLines] = None, timeout: Optional[float] = 10.0,
-        ssl_context: Optional[ssl.SSLContext] = None, max_message_size: int = 64 * MiB,
+        ssl_context: TlsSettings = None, max_message_size: int = 64 * MiB,
         ping_interval: Optional[float] = 10.0, ping_timeout: float = 20.0,
         close_timeout: float = 1.0, proxy: Optional[str] = None, host: str = "",
         scope: Optional[Scope] = None, notice: Optional[Callable[[Head], None]] = None,
@@ -2953,7 +2959,7 @@ class WebSocket:
 
         seconds = math.inf if timeout is None else timeout
         lock = self._recv_lock
-        held: List[Any] = []
+        held: Locks = []
         try:
             held.extend(filter(lock.acquire, (False,)))  # as `take`, in half its time
             if not held and not take(lock, held, seconds):
@@ -3070,7 +3076,7 @@ class WebSocket:
         A sender that holds the lock comes here itself after releasing it: nothing is left lying.
         """
         while self._pending:
-            held: List[Any] = []
+            held: Locks = []
             try:
                 if not take(self._send_lock, held, 0) or self._close_sent or self._torn:
                     return
@@ -3092,7 +3098,7 @@ class WebSocket:
     def _send(self, opcode: int, payload: bytes) -> None:
         frame = encode_frame(opcode, payload, os.urandom(4))
         interrupted = ConnectionAbortedError("a send was interrupted")
-        held: List[Any] = []
+        held: Locks = []
         try:
             if not take(self._send_lock, held) or self._close_sent or self._ended or self._torn:
                 raise self._error() from self._torn
@@ -3144,7 +3150,7 @@ class WebSocket:
 
     def _send_close(self, payload: bytes, scope: Scope) -> bool:
         """Send our close frame, once; False where none can be sent any more."""
-        held: List[Any] = []
+        held: Locks = []
         try:
             if not take(self._send_lock, held, scope.left()) or self._torn:
                 return False
@@ -3158,7 +3164,7 @@ class WebSocket:
 
     def _drain(self, scope: Scope, reading: bool) -> None:
         """Read to the end; where another thread reads, that meets it, and we wait."""
-        held: List[Any] = []
+        held: Locks = []
         try:
             if not reading and not take(self._recv_lock, held, scope.left()):
                 return
@@ -3231,7 +3237,7 @@ class Endpoint:
 
     def __init__(
         self, server: str, *,
-        ssl_context: Union[ssl.SSLContext, Callable[[], Optional[ssl.SSLContext]], None] = None,
+        ssl_context: Union[TlsSettings, Callable[[], TlsSettings]] = None,
         token: Union[Token, ExecPlugin] = None, basic: str = "", namespace: str = "",
         proxy: Optional[str] = None, impersonate: Sequence[Tuple[str, str]] = (),
         compress: bool = True,
@@ -3258,7 +3264,7 @@ class Endpoint:
     def __repr__(self) -> str:
         return "<Endpoint %s>" % self.server
 
-    def context(self) -> Optional[ssl.SSLContext]:
+    def context(self) -> TlsSettings:
         """The TLS settings of now: the same object until they change. None: the client's."""
         return self.ssl_context() if callable(self.ssl_context) else self.ssl_context
 
@@ -3392,10 +3398,10 @@ class TlsFiles:
         self._insecure = insecure
         self._files: Dict[str, Tuple[Any, bytes]] = {}  # by path: what changes with it, content
         self._pems: Pems = authority, b"", b""
-        self._state: Tuple[List[bytes], Optional[ssl.SSLContext]] = [], None  # contents, settings
+        self._state: Tuple[List[bytes], TlsSettings] = [], None  # contents, settings
         self.show(certificate, key)
 
-    def __call__(self) -> Optional[ssl.SSLContext]:
+    def __call__(self) -> TlsSettings:
         try:
             self._state = self._load(self._pems)
         except ValueError as error:  # half written, or gone for a moment: the next call looks again
@@ -3412,7 +3418,7 @@ class TlsFiles:
         pems = self._pems[0], certificate, key
         self._pems, self._state = pems, self._load(pems)
 
-    def _load(self, pems: Pems) -> Tuple[List[bytes], Optional[ssl.SSLContext]]:
+    def _load(self, pems: Pems) -> Tuple[List[bytes], TlsSettings]:
         """The state for these files: the settings of before if the contents are those of before."""
         before, context = self._state
         fields = "certificate-authority", "client-certificate", "client-key"
@@ -3437,7 +3443,7 @@ class TlsFiles:
         except OSError as error:
             raise ValueError("%s: %s" % (field, error)) from None
 
-    def _build(self, authority: bytes, pems: Pems) -> Optional[ssl.SSLContext]:
+    def _build(self, authority: bytes, pems: Pems) -> TlsSettings:
         if not (any(pems) or self._server_name or self._insecure):
             return None
 
@@ -3604,7 +3610,7 @@ class ExecPlugin:
     def __call__(self, scope: Scope) -> str:
         """The token. ApiError, or what `scope` raises; a login may be silent for longer than it."""
         scope = scope.within()
-        held: List[Any] = []
+        held: Locks = []
         try:
             scope.acquire(self._lock, held)
             token = self._token  # once: `forget` does not wait for the lock
@@ -3674,7 +3680,7 @@ class ExecPlugin:
 
     def _info(self, interactive: bool) -> str:
         """What the plugin is told."""
-        spec: Dict[str, Any] = {"interactive": interactive}
+        spec: JsonObject = {"interactive": interactive}
         if self._cluster:
             info = {name: self._cluster.values.get(name) for name in EXEC_CLUSTER}
             info["certificate-authority-data"] = base64.b64encode(self._tls.authority).decode()
@@ -4022,7 +4028,7 @@ class Credential:
             text = "the function that gives the token failed: %s" % type(error).__name__
             raise ApiError(0, text) from error
 
-    def begin_renewal(self, scope: Scope, window: float, turn: List[Any]) -> bool:
+    def begin_renewal(self, scope: Scope, window: float, turn: Locks) -> bool:
         """Whether the caller is to renew a token that ends soon; it releases what is in `turn`.
 
         Others wait for that; nobody tries again for as long as the window is.
@@ -4179,7 +4185,7 @@ class Route:
         self.credential = credential
         self.address = base_address(base)
         self.host = self.address.authority
-        self.context: Optional[ssl.SSLContext] = None
+        self.context: TlsSettings = None
         self.proxy = endpoint.proxy if endpoint else None
         self.token = ""  # that is sent
         self.kubeconfig = ""  # and what goes along with it, in base64
@@ -4289,7 +4295,7 @@ class Transport:
 
         for _ in range(2):
             route = self.route(cluster, on_behalf)
-            held: List[Any] = []
+            held: Locks = []
             try:
                 self._renew(route, scope, held)
                 route.identify(scope)
@@ -4404,10 +4410,10 @@ class Transport:
             raise ValueError("a user_id is made of letters, digits, - and _")
         return settings.user_id
 
-    def _renew(self, route: Route, scope: Scope, held: List[Any]) -> None:
+    def _renew(self, route: Route, scope: Scope, held: Locks) -> None:
         """Renew a token that ends soon; the request at hand does it where a lock is in `held`."""
         credential = route.credential
-        turn: List[Any] = []
+        turn: Locks = []
         try:
             if credential and credential.begin_renewal(scope, self.settings.token_window, turn):
                 if credential.claims.account[0]:
@@ -4498,7 +4504,7 @@ class Transport:
         fresh: List[bool] = []  # whether each answer brought a fresh token
         while True:
             url = path
-            held: List[Any] = []
+            held: Locks = []
             try:
                 route = self.route(cluster)
                 url = "ws" + with_query(combine_path(route.base, check_path(path)), params)[4:]
@@ -4643,7 +4649,7 @@ class Task:
         """Once cancelled: wait for a callback and for the thread, until `end` (monotonic)."""
         if threading.current_thread() is self._thread:
             return
-        held: List[Any] = []
+        held: Locks = []
         try:
             take(self._gate, held, max(0.0, end - time.monotonic()))
         finally:
@@ -5592,7 +5598,7 @@ class Waiter(Watch):
     def _patience(self) -> float:
         return 0.0  # every state: the condition may hold for a moment only
 
-    def _hear(self, error: ApiError, _: Callable[[], None]) -> None:
+    def _hear(self, error: ApiError, _: Action) -> None:
         self._reported = error
 
     def _look(self, items: List[Json]) -> None:
@@ -5703,7 +5709,7 @@ class Endpoints:
 
     def watch(
         self, kind: Callable[..., Watch], namespace: str, cluster: Optional[str], *rest: Any
-    ) -> Callable[[], None]:
+    ) -> Action:
         """Start a Watch or ItemWatch (`kind`) in the collection; the function that cancels."""
         cluster = self._transport.cluster(cluster)
         collections = self._collections(cluster, namespace)
@@ -5780,7 +5786,7 @@ class ApiClient(ObjectCalls):
         err_cb: StreamErrCb,
         query_params: Params = None,
         cluster: Optional[str] = None,
-    ) -> Callable[[], None]:
+    ) -> Action:
         """As Client.stream_results; gives the function that cancels."""
         return self._endpoints.watch(Watch, "", cluster, cb, err_cb, query_params)
 
@@ -5791,7 +5797,7 @@ class ApiClient(ObjectCalls):
         err_cb: StreamErrCb,
         query_params: Params = None,
         cluster: Optional[str] = None,
-    ) -> Callable[[], None]:
+    ) -> Action:
         """As Client.stream_result; gives the function that cancels."""
         return self._endpoints.watch(ItemWatch, "", cluster, name, cb, err_cb, query_params)
 
@@ -5822,7 +5828,7 @@ class NamespacedApiClient(ObjectCalls):
         err_cb: StreamErrCb,
         query_params: Params = None,
         cluster: Optional[str] = None,
-    ) -> Callable[[], None]:
+    ) -> Action:
         """As Client.stream_results; gives the function that cancels."""
         return self._endpoints.watch(Watch, namespace, cluster, cb, err_cb, query_params)
 
@@ -5834,7 +5840,7 @@ class NamespacedApiClient(ObjectCalls):
         err_cb: StreamErrCb,
         query_params: Params = None,
         cluster: Optional[str] = None,
-    ) -> Callable[[], None]:
+    ) -> Action:
         """As Client.stream_result; gives the function that cancels."""
         return self._endpoints.watch(
             ItemWatch, namespace, cluster, name, cb, err_cb, query_params)
@@ -7002,7 +7008,7 @@ class Headlamp:
         method: str,
         cluster: str,
         end: str,
-        body: Optional[Dict[str, Any]],
+        body: Optional[JsonObject],
         read: Callable[[Response], R],
         **old_body: str,
     ) -> R:
@@ -7076,7 +7082,7 @@ class Headlamp:
         self._drains[key] = dig(answer, "id"), now
         return answer
 
-    def set_cluster(self, request: Dict[str, Any]) -> Json:
+    def set_cluster(self, request: JsonObject) -> Json:
         """Add a cluster; what a kubeconfig has of it goes with its requests from now on."""
         base = self._transport.settings.base_url
         kubeconfig = request.get("kubeconfig")
@@ -7190,7 +7196,7 @@ def reduce_kubeconfig(text: bytes, name: str) -> str:
         log.warning("the whole kubeconfig goes with requests to %s: it can't be read here", name)
         return base64.b64encode(text).decode()
 
-    reduced: Dict[str, Any] = {
+    reduced: JsonObject = {
         "apiVersion": "v1",
         "kind": "Config",
         "current-context": dig(context, "name"),
@@ -7576,7 +7582,7 @@ class Client(Settings):
     def metrics(
         self, url: str, on_metrics: Callable[[Any], None],
         on_error: Optional[Callable[[ApiError], None]] = None, cluster: Optional[str] = None,
-    ) -> Callable[[], None]:
+    ) -> Action:
         """GET `url` now and every `metrics_period` seconds; on_metrics(items, or the whole answer).
 
         on_error(error) gets what fails; polling goes on, up to six times slower while it does.
@@ -7752,7 +7758,7 @@ class Client(Settings):
     def stream_result(
         self, url: str, name: str, cb: ItemCb, err_cb: StreamErrCb, query_params: Params = None,
         cluster: Optional[str] = None,
-    ) -> Callable[[], None]:
+    ) -> Action:
         """Keep `cb` supplied with one object: cb(object) at first and for every later state.
 
         url, name   of the collection, and of the object in it
@@ -7768,7 +7774,7 @@ class Client(Settings):
 
     def stream_results(
         self, url: str, cb: ItemsCb, err_cb: StreamErrCb, query_params: Params = None,
-    ) -> Callable[[], None]:
+    ) -> Action:
         """Keep `cb` supplied with the whole collection at `url` of the current cluster.
 
         Lists once, then watches: cb(items) gets a new list, yours to keep, at first and after each
@@ -7788,7 +7794,7 @@ class Client(Settings):
 
     def stream_results_for_cluster(
         self, url: str, params: StreamResultsParams, query_params: Params = None,
-    ) -> Callable[[], None]:
+    ) -> Action:
         """As `stream_results`, with "cb" and "errCb" (both needed) and "cluster".
 
         Documented as streamResultsForCluster.
