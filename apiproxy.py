@@ -213,7 +213,7 @@ class ApiError(Exception):
         self.message = message or phrase
         self.phrase = phrase
         self.reason = reason
-        self.details: JsonObject = details if isinstance(details, dict) else {}
+        self.details: JsonObject = details or {}
         self.body = body
         self.method = method
         self.url = url
@@ -481,7 +481,7 @@ def check_path(path: str) -> str:
 
 def combine_path(base: str, path: str) -> str:
     """Both with one slash between."""
-    return (base[:-1] if base.endswith("/") else base) + "/" + path[path.startswith("/"):]
+    return base.rstrip("/") + "/" + path[path.startswith("/"):]
 
 
 _LABEL_WORD = "[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"  # a label's name, or its value
@@ -3394,8 +3394,7 @@ class TlsFiles:
         self, authority: Pem = b"", certificate: Pem = b"", key: Pem = b"", server_name: str = "",
         insecure: bool = False,
     ) -> None:
-        self._server_name = server_name
-        self._insecure = insecure
+        self._options = server_name, insecure
         self._files: Dict[str, Tuple[Any, bytes]] = {}  # by path: what changes with it, content
         self._pems: Pems = authority, b"", b""
         self._state: Tuple[List[bytes], TlsSettings] = [], None  # contents, settings
@@ -3444,12 +3443,12 @@ class TlsFiles:
             raise ValueError("%s: %s" % (field, error)) from None
 
     def _build(self, authority: bytes, pems: Pems) -> TlsSettings:
-        if not (any(pems) or self._server_name or self._insecure):
+        if not any((*pems, *self._options)):
             return None
 
         with naming("certificate-authority"):
             trusted = authority if pems[0] else None
-            context = tls_context(None, trusted, self._server_name, self._insecure)
+            context = tls_context(None, trusted, *self._options)
         if pems[1]:
             with naming("client-certificate with its client-key"):
                 load_certificate(context, *pems[1:])
