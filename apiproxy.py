@@ -1802,7 +1802,9 @@ def _is_meant(address: Address, host: str, ip: Any, entry: str) -> bool:
     if named or ip:  # a name is no end of an IP address
         return bool(named == ip)
 
-    name = to_ascii(name[1:] if name.startswith("*.") else name)
+    name = name[1:] if name.startswith("*.") else name
+    with contextlib.suppress(UnicodeError):  # what can't be in DNS is as it is
+        name = ".".join(label.encode("idna").decode() for label in name.split("."))
     return host.endswith(name if name[:1] == "." else "." + name) or host == name
 
 
@@ -1815,14 +1817,6 @@ def parse_ip(text: str) -> Any:
     except ValueError:
         return None
     return getattr(ip, "ipv4_mapped", None) or ip
-
-
-def to_ascii(name: str) -> str:
-    """A host name as DNS has it; one that can't be in it as it is."""
-    try:
-        return ".".join(label.encode("idna").decode() for label in name.split("."))
-    except UnicodeError:
-        return name
 
 
 # -- sockets ----------------------------------------------------------------------
@@ -2103,13 +2097,13 @@ class Wire:
         self._seal(b"")  # TLS 1.3 answers key updates inside a read
         return count or None
 
-    def _read_record(self, tls: ssl.SSLObject, space: memoryview) -> int:
+    def _read_record(self, tls: Any, space: memoryview) -> int:
         if self._tls_end:
             raise self._tls_end
         if not (self._cut or self._incoming.pending or tls.pending()):
             raise ssl.SSLWantReadError  # as it would after some work
 
-        count = cast(int, tls.read(len(space), cast(bytearray, space)))
+        count: int = tls.read(len(space), space)
         if not count:  # 3.8 with OpenSSL 3 takes any end for a clean one
             raise ssl.SSLEOFError if self._cut else ssl.SSLZeroReturnError
         return count
@@ -3288,11 +3282,11 @@ class _NamedContext(_CONTEXTS[-3]):  # type: ignore[misc]
     def __init__(self, _protocol: int) -> None:
         self.sessions: Dict[Any, Any] = {}  # to resume, see Wire
 
-    def wrap_bio(self, *args: Any, **options: Any) -> ssl.SSLObject:
+    def wrap_bio(self, *args: Any, **options: Any) -> Any:
         """As SSLContext.wrap_bio, with the name to expect."""
         if self.server_name:
             options["server_hostname"] = self.server_name
-        return cast(ssl.SSLObject, super().wrap_bio(*args, **options))
+        return super().wrap_bio(*args, **options)
 
     def load_cert_chain(self, *args: Any, **options: Any) -> None:
         """As SSLContext.load_cert_chain; a session from before would go on as who we were then."""
@@ -3373,15 +3367,6 @@ def in_file(pem: Pem) -> Iterator[str]:
             yield path
 
 
-def load_certificate(context: ssl.SSLContext, certificate: Pem, key: Pem) -> None:
-    """Show a client certificate."""
-    def refuse() -> NoReturn:  # or OpenSSL asks on the terminal
-        raise ValueError("the key has a passphrase")
-
-    with in_file(certificate) as path, in_file(key) as key_path, inside_openssl:
-        context.load_cert_chain(path, key_path, password=refuse)
-
-
 class TlsFiles:
     """TLS settings from files that rotate: called, it gives the settings of this moment.
 
@@ -3443,15 +3428,19 @@ class TlsFiles:
             raise ValueError("%s: %s" % (field, error)) from None
 
     def _build(self, authority: bytes, pems: Pems) -> TlsSettings:
+        def refuse() -> NoReturn:  # or OpenSSL asks on the terminal
+            raise ValueError("the key has a passphrase")
+
         if not any((*pems, *self._options)):
             return None
 
+        source, certificate, key = pems
         with naming("certificate-authority"):
-            trusted = authority if pems[0] else None
-            context = tls_context(None, trusted, *self._options)
-        if pems[1]:
-            with naming("client-certificate with its client-key"):
-                load_certificate(context, *pems[1:])
+            context = tls_context(None, authority if source else None, *self._options)
+        if certificate:
+            with naming("client-certificate with its client-key"), in_file(certificate) as path, \
+                    in_file(key) as key_path, inside_openssl:
+                context.load_cert_chain(path, key_path, password=refuse)
         return context
 
 

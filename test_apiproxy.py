@@ -2323,6 +2323,7 @@ def test_no_proxy_goes_straight(serve, proxies):
     ("b\xfccher.example", "http://a.xn--bcher-kva.example", True),
     (".B\xdcCHER.example:80", "http://a.xn--bcher-kva.example", True),
     ("b\xfccher.example", "http://xn--bcher-kva.example.org", False),
+    ("\xfc" * 64 + ",a.example", "http://a.example", True),
 ])
 def test_no_proxy_is_read_as_go_reads_it(proxies, no_proxy, url, direct):
     proxies(HTTP_PROXY="proxy", HTTPS_PROXY="proxy", NO_PROXY=no_proxy)
