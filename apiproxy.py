@@ -52,7 +52,6 @@ import bisect
 import codecs
 import collections.abc
 import contextlib
-import errno
 import functools
 import gc
 import hashlib
@@ -1898,24 +1897,23 @@ class Race:
                 sock.close()
 
     def _begin(self, found: Any) -> None:
-        family, kind, protocol, _, address = found
+        family, _, protocol, _, address = found
         try:
-            sock = Socket(family, kind or socket.SOCK_STREAM, protocol)
+            sock = Socket(family, socket.SOCK_STREAM, protocol)
         except OSError as error:
             self._failure = error
             return
-        self._sockets[sock.fileno()] = sock, found  # first: somebody may fork meanwhile
+        fd = sock.fileno()
+        self._sockets[fd] = sock, found  # first: somebody may fork meanwhile
         sock.setblocking(False)
-        error_number = sock.connect_ex(address)
-        if error_number not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR):
-            del self._sockets[sock.fileno()]
-            self._fail(sock, error_number)
-
-    def _fail(self, sock: Socket, error_number: int) -> None:
-        sock.close()
-        names = getattr(socket, "errorTab", {})  # Windows, whose strerror() does not know them
-        text = names.get(error_number) or os.strerror(error_number)
-        self._failure = OSError(error_number, text)
+        try:
+            sock.connect(address)
+        except (BlockingIOError, InterruptedError):
+            pass  # it goes on
+        except OSError as error:
+            self._failure = error
+            del self._sockets[fd]
+            sock.close()
 
     def _wait(self, seconds: float) -> Optional[Tuple[Socket, Any]]:
         ready = poll([], list(self._sockets), seconds)
@@ -1925,10 +1923,12 @@ class Race:
             if fd not in self._sockets:
                 continue  # select reports a failed one twice
             sock, address = self._sockets.pop(fd)
-            error_number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if not error_number:
+            number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if not number:
                 return sock, address
-            self._fail(sock, error_number)
+            sock.close()
+            names = getattr(socket, "errorTab", {})  # Windows, whose strerror() does not know them
+            self._failure = OSError(number, names.get(number) or os.strerror(number))
         return None
 
 

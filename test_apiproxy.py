@@ -1937,6 +1937,14 @@ def test_when_all_addresses_fail_the_last_says_why(names, no_winners, families, 
     eventually(lambda: sockets() <= before)
 
 
+def test_an_address_that_no_connection_can_be_made_to_is_passed_over(serve, names, no_winners):
+    server, before = serve(hello), sockets()
+    names["many.test"] = [at("255.255.255.255:1"), at("127.0.0.1:%d" % server.port)]
+    ws = connect("ws://many.test:81/")
+    assert sockets() <= before + 2  # this side's and the server's
+    ws.abort()
+
+
 def test_an_address_that_refuses_costs_no_wait(serve, names, no_winners):
     server = serve(hello)
     names["many.test"] = [at("127.0.0.1:1")] * 8 + [at("127.0.0.1:%d" % server.port)]
