@@ -722,7 +722,7 @@ _YAML_ESCAPED = dict(
 )
 
 # Plain scalars as go-yaml 2 resolves them: YAML 1.1 without base 60; a date stays a string
-_YAML_WORDS: Dict[str, Any] = {
+_YAML_WORDS = {
     **dict.fromkeys("~ null Null NULL".split()),
     **dict.fromkeys("true True TRUE yes Yes YES on On ON y Y".split(), True),
     **dict.fromkeys("false False FALSE no No NO off Off OFF n N".split(), False),
@@ -792,7 +792,7 @@ class _YamlReader:
         self.at = 0
         self._end()
         self._take(_YAML_DIRECTIVE)
-        documents: List[Any] = []
+        documents = []
         marker = ""
         while True:
             first = self.text[self.at]
@@ -836,7 +836,7 @@ class _YamlReader:
 
         sign = self.text[self.at]
         if sign in "[{":
-            value: Any = self._collection("]" if sign == "[" else "}")
+            value = self._collection("]" if sign == "[" else "}")
         elif sign in "&*":
             value = self._anchored(parent, beside)
         elif sign in "|>" and not self._flow:
@@ -862,7 +862,7 @@ class _YamlReader:
 
     def _sequence(self) -> List[Any]:
         column = self.column
-        items: List[Any] = []
+        items = []
         while self.column == column and self._take(r"-(?: +(?![ \t])|(?=\n))"):
             items.append(self._value(column, False))
 
@@ -886,7 +886,7 @@ class _YamlReader:
             return None
 
         text = match[0][:-1].rstrip(" \t")
-        key: Any = self._unquote(text) if text[0] in "'\"" else self._resolve(text)
+        key = self._unquote(text) if text[0] in "'\"" else self._resolve(text)
         if isinstance(key, bool) or isinstance(key, int) and str(key) == text:
             key = str(key).lower()
         if not isinstance(key, str) or text == "<<":
@@ -1812,7 +1812,7 @@ def parse_ip(text: str) -> Any:
     import ipaddress  # only where there is a proxy
 
     try:
-        ip: Any = ipaddress.ip_address(text)
+        ip = ipaddress.ip_address(text)
     except ValueError:
         return None
     return getattr(ip, "ipv4_mapped", None) or ip
@@ -1862,7 +1862,7 @@ class Race:
     def __init__(self, addresses: Sequence[Any]) -> None:
         self._addresses = list(addresses)
         self._sockets: Dict[int, Tuple[Socket, Any]] = {}  # that are connecting, by descriptor
-        self._failure: OSError = OSError("no address for this host")
+        self._failure = OSError("no address for this host")
         self._closed = False
         at_fork(self)
 
