@@ -663,6 +663,11 @@ def check_headers(headers: Optional[HeaderLines]) -> Dict[str, Union[str, Sequen
     return dict(headers)
 
 
+def encode_base64(data: bytes) -> str:
+    """`data` in base64."""
+    return base64.b64encode(data).decode()
+
+
 def check_protocols(protocols: Sequence[str]) -> None:
     """ValueError unless these are WebSocket subprotocols; one str is not several.
 
@@ -1405,7 +1410,7 @@ def check_handshake(head: Head, key: str, protocols: Sequence[str]) -> str:
     """The subprotocol that a 101 chose, or ""; HandshakeError for what 4.1 refuses."""
     # FIPS mode refuses it otherwise; new() takes that on 3.8 too
     digest = hashlib.new("sha1", key.encode() + _GUID, usedforsecurity=False).digest()
-    accept = base64.b64encode(digest).decode()
+    accept = encode_base64(digest)
     headers = head.headers
     chosen = headers.get_all("Sec-WebSocket-Protocol")
     for header, is_right in (
@@ -1505,8 +1510,7 @@ def at_fork(thing: Any) -> None:
 
 
 def _alive() -> Iterator[Any]:
-    things = (reference() for reference in _renewed.valuerefs())
-    return (thing for thing in things if thing is not None)
+    return filter(None, (reference() for reference in _renewed.valuerefs()))
 
 
 def _before_fork() -> None:
@@ -1736,7 +1740,7 @@ class Proxy:
         self.headers = {}
         if parts.username is not None:
             pair = "%s:%s" % (parts.username, parts.password or "")
-            secret = base64.b64encode(urllib.parse.unquote_to_bytes(pair)).decode()
+            secret = encode_base64(urllib.parse.unquote_to_bytes(pair))
             self.headers["Proxy-Authorization"] = "Basic " + secret
 
 
@@ -2892,7 +2896,7 @@ class WebSocket:
             scheme = "https" if address.secure else "http"
             lines["Origin"] = "%s://%s" % (scheme, address.authority)
 
-        key = base64.b64encode(os.urandom(16)).decode()
+        key = encode_base64(os.urandom(16))
         request = handshake_request(address, key, lines, protocols)
         scope = (scope or Scope()).within(timeout)
         wire = None
@@ -3671,7 +3675,7 @@ class ExecPlugin:
         spec: JsonObject = {"interactive": interactive}
         if self._cluster:
             info = {name: self._cluster.values.get(name) for name in EXEC_CLUSTER}
-            info["certificate-authority-data"] = base64.b64encode(self._tls.authority).decode()
+            info["certificate-authority-data"] = encode_base64(self._tls.authority)
             for extension in self._cluster.get("extensions", list):
                 if dig(extension, "name") == EXEC_EXTENSION:
                     info["config"] = extension.get("extension")
@@ -4369,7 +4373,7 @@ class Transport:
             for name, value in endpoint.impersonate:
                 lines.setdefault(name, []).append(value)
             if endpoint.basic and not route.token:
-                pair = base64.b64encode(endpoint.basic.encode()).decode()
+                pair = encode_base64(endpoint.basic.encode())
                 lines["Authorization"] = "Basic " + pair
             return lines
 
@@ -7182,7 +7186,7 @@ def reduce_kubeconfig(text: bytes, name: str) -> str:
         )
     except ValueError:
         log.warning("the whole kubeconfig goes with requests to %s: it can't be read here", name)
-        return base64.b64encode(text).decode()
+        return encode_base64(text)
 
     reduced: JsonObject = {
         "apiVersion": "v1",
@@ -7196,7 +7200,7 @@ def reduce_kubeconfig(text: bytes, name: str) -> str:
         entries = dig(config, section, kind=list)
         reduced[section] = [entry for entry in entries if dig(entry, "name") == wanted]
 
-    return base64.b64encode(encode_json(reduced)).decode()
+    return encode_base64(encode_json(reduced))
 
 
 def _context_names(entry: Any) -> List[str]:
