@@ -2828,6 +2828,7 @@ class WebSocket:
         ping_interval: Optional[float], ping_timeout: float, close_timeout: float,
     ) -> None:
         self.protocol = protocol  # the subprotocol that the server chose, or ""
+        self.ping_message = PING, b""  # what is sent into a silence
         self._wire = wire
         self._ping_interval = math.inf if ping_interval is None else ping_interval
         self._ping_timeout = ping_timeout
@@ -3054,7 +3055,7 @@ class WebSocket:
                 # ping_timeout counts from now, though we were suspended
                 self._pinged = self._ping_timeout < math.inf  # else nobody waits for the pong
                 heard = now - self._ping_interval if self._pinged else now
-                self._control_frame(PING, b"")
+                self._control_frame(*self.ping_message)
                 continue
 
             self._write_pending()  # before waiting: the read above may have made room for it
@@ -6498,11 +6499,11 @@ class PortForward(Task):
 class Channels:
     """One forwarded connection over one WebSocket.
 
-    The protocol can't tell the pod that the local side has no more to say.
+    To tell the pod that the local side has no more to say is to end it.
     """
 
     protocol = "v4.channel.k8s.io"
-    pause = 0.0
+    pause = math.inf
 
     def __init__(self, remote: WebSocket) -> None:
         self.remote = remote
@@ -6512,10 +6513,11 @@ class Channels:
         self.remote.send(b"\0" + data)
 
     def finish(self) -> None:
-        """Nobody can be told."""
+        """The local side has no more to say."""
+        self.remote.close()
 
     def receive(self) -> Iterator[Bytes]:
-        """What the pod says, until its end; WebSocketError for what went wrong there."""
+        """What the pod says; at the end a WebSocketError for what went wrong there."""
         begun: Set[int] = set()  # 0 for data, 1 for an error; each begins with the port's number
 
         for message in self.remote:
@@ -6550,12 +6552,16 @@ class Tunnel:
 
     def __init__(self, remote: WebSocket, way: Any) -> None:
         self.remote = remote
+        # A PING of SPDY's (2.6.5): the API server notices that its kubelet has gone when something
+        # comes from us (1.37: closing waits for a read), and no ping of the WebSocket counts.
+        remote.ping_message = BINARY, _words(CONTROL | 6, 4, 1)
         self.way = way  # what it was opened with
         self.used = 0.0  # monotonic: when its last connection ended
         self.is_free = False  # that ended as it should
         self.pause = 0.0  # seconds without a word that are more than the way and back
         self._data = -1  # the stream of this connection; that for an error is two before it
         self._buffer = bytearray()
+        self._kept: List[Tuple[int, int, int, Bytes]] = []  # a frame that came before its turn
         self._deflate = zlib.compressobj()  # without 3.1's dictionary: Go's reader takes both
 
     def open(self, port: str, seconds: float) -> None:
@@ -6566,10 +6572,18 @@ class Tunnel:
         self.remote.send(end_of_last + self._syn("error", self._data - 2, FIN, port)
                          + self._syn("data", self._data, 0, port))
 
-        kind = stream = 0
+        # What is sent before the reply is lost. One alone may come, where an older stream that
+        # nobody reads holds up the other; or after what is said, the two not being in order.
+        streams = self._data - 2, self._data
+        awaited = set(streams)
         began = time.monotonic()
-        while (kind, stream) != (SYN_REPLY, self._data):  # what is sent before it is lost
-            kind, stream, _, _ = self._frame(began + seconds - time.monotonic())
+        while awaited:
+            frame = kind, stream, _, _ = self._frame(began + seconds - time.monotonic())
+            if kind == SYN_REPLY:
+                awaited.discard(stream)
+            elif kind in (DATA, RST_STREAM) and stream in streams:
+                self._kept.append(frame)
+                break
         self.pause = 4 * (time.monotonic() - began)
 
     def send(self, data: bytes) -> None:
@@ -6581,17 +6595,21 @@ class Tunnel:
         self.remote.send(_words(self._data, FIN))
 
     def receive(self) -> Iterator[Bytes]:
-        """What the pod says, until its end; WebSocketError for what went wrong there."""
-        said = bytearray()
+        """What the pod says, b"" for its end; at the end of all as Channels'."""
+        said = b""
         left = {self._data, self._data - 2}
         while left:
             kind, stream, flags, payload = self._frame(None)
-            if kind == DATA and stream == self._data:
+            if stream not in left:
+                continue
+            if kind == DATA and stream != self._data:
+                said = (said + payload)[:MAX_HEAD]
+            elif kind == DATA and payload:
                 yield payload
-            elif kind == DATA and stream in left:
-                said += payload
             if kind == RST_STREAM or flags & FIN:
                 left.discard(stream)
+                if stream == self._data:
+                    yield b""
 
         if said:
             raise WebSocketError(0, said.decode("utf-8", "replace").strip())
@@ -6608,6 +6626,8 @@ class Tunnel:
 
     def _frame(self, timeout: Optional[float]) -> Tuple[int, int, int, Bytes]:
         """The type, stream, flags and payload of the next frame (2.2)."""
+        if self._kept:
+            return self._kept.pop()
         buffer = self._buffer
         while True:
             word, size = int.from_bytes(buffer[:4], "big"), int.from_bytes(buffer[5:8], "big")
@@ -6737,6 +6757,8 @@ class ForwardedConnection(Task):
         for data in cast(Union[Channels, Tunnel], self._carrier).receive():
             self._heard = time.monotonic()
             self._local.sendall(data, NO_SIGNAL)
+            if not data:
+                shut(self._local, socket.SHUT_WR)
 
     # -- the second thread
 
@@ -6750,19 +6772,21 @@ class ForwardedConnection(Task):
                 if not data:
                     break
                 if not self._ended.is_set():  # else it is thrown away
+                    said = time.monotonic()  # before: to be answered may take less than to return
                     carrier.send(data)
-                    said = time.monotonic()
             except ApiError:
                 continue  # the pod has ended
             except OSError:
                 self.scope.cancel()  # the local side has gone, for both directions
                 return
 
-        if self._heard >= said and self._is_silent(carrier.pause):
+        linger = self._settings.forward_linger
+        pause = carrier.pause if self._heard >= said else linger
+        if self._is_silent(min(pause, linger)):
             with contextlib.suppress(ApiError):
                 carrier.finish()
-        if self._is_silent(self._settings.forward_linger):
-            self.scope.cancel()
+            if self._is_silent(linger):
+                self.scope.cancel()
 
     def _is_silent(self, seconds: float) -> bool:
         """Wait until the pod has said nothing for so long; False when it has ended."""
