@@ -6543,7 +6543,7 @@ class Channels:
 
 
 # SPDY/3.1: the types of frames, control frames' first bits, and the flag that ends a stream
-DATA, SYN_STREAM, SYN_REPLY, RST_STREAM = 0, 1, 2, 3
+DATA, SYN_STREAM, SYN_REPLY, RST_STREAM = -1, 1, 2, 3
 CONTROL = 0x80030000
 FIN = 1 << 24
 

@@ -12964,6 +12964,7 @@ def test_the_frames_of_a_tunnel_come_in_any_pieces(size):
     noise = [tunnels.frame(kind, stream, 0, b"\0\0\0\2") for stream in other for kind in (
         tunnels.DATA, tunnels.SYN_STREAM, tunnels.SYN_REPLY, tunnels.RST_STREAM)]
     noise += [tunnels.frame(kind, 0, 0, bytes(300)) for kind in (4, 6, 7, 8, 9, 99)]
+    noise += [struct.pack(">III", 0x80030000, 4 + 4, 3) + b"type"]
     frames = [*noise, tunnels.frame(tunnels.SYN_REPLY, 1), tunnels.frame(tunnels.SYN_REPLY, 3)]
     for data in (b"a", b"", b"b" * 9000):
         frames += [*noise, tunnels.frame(tunnels.DATA, 3, 0, data)]
