@@ -3993,10 +3993,8 @@ class Claims:
             text = base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))
             claims = json.loads(text)
             about = dig(claims, "kubernetes.io", kind=dict)
-            account = dig(about, "namespace"), dig(about, "serviceaccount", "name")
+            self.account = dig(about, "namespace"), dig(about, "serviceaccount", "name")
             self.expiry = float(claims["exp"])
-            if all(account):
-                self.account = account
         except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError):
             pass
 
@@ -4054,7 +4052,7 @@ class Credential:
         return False
 
     def _ends_soon(self, window: float) -> bool:
-        is_ours = self.claims.account[0] or isinstance(self.destination, str)
+        is_ours = self.claims.account[1] or isinstance(self.destination, str)
         return bool(is_ours) and self.claims.expiry - time.time() <= window
 
     def replace(self, sent: str, fresh: Any) -> bool:
@@ -4157,15 +4155,13 @@ class Credentials:
         credential = self._credentials.get(cluster)
         return credential.read(scope) or None if credential else None
 
-    def forget(self, cluster: str, credential: Credential) -> None:
-        """Forget a token that was refused, unless it is fixed or there is another meanwhile."""
+    def forget(self, cluster: str, credential: Credential) -> bool:
+        """Forget a token that was refused, unless it is fixed; False if there is another now."""
         with self._lock:
-            if self.is_current(cluster, credential) and not credential.is_fixed:
+            is_current = self._credentials.get(cluster) is credential
+            if is_current and not credential.is_fixed:
                 del self._credentials[cluster]
-
-    def is_current(self, cluster: str, credential: Credential) -> bool:
-        """Whether it is still the one of its cluster."""
-        return self._credentials.get(cluster) is credential
+            return is_current
 
     def of(self, cluster: str, base: str) -> Tuple[Optional[Endpoint], Optional[Credential]]:
         """A cluster's endpoint, and the credential that was given for just that, or for `base`."""
@@ -4339,7 +4335,6 @@ class Transport:
         lines = {
             "Host": route.host,
             "Accept": "application/json",
-            "User-Agent": "apiproxy/" + __version__,
             "Accept-Encoding": "gzip" if compress else "identity",
         }
         if body is not None:
@@ -4385,7 +4380,7 @@ class Transport:
 
     def _identity(self, route: Route, cookie: bool = False) -> Dict[str, Any]:
         """The headers that say who we are."""
-        lines: Dict[str, Any] = {}
+        lines: Dict[str, Any] = {"User-Agent": "apiproxy/" + __version__}
         if route.token:
             lines["Authorization"] = "Bearer " + route.token
         endpoint = route.endpoint
@@ -4428,7 +4423,7 @@ class Transport:
         turn: List[Any] = []
         try:
             if credential and credential.begin_renewal(scope, self.settings.token_window, turn):
-                if credential.claims.account[0]:
+                if credential.claims.account[1]:
                     self._request_token(route, credential, scope)
                 else:
                     held.extend(turn)
@@ -4467,12 +4462,9 @@ class Transport:
         is_fresh = self._take_fresh(headers, route)
         if response.status == 401 and not is_fresh:
             credential = route.credential  # None: it was the caller's own header
-            is_current = credential is None or (
-                credential.refused(route.token)
-                and self.credentials.is_current(route.cluster, credential))
-            if is_current and auto_logout and _is_about_token(route, path, lines):
-                if credential:
-                    self.credentials.forget(route.cluster, credential)
+            is_of_now = not credential or credential.refused(route.token)
+            if (is_of_now and auto_logout and _is_about_token(route, path, lines)
+                    and (not credential or self.credentials.forget(route.cluster, credential))):
                 self.call_hook(self.settings.on_logout, route.cluster)
         if "reload" in headers.get("X-Reload", ""):
             self.call_hook(self.settings.on_reload)
@@ -4526,7 +4518,6 @@ class Transport:
                 offered = self._protocols(route, lines, protocols)
                 # a kubelet answers 406 to anything narrower
                 lines["Accept"] = "application/json, */*"
-                lines["User-Agent"] = "apiproxy/" + __version__
                 return WebSocket.connect(
                     url, protocols=offered, headers=lines, timeout=settings.connect_timeout,
                     ssl_context=route.context or settings.ssl_context, proxy=route.proxy,
@@ -7101,14 +7092,11 @@ class Headlamp:
 
         if not kubeconfig:
             # The server decodes other names than the documented ones.
-            for name, decoded in (
-                ("insecureTLSVerify", "insecure-skip-tls-verify"),
-                ("certificateAuthorityData", "certificate-authority-data"),
-            ):
-                if name in request:
-                    request = {**request, decoded: request[name]}
-
-            return self._send("POST", "/cluster", body=request).object()
+            return self._send("POST", "/cluster", body={
+                **request,
+                "insecure-skip-tls-verify": request.get("insecureTLSVerify"),
+                "certificate-authority-data": request.get("certificateAuthorityData"),
+            }).object()
 
         body = {**request, "kubeconfigs": [kubeconfig]}
         answer = self._send("POST", "/parseKubeConfig", body=body).object()
@@ -7139,12 +7127,9 @@ class Headlamp:
             }
 
         try:
-            with_query("", params)
+            return self._send("DELETE", path, params=params).object()
         except ValueError as error:  # a lone surrogate
             raise ApiError(0, "the server's names of %r can't be sent back" % name) from error
-
-        try:
-            return self._send("DELETE", path, params=params).object()
         except ApiError as error:
             if error.status != 500 or params:
                 raise
@@ -7309,7 +7294,6 @@ class Client(Settings):
             raise ValueError("token_as is one of %s" % ", ".join(TOKEN_WAYS))
 
         self._transport = Transport(self)
-        self._handler = self._transport.handler
         self._discovery = Discovery(self._transport)
         self._direct = Direct(self._transport)
         self._headlamp = Headlamp(self._transport)
@@ -7386,7 +7370,7 @@ class Client(Settings):
     def close(self) -> None:
         """Cancel every stream and close idle connections. The client can be used again."""
         cancel_all(list(self.tasks))
-        self._handler.close()
+        self._transport.handler.close()
 
     def _keep_secrets(self, old: Client) -> None:
         """Take over what `old` knew for the same server."""
@@ -7758,7 +7742,7 @@ class Client(Settings):
         (400, 401, 403, 404) ends it unless "reconnectOnFailure" is True. Gives an object with
         cancel() and get_socket(). Documented as stream.
         """
-        options = cast(StreamArgs, check_options(StreamArgs, args))
+        options: Any = check_options(StreamArgs, args)
         check_path(url)
         expect_callable(cb, "cb")
         expect_callable(options.get("connectCb") or cb, "connectCb")
@@ -7811,10 +7795,10 @@ class Client(Settings):
 
         Documented as streamResultsForCluster.
         """
-        options = check_options(StreamResultsParams, params)
+        options: Any = check_options(StreamResultsParams, params)
         cluster = self._transport.cluster(options.get("cluster"))
-        watch = Watch(self._transport, cluster, [check_path(url)], cast(Any, options.get("cb")),
-                      cast(Any, options.get("errCb")), query_params)
+        watch = Watch(self._transport, cluster, [check_path(url)], options.get("cb"),
+                      options.get("errCb"), query_params)
         return watch.start().cancel
 
     def test_auth(self, cluster: str = "", *, namespace: str = "default") -> Json:
@@ -7841,14 +7825,7 @@ class Client(Settings):
 def is_no_headlamp(error: ApiError) -> bool:
     """Whether a route of Headlamp's own was answered by an API server behind `kubectl proxy`."""
     missing = error.status == 404 and error.body.strip() == b"404 page not found"
-    return missing or error.status in (403, 404) and dig(_body_of(error), "kind") == "Status"
-
-
-def _body_of(error: ApiError) -> Json:
-    try:
-        return json.loads(error.body)
-    except (ValueError, RecursionError):
-        return None
+    return missing or error.status in (403, 404) and error.reason != ""
 
 
 def _decoded(request: Mapping[str, Any], key: str) -> bytes:
