@@ -3972,7 +3972,7 @@ def in_cluster_endpoint(folder: str = IN_CLUSTER) -> Endpoint:
 # answer says of our credentials is noticed here.
 # ------------------------------------------------------------------------------
 
-COOKIE_PIECE = 3800  # bytes of a token in one of Headlamp's cookies (its pkg/auth/cookies.go)
+COOKIE_PIECE = ".{1,3800}"  # of a token, in one of Headlamp's cookies (its pkg/auth/cookies.go)
 HEADLAMP_ROUTES = frozenset(("me", "set-token", "serviceproxy", "helm", "portforward"))
 TOKEN_WAYS = ("header", "subprotocol", "cookie")
 SUSPECT_AGAIN = 60.0  # seconds between guesses that a server which hangs up has a broken cache
@@ -3986,7 +3986,7 @@ class Claims:
     """
 
     def __init__(self, token: Any) -> None:
-        self.expiry = float("inf")
+        self.expiry = math.inf
         self.account = "", ""
         try:
             payload = token.split(".")[1]
@@ -4090,8 +4090,8 @@ def token_cookies(cluster: str, token: str) -> str:
     name = cookie_name(cluster)
     if name == "headlamp-auth-." or re.search(r'[";\\]', token):
         return ""
-    return "; ".join("%s%d=%s" % (name, index, token[start:start + COOKIE_PIECE])
-                     for index, start in enumerate(range(0, len(token), COOKIE_PIECE)))
+    pieces = enumerate(re.findall(COOKIE_PIECE, token))
+    return "; ".join("%s%d=%s" % (name, index, piece) for index, piece in pieces)
 
 
 def fresh_token(headers: Headers, cluster: str) -> str:
@@ -4168,8 +4168,7 @@ class Credentials:
         with self._lock:
             endpoint = self.endpoints.get(cluster)
             credential = self._credentials.get(cluster)
-        destination: Any = base if endpoint is None else endpoint
-        if credential is not None and credential.destination != destination:
+        if credential and credential.destination != (endpoint or base):
             credential = None
         return endpoint, credential
 
@@ -4200,9 +4199,9 @@ class Route:
 
     def identify(self, scope: Scope) -> None:
         """Learn the token, then TLS settings: a plugin may give a certificate with the token."""
-        if self.credential is not None:
+        if self.credential:
             self.token = self.credential.read(scope)
-        if self.endpoint is not None:
+        if self.endpoint:
             self.context = self.endpoint.context()
 
 
@@ -4232,13 +4231,13 @@ class Transport:
     def add_endpoint(self, cluster: str, endpoint: Endpoint) -> None:
         """Reach `cluster` there from now on; connections to where it was are closed."""
         old = self.credentials.add_endpoint(cluster, endpoint)
-        if old is not None:
+        if old:
             self.handler.close(base_address(old.server))
 
     def remove(self, cluster: str) -> None:
         """Forget a cluster."""
         endpoint = self.credentials.remove(cluster, self.settings.base_url)
-        if endpoint is not None:
+        if endpoint:
             self.handler.close(base_address(endpoint.server))
 
     def cluster(self, name: Optional[str]) -> str:
@@ -4257,7 +4256,7 @@ class Transport:
         """The way to a cluster; for "" to the server itself, with `on_behalf`'s credentials."""
         base = self.settings.base_url
         endpoint, credential = self.credentials.of(on_behalf or cluster, base)
-        if endpoint is not None:
+        if endpoint:
             if cluster:
                 return Route(cluster, endpoint.server, endpoint, credential)
             credential = None  # it was added meanwhile: what is its is not Headlamp's
@@ -4654,7 +4653,7 @@ class Task:
             return
         held: List[Any] = []
         try:
-            take(self._gate, held, max(0.0, end - time.monotonic()))
+            take(self._gate, held, end - time.monotonic())
         finally:
             if held:
                 held[0].release()
@@ -6374,7 +6373,7 @@ class Drain(Task):
     def _pause(self) -> bool:
         """Wait before the next try; whether there is time for one."""
         interval = self._settings.drain_interval
-        left = max(0.0, self._end - time.monotonic())
+        left = self._end - time.monotonic()
 
         if self.scope.wait(min(left, interval)):
             raise ApiError(0, "cancelled")
@@ -6931,7 +6930,7 @@ class Direct:
     def stop_port_forward(self, cluster: str, id: str, stop_or_delete: bool) -> str:
         """Stop it (True), or remove its record as well (False); "stopped"."""
         forward = self._forwards.get((cluster, id))
-        if forward is None:
+        if not forward:
             raise ApiError(404, "no portforward running with id %s" % id)
 
         forward.cancel()
@@ -7110,7 +7109,7 @@ class Headlamp:
             self._transport.credentials.kubeconfigs[base, name] = reduce_kubeconfig(text, name)
         return answer
 
-    def delete_cluster(self, name: str, remove_kubeconfig: bool = False) -> Json:
+    def delete_cluster(self, name: str, remove_kubeconfig: bool) -> Json:
         """Remove a cluster from the server, and what the server stored from its file."""
         path = "/cluster/" + segment(name, "cluster")
         meta = dig(_entry(self._config(), name), "meta_data", kind=dict)
@@ -7142,7 +7141,7 @@ class Headlamp:
 
             return config
 
-    def delete_plugin(self, name: str, type: str = "") -> Any:
+    def delete_plugin(self, name: str, type: str) -> Any:
         """The server's answer, None from one of May 2024."""
         path = "/plugins/" + segment(name, "plugin")
         return self._send("DELETE", path, params={"type": type or None}).json()
@@ -7745,8 +7744,8 @@ class Client(Settings):
         options: Any = check_options(StreamArgs, args)
         check_path(url)
         expect_callable(cb, "cb")
-        expect_callable(options.get("connectCb") or cb, "connectCb")
-        expect_callable(options.get("failCb") or cb, "failCb")
+        for name in ("connectCb", "failCb"):
+            expect_callable(options.get(name) or cb, name)
         check_protocols(options.get("additionalProtocols") or ())
         cluster = self._transport.cluster(options.get("cluster"))
         return Stream(self._transport, cluster, url, cb, options).start()
