@@ -7022,19 +7022,13 @@ class Headlamp:
         failures = []
 
         for old in (self._old_forwards, not self._old_forwards):
-            path = "/clusters/%s/portforward" % segment(cluster, "cluster")
-            params: Params = None
-            sent = body
-
-            if old:
-                path = "/portforward"
-                params = {"cluster": cluster}
-                sent = body and {"cluster": cluster, **body, **old_body}
+            sent = body and {"cluster": cluster, **body, **old_body} if old else body
+            params = {"cluster": cluster} if old else None
 
             try:
                 result = read(self._send(
-                    method, path + end, body=sent, params=params, on_behalf=cluster,
-                    cookie=not old))
+                    method, "/portforward" + end, "" if old else cluster, body=sent,
+                    params=params, on_behalf=cluster, cookie=not old))
                 self._old_forwards = old
                 return result
             except ApiError as error:
