@@ -3973,7 +3973,7 @@ def in_cluster_endpoint(folder: str = IN_CLUSTER) -> Endpoint:
 # answer says of our credentials is noticed here.
 # ------------------------------------------------------------------------------
 
-COOKIE_PIECE = 3800  # bytes of a token in one of Headlamp's cookies (its pkg/auth/cookies.go)
+COOKIE_PIECE = ".{1,3800}"  # of a token, in one of Headlamp's cookies (its pkg/auth/cookies.go)
 HEADLAMP_ROUTES = frozenset(("me", "set-token", "serviceproxy", "helm", "portforward"))
 TOKEN_WAYS = ("header", "subprotocol", "cookie")
 SUSPECT_AGAIN = 60.0  # seconds between guesses that a server which hangs up has a broken cache
@@ -3987,17 +3987,15 @@ class Claims:
     """
 
     def __init__(self, token: Any) -> None:
-        self.expiry = float("inf")
+        self.expiry = math.inf
         self.account = "", ""
         try:
             payload = token.split(".")[1]
             text = base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))
             claims = json.loads(text)
             about = dig(claims, "kubernetes.io", kind=dict)
-            account = dig(about, "namespace"), dig(about, "serviceaccount", "name")
+            self.account = dig(about, "namespace"), dig(about, "serviceaccount", "name")
             self.expiry = float(claims["exp"])
-            if all(account):
-                self.account = account
         except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError):
             pass
 
@@ -4055,7 +4053,7 @@ class Credential:
         return False
 
     def _ends_soon(self, window: float) -> bool:
-        is_ours = self.claims.account[0] or isinstance(self.destination, str)
+        is_ours = self.claims.account[1] or isinstance(self.destination, str)
         return bool(is_ours) and self.claims.expiry - time.time() <= window
 
     def replace(self, sent: str, fresh: Any) -> bool:
@@ -4093,8 +4091,8 @@ def token_cookies(cluster: str, token: str) -> str:
     name = cookie_name(cluster)
     if name == "headlamp-auth-." or re.search(r'[";\\]', token):
         return ""
-    return "; ".join("%s%d=%s" % (name, index, token[start:start + COOKIE_PIECE])
-                     for index, start in enumerate(range(0, len(token), COOKIE_PIECE)))
+    pieces = enumerate(re.findall(COOKIE_PIECE, token))
+    return "; ".join("%s%d=%s" % (name, index, piece) for index, piece in pieces)
 
 
 def fresh_token(headers: Headers, cluster: str) -> str:
@@ -4158,23 +4156,20 @@ class Credentials:
         credential = self._credentials.get(cluster)
         return credential.read(scope) or None if credential else None
 
-    def forget(self, cluster: str, credential: Credential) -> None:
-        """Forget a token that was refused, unless it is fixed or there is another meanwhile."""
+    def forget(self, cluster: str, credential: Credential) -> bool:
+        """Forget a token that was refused, unless it is fixed; False if there is another now."""
         with self._lock:
-            if self.is_current(cluster, credential) and not credential.is_fixed:
+            is_current = self._credentials.get(cluster) is credential
+            if is_current and not credential.is_fixed:
                 del self._credentials[cluster]
-
-    def is_current(self, cluster: str, credential: Credential) -> bool:
-        """Whether it is still the one of its cluster."""
-        return self._credentials.get(cluster) is credential
+            return is_current
 
     def of(self, cluster: str, base: str) -> Tuple[Optional[Endpoint], Optional[Credential]]:
         """A cluster's endpoint, and the credential that was given for just that, or for `base`."""
         with self._lock:
             endpoint = self.endpoints.get(cluster)
             credential = self._credentials.get(cluster)
-        destination: Any = base if endpoint is None else endpoint
-        if credential is not None and credential.destination != destination:
+        if credential and credential.destination != (endpoint or base):
             credential = None
         return endpoint, credential
 
@@ -4205,9 +4200,9 @@ class Route:
 
     def identify(self, scope: Scope) -> None:
         """Learn the token, then TLS settings: a plugin may give a certificate with the token."""
-        if self.credential is not None:
+        if self.credential:
             self.token = self.credential.read(scope)
-        if self.endpoint is not None:
+        if self.endpoint:
             self.context = self.endpoint.context()
 
 
@@ -4237,13 +4232,13 @@ class Transport:
     def add_endpoint(self, cluster: str, endpoint: Endpoint) -> None:
         """Reach `cluster` there from now on; connections to where it was are closed."""
         old = self.credentials.add_endpoint(cluster, endpoint)
-        if old is not None:
+        if old:
             self.handler.close(base_address(old.server))
 
     def remove(self, cluster: str) -> None:
         """Forget a cluster."""
         endpoint = self.credentials.remove(cluster, self.settings.base_url)
-        if endpoint is not None:
+        if endpoint:
             self.handler.close(base_address(endpoint.server))
 
     def cluster(self, name: Optional[str]) -> str:
@@ -4262,7 +4257,7 @@ class Transport:
         """The way to a cluster; for "" to the server itself, with `on_behalf`'s credentials."""
         base = self.settings.base_url
         endpoint, credential = self.credentials.of(on_behalf or cluster, base)
-        if endpoint is not None:
+        if endpoint:
             if cluster:
                 return Route(cluster, endpoint.server, endpoint, credential)
             credential = None  # it was added meanwhile: what is its is not Headlamp's
@@ -4340,7 +4335,6 @@ class Transport:
         lines = {
             "Host": route.host,
             "Accept": "application/json",
-            "User-Agent": "apiproxy/" + __version__,
             "Accept-Encoding": "gzip" if compress else "identity",
         }
         if body is not None:
@@ -4386,7 +4380,7 @@ class Transport:
 
     def _identity(self, route: Route, cookie: bool = False) -> Dict[str, Any]:
         """The headers that say who we are."""
-        lines: Dict[str, Any] = {}
+        lines: Dict[str, Any] = {"User-Agent": "apiproxy/" + __version__}
         if route.token:
             lines["Authorization"] = "Bearer " + route.token
         endpoint = route.endpoint
@@ -4429,7 +4423,7 @@ class Transport:
         turn: List[Any] = []
         try:
             if credential and credential.begin_renewal(scope, self.settings.token_window, turn):
-                if credential.claims.account[0]:
+                if credential.claims.account[1]:
                     self._request_token(route, credential, scope)
                 else:
                     held.extend(turn)
@@ -4468,12 +4462,9 @@ class Transport:
         is_fresh = self._take_fresh(headers, route)
         if response.status == 401 and not is_fresh:
             credential = route.credential  # None: it was the caller's own header
-            is_current = credential is None or (
-                credential.refused(route.token)
-                and self.credentials.is_current(route.cluster, credential))
-            if is_current and auto_logout and _is_about_token(route, path, lines):
-                if credential:
-                    self.credentials.forget(route.cluster, credential)
+            is_of_now = not credential or credential.refused(route.token)
+            if (is_of_now and auto_logout and _is_about_token(route, path, lines)
+                    and (not credential or self.credentials.forget(route.cluster, credential))):
                 self.call_hook(self.settings.on_logout, route.cluster)
         if "reload" in headers.get("X-Reload", ""):
             self.call_hook(self.settings.on_reload)
@@ -4527,7 +4518,6 @@ class Transport:
                 offered = self._protocols(route, lines, protocols)
                 # a kubelet answers 406 to anything narrower
                 lines["Accept"] = "application/json, */*"
-                lines["User-Agent"] = "apiproxy/" + __version__
                 return WebSocket.connect(
                     url, protocols=offered, headers=lines, timeout=settings.connect_timeout,
                     ssl_context=route.context or settings.ssl_context, proxy=route.proxy,
@@ -4664,7 +4654,7 @@ class Task:
             return
         held: List[Any] = []
         try:
-            take(self._gate, held, max(0.0, end - time.monotonic()))
+            take(self._gate, held, end - time.monotonic())
         finally:
             if held:
                 held[0].release()
@@ -6384,7 +6374,7 @@ class Drain(Task):
     def _pause(self) -> bool:
         """Wait before the next try; whether there is time for one."""
         interval = self._settings.drain_interval
-        left = max(0.0, self._end - time.monotonic())
+        left = self._end - time.monotonic()
 
         if self.scope.wait(min(left, interval)):
             raise ApiError(0, "cancelled")
@@ -6964,7 +6954,7 @@ class Direct:
     def stop_port_forward(self, cluster: str, id: str, stop_or_delete: bool) -> str:
         """Stop it (True), or remove its record as well (False); "stopped"."""
         forward = self._forwards.get((cluster, id))
-        if forward is None:
+        if not forward:
             raise ApiError(404, "no portforward running with id %s" % id)
 
         forward.cancel()
@@ -7056,19 +7046,13 @@ class Headlamp:
         failures = []
 
         for old in (self._old_forwards, not self._old_forwards):
-            path = "/clusters/%s/portforward" % segment(cluster, "cluster")
-            params: Params = None
-            sent = body
-
-            if old:
-                path = "/portforward"
-                params = {"cluster": cluster}
-                sent = body and {"cluster": cluster, **body, **old_body}
+            sent = body and {"cluster": cluster, **body, **old_body} if old else body
+            params = {"cluster": cluster} if old else None
 
             try:
                 result = read(self._send(
-                    method, path + end, body=sent, params=params, on_behalf=cluster,
-                    cookie=not old))
+                    method, "/portforward" + end, "" if old else cluster, body=sent,
+                    params=params, on_behalf=cluster, cookie=not old))
                 self._old_forwards = old
                 return result
             except ApiError as error:
@@ -7125,14 +7109,11 @@ class Headlamp:
 
         if not kubeconfig:
             # The server decodes other names than the documented ones.
-            for name, decoded in (
-                ("insecureTLSVerify", "insecure-skip-tls-verify"),
-                ("certificateAuthorityData", "certificate-authority-data"),
-            ):
-                if name in request:
-                    request = {**request, decoded: request[name]}
-
-            return self._send("POST", "/cluster", body=request).object()
+            return self._send("POST", "/cluster", body={
+                **request,
+                "insecure-skip-tls-verify": request.get("insecureTLSVerify"),
+                "certificate-authority-data": request.get("certificateAuthorityData"),
+            }).object()
 
         body = {**request, "kubeconfigs": [kubeconfig]}
         answer = self._send("POST", "/parseKubeConfig", body=body).object()
@@ -7146,7 +7127,7 @@ class Headlamp:
             self._transport.credentials.kubeconfigs[base, name] = reduce_kubeconfig(text, name)
         return answer
 
-    def delete_cluster(self, name: str, remove_kubeconfig: bool = False) -> Json:
+    def delete_cluster(self, name: str, remove_kubeconfig: bool) -> Json:
         """Remove a cluster from the server, and what the server stored from its file."""
         path = "/cluster/" + segment(name, "cluster")
         meta = dig(_entry(self._config(), name), "meta_data", kind=dict)
@@ -7163,12 +7144,9 @@ class Headlamp:
             }
 
         try:
-            with_query("", params)
+            return self._send("DELETE", path, params=params).object()
         except ValueError as error:  # a lone surrogate
             raise ApiError(0, "the server's names of %r can't be sent back" % name) from error
-
-        try:
-            return self._send("DELETE", path, params=params).object()
         except ApiError as error:
             if error.status != 500 or params:
                 raise
@@ -7181,7 +7159,7 @@ class Headlamp:
 
             return config
 
-    def delete_plugin(self, name: str, type: str = "") -> Any:
+    def delete_plugin(self, name: str, type: str) -> Any:
         """The server's answer, None from one of May 2024."""
         path = "/plugins/" + segment(name, "plugin")
         return self._send("DELETE", path, params={"type": type or None}).json()
@@ -7333,7 +7311,6 @@ class Client(Settings):
             raise ValueError("token_as is one of %s" % ", ".join(TOKEN_WAYS))
 
         self._transport = Transport(self)
-        self._handler = self._transport.handler
         self._discovery = Discovery(self._transport)
         self._direct = Direct(self._transport)
         self._headlamp = Headlamp(self._transport)
@@ -7410,7 +7387,7 @@ class Client(Settings):
     def close(self) -> None:
         """Cancel every stream and close idle connections. The client can be used again."""
         cancel_all(list(self.tasks))
-        self._handler.close()
+        self._transport.handler.close()
 
     def _keep_secrets(self, old: Client) -> None:
         """Take over what `old` knew for the same server."""
@@ -7782,11 +7759,11 @@ class Client(Settings):
         (400, 401, 403, 404) ends it unless "reconnectOnFailure" is True. Gives an object with
         cancel() and get_socket(). Documented as stream.
         """
-        options = cast(StreamArgs, check_options(StreamArgs, args))
+        options: Any = check_options(StreamArgs, args)
         check_path(url)
         expect_callable(cb, "cb")
-        expect_callable(options.get("connectCb") or cb, "connectCb")
-        expect_callable(options.get("failCb") or cb, "failCb")
+        for name in ("connectCb", "failCb"):
+            expect_callable(options.get(name) or cb, name)
         check_protocols(options.get("additionalProtocols") or ())
         cluster = self._transport.cluster(options.get("cluster"))
         return Stream(self._transport, cluster, url, cb, options).start()
@@ -7835,10 +7812,10 @@ class Client(Settings):
 
         Documented as streamResultsForCluster.
         """
-        options = check_options(StreamResultsParams, params)
+        options: Any = check_options(StreamResultsParams, params)
         cluster = self._transport.cluster(options.get("cluster"))
-        watch = Watch(self._transport, cluster, [check_path(url)], cast(Any, options.get("cb")),
-                      cast(Any, options.get("errCb")), query_params)
+        watch = Watch(self._transport, cluster, [check_path(url)], options.get("cb"),
+                      options.get("errCb"), query_params)
         return watch.start().cancel
 
     def test_auth(self, cluster: str = "", *, namespace: str = "default") -> Json:
@@ -7865,14 +7842,7 @@ class Client(Settings):
 def is_no_headlamp(error: ApiError) -> bool:
     """Whether a route of Headlamp's own was answered by an API server behind `kubectl proxy`."""
     missing = error.status == 404 and error.body.strip() == b"404 page not found"
-    return missing or error.status in (403, 404) and dig(_body_of(error), "kind") == "Status"
-
-
-def _body_of(error: ApiError) -> Json:
-    try:
-        return json.loads(error.body)
-    except (ValueError, RecursionError):
-        return None
+    return missing or error.status in (403, 404) and error.reason != ""
 
 
 def _decoded(request: Mapping[str, Any], key: str) -> bytes:

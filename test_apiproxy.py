@@ -13692,8 +13692,8 @@ def test_an_address_counts_as_one_without_headlamp_for_a_while(serve, new_client
 
 
 @pytest.mark.parametrize("status, body, is_here", [
-    (404, b"404 page not found\n", True), (404, b'{"kind": "Status"}', True),
-    (403, b'{"kind": "Status"}', True), (500, b'{"kind": "Status"}', False),
+    (404, b"404 page not found\n", True), (404, b'{"kind": "Status", "reason": "NotFound"}', True),
+    (403, b'{"reason": "Forbidden"}', True), (500, b'{"reason": "InternalError"}', False),
     (403, b"{}", False), (403, b"404 page not found", False), (404, b"[" * 200000, False)],
     ids=short)
 def test_an_api_server_in_the_place_of_headlamp_is_known_by_its_answer(
