@@ -4041,8 +4041,8 @@ class Credential:
         return False
 
     def _ends_soon(self, window: float) -> bool:
-        is_ours = self.claims.account[1] or isinstance(self.destination, str)
-        return bool(is_ours) and self.claims.expiry - time.time() <= window
+        is_ours = all(self.claims.account) or isinstance(self.destination, str)
+        return is_ours and self.claims.expiry - time.time() <= window
 
     def replace(self, sent: str, fresh: Any) -> bool:
         """Take a token that a server gave for the one that was sent; whether it was still that."""
@@ -4411,7 +4411,7 @@ class Transport:
         turn: Locks = []
         try:
             if credential and credential.begin_renewal(scope, self.settings.token_window, turn):
-                if credential.claims.account[1]:
+                if all(credential.claims.account):
                     self._request_token(route, credential, scope)
                 else:
                     held.extend(turn)
@@ -7097,11 +7097,13 @@ class Headlamp:
 
         if not kubeconfig:
             # The server decodes other names than the documented ones.
-            return self._send("POST", "/cluster", body={
-                **request,
-                "insecure-skip-tls-verify": request.get("insecureTLSVerify"),
-                "certificate-authority-data": request.get("certificateAuthorityData"),
-            }).object()
+            for name, decoded in (
+                ("insecureTLSVerify", "insecure-skip-tls-verify"),
+                ("certificateAuthorityData", "certificate-authority-data"),
+            ):
+                if name in request:
+                    request = {**request, decoded: request[name]}
+            return self._send("POST", "/cluster", body=request).object()
 
         body = {**request, "kubeconfigs": [kubeconfig]}
         answer = self._send("POST", "/parseKubeConfig", body=body).object()
@@ -7299,6 +7301,7 @@ class Client(Settings):
             raise ValueError("token_as is one of %s" % ", ".join(TOKEN_WAYS))
 
         self._transport = Transport(self)
+        self._handler = self._transport.handler
         self._discovery = Discovery(self._transport)
         self._direct = Direct(self._transport)
         self._headlamp = Headlamp(self._transport)
@@ -7375,7 +7378,7 @@ class Client(Settings):
     def close(self) -> None:
         """Cancel every stream and close idle connections. The client can be used again."""
         cancel_all(list(self.tasks))
-        self._transport.handler.close()
+        self._handler.close()
 
     def _keep_secrets(self, old: Client) -> None:
         """Take over what `old` knew for the same server."""
