@@ -2943,6 +2943,36 @@ def test_what_is_not_json_is_an_error_that_says_so(serve, new_client, body, said
         "<Response 200 OK, %d bytes>" % len(body))
 
 
+@pytest.mark.parametrize("text, most", [
+    ('{"kind":"PodList","metadata":{"x":1},"items":[I,J,I]}\n', 3),
+    ('{"apiVersion":"v1","items":[K,K],"kind":"PodList","metadata":{"x":1}}', 2),
+    ('\ufeff{"kind":"PodList","items":[I,I],"more":[J,J,J]}', 2),
+    ('{"kind":"PodList","items":[{"metadata":1,"of":[I,J,J,J]},%sI]}' % ("I," * 9), 3),
+    ('{"items":[I,J],"kind":"PodList"}', 1), ('{"kind":"PodList", "items": [I,J]}', 1),
+    ('{"kind":"PodList","rows":[{"items":[I,J]},{"items":[I,J]}],"items":[]}', 1),
+    ('{"kind":"PodList","items":[]}', 1), ('{"kind":"PodList","items":[{"a":1},{"b":2}]}', 2)])
+def test_a_list_is_cut_between_its_items_and_nowhere_else(text, most):
+    text = text.replace("K", '{"kind":"Pod","metadata":{"name":"k"}}')
+    text = text.replace("I", '{"metadata":{"name":"i"},"a":["},{","items"]}')
+    text = text.replace("J", '{"metadata":{"name":"j"}}')
+    whole = json.loads(text.lstrip("\ufeff"))
+    for size in range(1, len(text)):
+        pages = list(apiproxy.Response(200, "", {}, text.encode()).pages(size))
+        assert len(pages) >= most or size > 1
+        assert [item for page in pages for item in page["items"]] == whole["items"]
+        assert {**pages[-1], "items": whole["items"]} == whole
+
+
+@pytest.mark.parametrize("body", [
+    b"", b"x", b'{"kind":"x","items":[', b'{"kind":"x","items":[{}}',
+    b'{"kind":"x","items":[{"metadata":1},{"metadata":2}',
+    b'[{"kind":"x","items":[{"metadata":1}]'])
+def test_what_is_no_list_has_no_pages(body):
+    for size in range(1, len(body) + 2):
+        with pytest.raises(apiproxy.ApiError):
+            list(apiproxy.Response(200, "", {}, body).pages(size))
+
+
 @pytest.mark.parametrize("status, is_ok", [(199, False), (200, True), (299, True), (300, False)])
 def test_an_answer_is_ok_from_200_to_299(status, is_ok):
     assert apiproxy.Response(status, "", {}, b"").ok == is_ok
@@ -7487,8 +7517,13 @@ def test_a_relist_sees_other_contents_at_the_same_version():
     collection = apiproxy.Collection()
     collection.replace([pod("a")])
     collection.apply("MODIFIED", dict(pod("a", "2", data=1), actionType="MODIFIED"))
-    assert not collection.replace([pod("a", "2", data=1)])
-    assert collection.replace([pod("a", "2", data=2)])
+    held = collection.view()[0]
+    assert collection.known(pod("a", "2", data=1)) is held
+    assert not collection.replace([held])
+
+    other = pod("a", "2", data=2)
+    assert collection.known(other) is other
+    assert collection.replace([other])
     assert collection.view()[0]["data"] == 2
 
 
