@@ -2351,13 +2351,13 @@ class Response:
     """An answer, read whole: status, reason, headers (any case), body (bytes)."""
 
     def __init__(
-        self, status: int, reason: str, headers: Mapping[str, str], body: bytes,
-        method: str = "", url: str = "",
+        self, status: int, reason: str, headers: Mapping[str, str],
+        body: Union[bytes, List[bytes]], method: str = "", url: str = "",
     ) -> None:
         self.status = status
         self.reason = reason
         self.headers = headers
-        self._body: StrOrBytes = body
+        self._blocks = body if isinstance(body, list) else [body]
         self.cluster = ""  # that was asked
         self._method = method
         self._url = url
@@ -2368,7 +2368,12 @@ class Response:
     @property
     def body(self) -> bytes:
         """The body, without gzip."""
-        return self._body if isinstance(self._body, bytes) else self._body.encode()
+        if len(self._blocks) != 1:
+            whole = io.BytesIO()
+            while self._blocks:
+                whole.write(self._blocks.pop(0))
+            self._blocks.append(whole.getvalue())
+        return self._blocks[0]
 
     @property
     def ok(self) -> bool:
@@ -2391,16 +2396,14 @@ class Response:
 
     def json(self) -> Json:
         """The parsed body; None when there is none; ApiError when it is not JSON."""
-        if not self._body or self._body.isspace():
+        if not self.body or self.body.isspace():
             return None
         try:
-            if isinstance(self._body, bytes) and len(self._body) >= LARGE:
-                self._body = self._body.decode("utf-8-sig")  # not both: a list may have 100 MB
-            return parse_json(self._body)
+            return parse_json(self.body)
         except (ValueError, RecursionError):
             pass
         except MemoryError:
-            raise self.error("no memory to parse %d bytes" % len(self._body)) from None
+            raise self.error("no memory to parse %d bytes" % len(self.body)) from None
         kind = self.headers.get("Content-Type", "something")
         raise self.error("" if self.is_page else "the server sent %s instead of JSON: %.80r"
                          % (kind, self.text()))
@@ -2414,33 +2417,50 @@ class Response:
         return value
 
     def pages(self, size: int) -> Iterator[Dict[str, Any]]:
-        """The list in the body, as lists of some of its items; ApiError as above.
+        """The list in the body, which goes, as lists of some of its items; ApiError as above.
 
-        A cut that is not between two of them leaves no JSON, or what follows them: it is made
+        A cut that is not between two items leaves no JSON, or what follows them: it is made
         further on. So a list that comes again takes half the time (measured), as each part of it
         is compared and freed before the next.
         """
-        body = self.body
+        blocks = self._blocks
+        body = blocks.pop(0)
         start = at = body.find(b'"items":[') + 9
         named = body.find(b'"metadata":', start) + 11
+        head = body[:start]
         mark = b"}," + body[start:named]  # between items: the names before are the same in all
-        if b'"kind":' not in body[:named]:
-            size = len(body)  # it may follow: what the items are is not known yet
-        while True:
+        is_list = start > 8 and b'"kind":' in body[:named]  # else that may follow: what they are
+        while is_list:
             end = body.find(mark, at + size) + 1
-            if not end:
-                break
-            try:
-                page = _loads(body[:start] + body[at:end] + b"]}")
-            except (ValueError, RecursionError, MemoryError):
-                page = {"": None}
-            if next(reversed(page)) == "items":
-                yield page
-                at = end + 1
+            if end:
+                try:
+                    page = _loads(head + body[at:end] + b"]}")
+                except (ValueError, RecursionError, MemoryError):
+                    page = {"": None}
+                if next(reversed(page)) == "items":
+                    yield page
+                    at = end + 1
+                else:
+                    size *= 2
+            elif blocks:
+                body, at = body[at:] + blocks.pop(0), 0
             else:
-                size *= 2
-        self._body = body[:start] + body[at:]
+                break
+        blocks.insert(0, head + body[at:])
         yield self.object()
+
+    def take_json(self) -> Json:
+        """As `json`; the body of a large list goes meanwhile."""
+        if len(self._blocks) == 1 or self._blocks[0][:1] != b"{":
+            return self.json()
+        return _collector.at_rest(self._joined)
+
+    def _joined(self) -> Json:
+        *pages, value = self.pages(MiB)
+        if pages:
+            pages.append(value)
+            value["items"] = [item for page in pages for item in items_of(self, page)]
+        return value
 
     def items(self) -> List[Dict[str, Any]]:
         """`items` of the list in the body, [] for null; ApiError unless they are objects."""
@@ -2621,6 +2641,17 @@ def unzipped(pieces: Iterator[bytes], most: int) -> Iterator[bytes]:
         raise BadAnswer("its gzip has no end")
 
 
+def in_blocks(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The pieces of a body by the MiB: a server may send two bytes at a time."""
+    block = io.BytesIO()
+    for piece in pieces:
+        block.write(piece)
+        if block.tell() >= MiB:
+            yield block.getvalue()
+            block = io.BytesIO()
+    yield block.getvalue()
+
+
 class HttpHandler(urllib.request.BaseHandler):
     """The urllib handler that keeps connections. `_lock` guards `_idle`, which holds none in use.
 
@@ -2732,16 +2763,16 @@ class HttpHandler(urllib.request.BaseHandler):
         except ConnectionError as error:  # nothing, or no whole head, was answered
             raise failure or error
 
-    def _body(self, conn: HttpConnection, head: Head, request: HttpRequest) -> bytes:
+    def _body(self, conn: HttpConnection, head: Head, request: HttpRequest) -> List[bytes]:
         is_error = head.status >= 400
         limit = MiB if is_error else self._settings.max_body  # of an error that will do
         scope = request.scope.within(idle=request.idle)
-        body = io.BytesIO()  # not a list: a server may send two bytes at a time
+        blocks: List[bytes] = []
         pieces = conn.body(head, request.method, scope, limit)
         if head.headers.tokens("Content-Encoding") in (["gzip"], ["x-gzip"]):
             pieces = at_most(unzipped(pieces, limit + 1), limit)
         try:
-            body.writelines(pieces)
+            blocks.extend(in_blocks(pieces))
         except TooLarge:
             if not is_error:
                 text = "the body is larger than max_body, %d bytes" % limit
@@ -2753,8 +2784,8 @@ class HttpHandler(urllib.request.BaseHandler):
                 late = isinstance(error, TimeoutError)
                 raise BodyError(408 if late else 502, "the body is not whole: %s" % error,
                                 phrase="Request timed-out" if late else "Unreachable") from error
-            body = io.BytesIO()  # the status says enough
-        return body.getvalue()[:limit]
+            blocks = [b""]  # the status says enough
+        return blocks
 
 
 class BodyError(ApiError):
@@ -7342,7 +7373,10 @@ class Client(Settings):
             headers=options.get("headers"), body=body.encode() if isinstance(body, str) else body,
             scope=Scope(self._seconds(options)),
             auto_logout=options.get("autoLogoutOnAuthError", True))
-        return response.json() if options.get("isJSON", True) else response
+        if options.get("isJSON", True):
+            return response.take_json()
+        len(response.body)  # made one here, or two of the caller's threads might do it at once
+        return response
 
     def _seconds(self, options: Mapping[str, Any]) -> Optional[float]:
         """The time limit of a call, which its options give in milliseconds."""
