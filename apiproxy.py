@@ -691,9 +691,13 @@ def check_headers(headers: Optional[HeaderLines]) -> Dict[str, Union[str, Sequen
 
 
 def check_protocols(protocols: Sequence[str]) -> None:
-    """ValueError unless these are WebSocket subprotocols (RFC 6455 4.1); one str is not several."""
+    """ValueError unless these are WebSocket subprotocols; one str is not several.
+
+    RFC 6455 4.1 wants tokens; Kubernetes has one with a slash.
+    """
     if isinstance(protocols, str) or not all(
-            isinstance(name, str) and re.fullmatch(_TOKEN, name) for name in protocols):
+            isinstance(name, str) and re.fullmatch(_TOKEN, name.replace("/", "+"))
+            for name in protocols):
         raise ValueError("subprotocols are a sequence of RFC 9110 tokens")
 
 
@@ -1074,7 +1078,7 @@ BAD_DATA, TOO_BIG, RESTART = 1007, 1009, 1012
 _FIRST_BYTES = b"\x00\x80\x01\x81\x02\x82\x88\x89\x8a"
 MAX_CONTROL = 125  # bytes in a control frame (5.5)
 MAX_HEAD = 64 * KiB  # bytes of status line and headers: http.client's limit for one line
-SMALL_BUFFER, LARGE_BUFFER = 4 * KiB, 256 * KiB  # an idle watch keeps the small one
+SMALL_BUFFER, LARGE_BUFFER = KiB, 256 * KiB  # an idle watch keeps the small one
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # 1.3
 
 
@@ -1167,6 +1171,11 @@ class MessageReader:
             self._start, self._end = 0, kept
         return self._buffer[self._end:]
 
+    def rest(self) -> None:
+        """Keep no large buffer while nothing comes."""
+        if self._start == self._end:
+            self._buffer = memoryview(bytearray(SMALL_BUFFER))  # `space` begins at its start
+
     def received(self, count: int) -> None:
         """`count` bytes now lie in `space`."""
         self._end += count
@@ -1188,6 +1197,7 @@ class MessageReader:
         if self.texts:
             return TEXT, self.texts.popleft()
 
+        size = -1
         while True:
             if self._left >= 0:
                 if not self._take():
@@ -1199,7 +1209,7 @@ class MessageReader:
             if end - start < 2:
                 return None
 
-            first, size, body = buffer[start], buffer[start + 1], start + 2
+            first, last, size, body = buffer[start], size, buffer[start + 1], start + 2
             opcode = first & 0x7F
             if first not in _FIRST_BYTES or size > 127:  # 5.2, 5.5; 5.1: a server does not mask
                 text = "frame that begins with 0x%02x 0x%02x" % (first, size)
@@ -1217,11 +1227,15 @@ class MessageReader:
                 if size < least or size >> 63:  # 5.2: minimal
                     raise ProtocolError(PROTOCOL_ERROR, "frame with a length of %d" % size)
 
+            room = self._max_size - self._size
+            if not first and size == last and 8 * size < end - start < room:
+                body, size = self._unite(body, size)
+
             if opcode < CLOSE:
                 if bool(opcode) == bool(self._opcode):  # 5.4
                     raise ProtocolError(PROTOCOL_ERROR, "a new message in a fragmented one"
                                         if opcode else "continuation of nothing")
-                if self._size + size > self._max_size:
+                if size > room:
                     raise ProtocolError(TOO_BIG, "message of more than %d bytes" % self._max_size)
 
             if (opcode >= CLOSE or first == 0x82) and body + size <= end:  # whole and alone
@@ -1257,13 +1271,34 @@ class MessageReader:
                 return
             self._start = start = body + size
 
+    def _unite(self, body: int, size: int) -> Tuple[int, int]:
+        """Make one payload of the fragments here that are as long as the first.
+
+        One by one small ones took 15 to 40 times as long as a parser in C takes, so as long.
+        """
+        buffer, start = self._buffer, self._start
+        step = body + size - start
+        end = start + min(500, (self._end - start) // step) * step  # to look in vain has a bound
+        for at in reversed(range(start, body)):
+            column = bytes(buffer[at:end:step])
+            end -= len(column.lstrip(column[:1])) * step
+
+        payload = bytearray(buffer[start:end])
+        for width in range(step, size, -1):
+            del payload[::width]
+        size = len(payload)
+        buffer[end - size:end] = payload
+        return end - size, size
+
     def _take(self) -> bool:
         """Move what is here of the frame at hand to its message; True when it is complete."""
-        count = min(self._left, self._end - self._start)
-        piece = self._buffer[self._start:self._start + count]
-        self._start += count
-        self._left -= count
-        done = not self._left
+        start, end = self._start, self._start + self._left
+        done = end <= self._end
+        if not done:
+            end = self._end
+        piece = self._buffer[start:end]
+        self._start = end
+        self._left -= end - start
 
         if self._opcode == BINARY:
             self._bytes += piece
@@ -1274,7 +1309,7 @@ class MessageReader:
             except UnicodeDecodeError:
                 raise ProtocolError(BAD_DATA, "text is not UTF-8") from None
             self._text.write(text)
-            self._tail = bytes(data[used:])
+            self._tail = bytes(data[used:]) if used < len(data) else b""
 
         if done:
             self._left = -1
@@ -2094,6 +2129,8 @@ class Wire:
             if not tls.session_reused:  # to read it takes as long as it saves
                 self._keep_session(tls.session)
             self._keep_session = None
+            with contextlib.suppress(ssl.SSLError):  # before 3.10 that is none of OpenSSL's errors
+                tls.write(b"")  # frees 16 KB that OpenSSL 3.0 took in vain as it read the session
         self._seal(b"")  # TLS 1.3 answers key updates inside a read
         return count or None
 
@@ -3111,6 +3148,7 @@ class WebSocket:
                 # ping_timeout counts from now, though we were suspended
                 self._pinged = self._ping_timeout < math.inf  # else nobody waits for the pong
                 heard = now - self._ping_interval if self._pinged else now
+                self._reader.rest()
                 self._control_frame(PING, b"")
                 continue
 
@@ -6266,6 +6304,7 @@ TRANSIENT = (408, 429, 500, 502, 503, 504)  # the server is busy, or away for a 
 LAST_LOOK = 10.0  # seconds, when a drain's time is up, to see which pods have stayed
 ACCEPT_WAIT = 0.5  # seconds: where shutdown() does not wake accept(), so late is a cancel seen
 BACKLOG = 128  # connections that may wait to be accepted
+REOPEN_WAIT = 1.0  # seconds for a tunnel that was idle: then it may be dead
 
 
 class Pod(NamedTuple):
@@ -6463,12 +6502,13 @@ def listen(address: str, port: int) -> socket.socket:
 
 
 class PortForward(Task):
-    """A local listener whose connections go to a port of a pod, one WebSocket each.
+    """A local listener whose connections go to a port of a pod.
 
     It ends when it is cancelled, or when its pod is gone or has finished; its scope is cancelled
     then, and its connections end with it.
 
     record  what is listed of it; "error" is its own or that of its last connection that failed
+    idle    tunnels that wait for a connection: its own thread takes them, any may append one
     """
 
     def __init__(
@@ -6476,6 +6516,7 @@ class PortForward(Task):
     ) -> None:
         super().__init__("forward", transport)
         self.record = record
+        self.idle: Deque[Tunnel] = collections.deque()
         self._pod = pod
         self._listener = listener
 
@@ -6483,6 +6524,11 @@ class PortForward(Task):
         """The port is the parent's alone."""
         super().forked()
         self._listener.close()
+
+    def way(self) -> Tuple[Optional[Endpoint], Optional[Credential]]:
+        """What a tunnel must have been opened with to be used now."""
+        base = self._settings.base_url
+        return self._transport.credentials.of(self.record["cluster"], base)
 
     def _run(self) -> None:
         try:
@@ -6494,7 +6540,8 @@ class PortForward(Task):
             self._listener.close()
             cancel_all([
                 task for task in list(self._transport.tasks)
-                if isinstance(task, ForwardedConnection) and task.record is self.record])
+                if isinstance(task, ForwardedConnection) and task.forward is self])
+            self._sweep(math.inf)
 
     def _failed(self, error: Exception) -> None:
         self.record["error"] = str(error)
@@ -6503,6 +6550,7 @@ class PortForward(Task):
         looked = time.monotonic()
 
         while not self.scope.cancelled:
+            self._sweep(time.monotonic() - self._settings.keep_alive)
             if time.monotonic() - looked >= self._settings.forward_check:
                 self._check_pod()
                 looked = time.monotonic()
@@ -6516,11 +6564,19 @@ class PortForward(Task):
                 self.scope.wait(ACCEPT_WAIT)  # too many open files: they may become fewer
                 continue
 
+            tunnel = self.idle.pop() if self.idle else None  # the one used last
             try:
-                ForwardedConnection(self._transport, self.record, local).start()
+                ForwardedConnection(self._transport, self, local, tunnel).start()
             except RuntimeError as error:  # no more threads: they may become fewer, too
                 self._failed(error)
                 local.close()
+                if tunnel:
+                    tunnel.remote.abort()
+
+    def _sweep(self, oldest: float) -> None:
+        """Close the tunnels that nobody has used since then (monotonic)."""
+        while self.idle and self.idle[0].used < oldest:
+            self.idle.popleft().remote.abort()
 
     def _check_pod(self) -> None:
         """ApiError when no connection can reach it any more."""
@@ -6534,28 +6590,161 @@ class PortForward(Task):
         check_running(pod)
 
 
+class Channels:
+    """One forwarded connection over one WebSocket.
+
+    The protocol can't tell the pod that the local side has no more to say.
+    """
+
+    protocol = "v4.channel.k8s.io"
+    pause = 0.0
+
+    def __init__(self, remote: WebSocket) -> None:
+        self.remote = remote
+
+    def send(self, data: bytes) -> None:
+        """To the pod."""
+        self.remote.send(b"\0" + data)
+
+    def finish(self) -> None:
+        """Nobody can be told."""
+
+    def receive(self) -> Iterator[Bytes]:
+        """What the pod says, until its end; WebSocketError for what went wrong there."""
+        begun: Set[int] = set()  # 0 for data, 1 for an error; each begins with the port's number
+
+        for message in self.remote:
+            if not message or isinstance(message, str):
+                continue
+
+            channel, data = message[0], message[1:]
+            if channel not in begun:
+                begun.add(channel)
+            elif channel == 0:
+                yield data
+            elif data:
+                raise WebSocketError(0, data.decode("utf-8", "replace").strip())
+
+
+# SPDY/3.1: the types of frames, control frames' first bits, and the flag that ends a stream
+DATA, SYN_STREAM, SYN_REPLY, RST_STREAM = 0, 1, 2, 3
+CONTROL = 0x80030000
+FIN = 1 << 24
+
+
+class Tunnel:
+    """Forwarded connections, one after another, over one WebSocket: SPDY/3.1 in its messages.
+
+    The API server's from 1.31 on (KEP-4006), as kubectl uses it: no handshake, and none of the
+    kubelet's, for each connection. Each is two streams, for data and for an error. The other end,
+    moby/spdystream, has no flow control, so one that nobody reads would stop all others: hence one
+    at a time.
+    """
+
+    protocol = "SPDY/3.1+portforward.k8s.io"
+
+    def __init__(self, remote: WebSocket, way: Any) -> None:
+        self.remote = remote
+        self.way = way  # what it was opened with
+        self.used = 0.0  # monotonic: when its last connection ended
+        self.is_free = False  # that ended as it should
+        self.pause = 0.0  # seconds without a word that are more than the way and back
+        self._data = -1  # the stream of this connection; that for an error is two before it
+        self._buffer = bytearray()
+        self._deflate = zlib.compressobj()  # without 3.1's dictionary: Go's reader takes both
+
+    def open(self, port: str, seconds: float) -> None:
+        """Begin a connection; an ApiError or TimeoutError where it can't be had."""
+        self.is_free = False
+        end_of_last = _words(self._data, FIN) if self.used else b""
+        self._data += 4
+        self.remote.send(end_of_last + self._syn("error", self._data - 2, FIN, port)
+                         + self._syn("data", self._data, 0, port))
+
+        kind = stream = 0
+        began = time.monotonic()
+        while (kind, stream) != (SYN_REPLY, self._data):  # what is sent before it is lost
+            kind, stream, _, _ = self._frame(began + seconds - time.monotonic())
+        self.pause = 4 * (time.monotonic() - began)
+
+    def send(self, data: bytes) -> None:
+        """To the pod."""
+        self.remote.send(_words(self._data, len(data)) + data)
+
+    def finish(self) -> None:
+        """The local side has no more to say."""
+        self.remote.send(_words(self._data, FIN))
+
+    def receive(self) -> Iterator[Bytes]:
+        """What the pod says, until its end; WebSocketError for what went wrong there."""
+        said = bytearray()
+        left = {self._data, self._data - 2}
+        while left:
+            kind, stream, flags, payload = self._frame(None)
+            if kind == DATA and stream == self._data:
+                yield payload
+            elif kind == DATA and stream in left:
+                said += payload
+            if kind == RST_STREAM or flags & FIN:
+                left.discard(stream)
+
+        if said:
+            raise WebSocketError(0, said.decode("utf-8", "replace").strip())
+        self.is_free = True
+
+    def _syn(self, kind: str, stream: int, flags: int, port: str) -> bytes:
+        """SYN_STREAM (2.6.1)."""
+        headers = {"streamtype": kind, "port": port, "requestid": str(self._data)}
+        block = _words(len(headers))
+        for text in itertools.chain(*headers.items()):
+            block += _words(len(text)) + text.encode()
+        block = self._deflate.compress(block) + self._deflate.flush(zlib.Z_SYNC_FLUSH)
+        return _words(CONTROL | SYN_STREAM, flags | 10 + len(block), stream, 0) + bytes(2) + block
+
+    def _frame(self, timeout: Optional[float]) -> Tuple[int, int, int, Bytes]:
+        """The type, stream, flags and payload of the next frame (2.2)."""
+        buffer = self._buffer
+        while True:
+            word, size = int.from_bytes(buffer[:4], "big"), int.from_bytes(buffer[5:8], "big")
+            if len(buffer) >= 8 + size:
+                flags, payload = buffer[4] << 24, buffer[8:8 + size]
+                del buffer[:8 + size]
+                if word < CONTROL:
+                    return DATA, word, flags, payload
+                return word - CONTROL, int.from_bytes(payload[:4], "big"), flags, payload
+            message = self.remote.recv(timeout)
+            if isinstance(message, bytes):
+                buffer += message
+
+
+def _words(*numbers: int) -> bytes:
+    return b"".join(number.to_bytes(4, "big") for number in numbers)
+
+
 class ForwardedConnection(Task):
     """One connection. Its thread brings bytes from the pod, a second one those to the pod.
 
-    The protocol, v4.channel.k8s.io, can't tell the pod that the local side has no more to say. Its
-    answer is passed on until the pod has been silent for `forward_linger`.
+    When the local side has no more to say, the pod's answer is passed on until it has been silent
+    for `forward_linger`. To be told gives the pod a second and no more (containerd, CRI-O), so it
+    is told only when it has answered what was said last, and was silent for a while then.
     """
 
     def __init__(
-        self, transport: Transport, record: Dict[str, str], local: socket.socket,
+        self, transport: Transport, forward: PortForward, local: socket.socket,
+        tunnel: Optional[Tunnel],
     ) -> None:
         super().__init__("forwarded", transport)
-        self.record = record
+        self.forward = forward
         self._local = local
-        self._remote: Optional[WebSocket] = None
+        self._carrier: Union[Channels, Tunnel, None] = tunnel
         self._heard = 0.0  # monotonic: when the pod said something
         self._ended = threading.Event()  # it says no more
         self._uploader = new_thread("upload", self._upload)
 
     def close(self) -> None:
         """What cancel does first: end both sides."""
-        if self._remote:
-            self._remote.abort()
+        if self._carrier:
+            self._carrier.remote.abort()
         shut(self._local)
 
     def forked(self) -> None:
@@ -6565,7 +6754,11 @@ class ForwardedConnection(Task):
 
     def _run(self) -> None:
         try:
-            self._forward()
+            self._local.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+            if not self._reopen():
+                self._connect()
+            self._uploader.start()
+            self._download()
         except OSError:
             pass  # the local side has gone
         except (ApiError, RuntimeError) as error:  # the latter: there are no more threads
@@ -6575,20 +6768,40 @@ class ForwardedConnection(Task):
             self._end()
 
     def _failed(self, error: Exception) -> None:
-        self.record["error"] = str(error)
+        self.forward.record["error"] = str(error)
         log.info("a forwarded connection ended: %s", error)
 
-    def _forward(self) -> None:
-        path = Pod(self.record["namespace"], self.record["pod"]).path + "/portforward"
-        params = {"ports": self.record["targetPort"]}
-        protocols = ["v4.channel.k8s.io"]
-
-        self._local.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
-        self._remote = self._transport.connect(
-            self.record["cluster"], path, params, self.scope, protocols, ping_timeout=math.inf)
+    def _reopen(self) -> bool:
+        """Whether the tunnel that we were given carries us."""
+        tunnel = self._carrier
+        if not isinstance(tunnel, Tunnel):
+            return False
         self.scope.hold(self.close)
-        self._uploader.start()
-        self._download(self._remote)
+        try:
+            if tunnel.way == self.forward.way():
+                tunnel.open(self.forward.record["targetPort"], REOPEN_WAIT)
+                return True
+        except (ApiError, TimeoutError):
+            pass  # it has ended while nobody used it
+        tunnel.remote.abort()
+        return False
+
+    def _connect(self) -> None:
+        record, way = self.forward.record, self.forward.way()
+        path = Pod(record["namespace"], record["pod"]).path + "/portforward"
+        params = {"ports": record["targetPort"]}
+        protocols = [Tunnel.protocol, Channels.protocol]
+        remote = self._transport.connect(
+            record["cluster"], path, params, self.scope, protocols, ping_timeout=math.inf)
+
+        tunnel = Tunnel(remote, way) if remote.protocol == Tunnel.protocol else None
+        self._carrier = tunnel or Channels(remote)
+        self.scope.hold(self.close)
+        if tunnel:
+            try:
+                tunnel.open(record["targetPort"], self._settings.connect_timeout)
+            except TimeoutError as error:
+                raise unanswered(error, "GET", path, record["cluster"])
 
     def _end(self) -> None:
         """Let the local side have all that the pod said, then free everything.
@@ -6599,53 +6812,61 @@ class ForwardedConnection(Task):
         shut(self._local, socket.SHUT_WR)
         self._ended.set()
 
-        if self._remote:
-            self._remote.close()
+        carrier = self._carrier
+        tunnel = carrier if isinstance(carrier, Tunnel) and carrier.is_free else None
+        if carrier and not tunnel:
+            carrier.remote.close()
         if self._uploader.ident:
             self._uploader.join(self._settings.forward_linger)
-            self.close()
-            self._uploader.join()
+            if self._uploader.is_alive():
+                self.close()
+                self._uploader.join()
 
         self.scope.hold(None)
         self._local.close()
+        if tunnel:
+            tunnel.used = time.monotonic()
+            self.forward.idle.append(tunnel)
 
-    def _download(self, remote: WebSocket) -> None:
-        channels: Set[int] = set()  # 0 for data, 1 for an error; each begins with the port's number
-
-        for message in remote:
+    def _download(self) -> None:
+        for data in cast(Union[Channels, Tunnel], self._carrier).receive():
             self._heard = time.monotonic()
-            if not message or isinstance(message, str):
-                continue
-
-            channel, data = message[0], message[1:]
-            if channel not in channels:
-                channels.add(channel)
-            elif channel == 0:
-                self._local.sendall(data, NO_SIGNAL)
-            elif data:
-                raise WebSocketError(0, data.decode("utf-8", "replace").strip())
+            self._local.sendall(data, NO_SIGNAL)
 
     # -- the second thread
 
     def _upload(self) -> None:
-        remote = cast(WebSocket, self._remote)
+        carrier = cast(Union[Channels, Tunnel], self._carrier)
+        said = 0.0  # monotonic
 
         while True:
             try:
                 data = self._local.recv(CHUNK)
                 if not data:
                     break
-                remote.send(b"\0" + data)
+                if not self._ended.is_set():  # else it is thrown away
+                    carrier.send(data)
+                    said = time.monotonic()
             except ApiError:
-                continue  # the pod has ended: what is still said is thrown away
+                continue  # the pod has ended
             except OSError:
                 self.scope.cancel()  # the local side has gone, for both directions
                 return
 
-        left = linger = self._settings.forward_linger
-        while left > 0 and not self._ended.wait(left):
-            left = self._heard + linger - time.monotonic()
-        self.scope.cancel()
+        if self._heard >= said and self._is_silent(carrier.pause):
+            with contextlib.suppress(ApiError):
+                carrier.finish()
+        if self._is_silent(self._settings.forward_linger):
+            self.scope.cancel()
+
+    def _is_silent(self, seconds: float) -> bool:
+        """Wait until the pod has said nothing for so long; False when it has ended."""
+        left = seconds
+        while left > 0:
+            if self._ended.wait(left):
+                return False
+            left = self._heard + seconds - time.monotonic()
+        return True
 
 
 # -- what a forward leads to -----------------------------------------------------------

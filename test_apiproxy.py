@@ -48,6 +48,7 @@ import urllib.parse
 import urllib.request
 import warnings
 import weakref
+import zlib
 
 import pytest
 
@@ -60,7 +61,7 @@ import fuzz  # noqa: E402
 import interrupts  # noqa: E402
 import simulate  # noqa: E402
 from apiproxy import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, ConnectionClosed  # noqa: E402
-from demo_cluster import DemoCluster  # noqa: E402
+from demo_cluster import DemoCluster, tunnels  # noqa: E402
 from faultproxy import FaultProxy  # noqa: E402
 from wire import CERTIFICATE, Conn, RawServer, certificate_file, frame, server_context  # noqa: E402
 from wire import Server  # noqa: E402
@@ -1648,7 +1649,34 @@ def test_messages_of_every_size_come_whole():
             frame(1, text)) == found
 
 
+@pytest.mark.parametrize("size", [1, 7, 125, 126])
+@pytest.mark.parametrize("opcode", [1, 2])
+def test_many_fragments_of_one_length_are_one_message(opcode, size):
+    text = "hé€😀" * 200
+    data = text.encode()
+    frames = [frame(0 if at else opcode, data[at:at + size], fin=False)
+              for at in range(0, len(data), size)]
+    frames[9:9] = [frame(0, fin=False), frame(9, b"!"), *[frame(0, fin=False)] * 20]
+    wire = b"".join(frames) + frame(0)
+    found = [(9, b"!"), (opcode, text if opcode == 1 else data)]
+    assert feed(wire) == found
+    for cut in range(1, len(wire), 97):
+        assert feed(wire[:cut], wire[cut:]) == found
+
+
+def test_a_reader_that_rests_loses_nothing():
+    reader, wire = apiproxy.MessageReader(10**6), frame(2, b"x" * 5000)
+    reader.feed(frame(2, b"x" * 10**5) + wire[:3])
+    assert reader.next() == (2, b"x" * 10**5)
+    for piece in (wire[3:4000], wire[4000:]):
+        assert reader.next() is None
+        reader.rest()
+        reader.feed(piece)
+    assert reader.next() == (2, b"x" * 5000)
+
+
 OPEN_TEXT = frame(1, "a", fin=False)
+RUN = OPEN_TEXT + frame(0, "a", fin=False) * 20
 
 
 @pytest.mark.parametrize("wire, code", [  # the last byte is the one that makes it illegal
@@ -1669,6 +1697,9 @@ OPEN_TEXT = frame(1, "a", fin=False)
     (b"\x81\x01\xc3", 1007),
     (frame(1, b"\xc3", fin=False) + b"\x80\x00", 1007),
     (frame(1, b"\xe2\x82", fin=False) + b"\x00\x05a", 1007),
+    (RUN + b"\x00\x81", 1002), (RUN + b"\x40\x01", 1002), (RUN + b"\x01\x01", 1002),
+    (RUN + b"\x00\x01\xff", 1007), (RUN + frame(0, b"\xc3", fin=False) + b"\x80\x00", 1007),
+    (frame(2, b"x" * 50, fin=False) + frame(0, b"x" * 50, fin=False) * 19 + b"\x00\x32", 1009),
     (b"\x82\x7e\x03\xe9", 1009), (b"\x82\x7f\0\0\1\0\0\0\0\0", 1009),
     (frame(2, b"x" * 600, fin=False) + b"\x00\x7e\x01\x91", 1009),
     (frame(2, b"x" * 1000, fin=False) + frame(0, fin=False) + b"\x80\x01", 1009)])
@@ -1676,7 +1707,8 @@ def test_an_illegal_frame_is_refused_at_the_byte_that_makes_it_so(wire, code):
     feed(wire[:-1], limit=1000)
     for pieces in ((wire,), (wire[:-1], wire[-1:]),
         [wire[index:index + 1] for index in range(len(wire))],
-        (wire + b"\0" * 300,), (wire[:3], wire[3:] + b"\0" * 300)):
+        (wire + b"\0" * 300,), (wire[:3], wire[3:] + b"\0" * 300),
+        (wire + b"\0\1a" * 20,)):
         with pytest.raises(apiproxy.ProtocolError) as caught:
             feed(*pieces, limit=1000)
         assert caught.value.code == code
@@ -4005,6 +4037,21 @@ def test_silence_begins_anew_with_each_message(dial):
     ws.send("y")
     eventually(lambda: got)
     assert got == [(TEXT, b"y")]  # and no ping before it
+
+
+def test_a_large_buffer_is_not_kept_in_silence(dial):
+    def script(conn):
+        conn.send(frame(BINARY, bytes(10**5)))
+        conn.read_frame()  # a ping
+        conn.send(frame(TEXT, "x"))
+        conn.wait_end()
+
+    ws = dial(script, ping_interval=0.02)
+    assert len(ws.recv()) == 10**5
+    spaces, read = [], ws._wire.read
+    read_instead(ws, lambda space: spaces.append(len(space)) or read(space))
+    assert ws.recv() == "x"
+    assert spaces[-1] == apiproxy.SMALL_BUFFER
 
 
 def test_a_peer_that_answers_no_ping_is_hung_up_on(dial):
@@ -11864,8 +11911,10 @@ def test_a_plugin_is_removed_and_the_next_answer_says_reload(new_client, demo):
 
 
 @pytest.fixture
-def direct(new_client):
+def direct(new_client, monkeypatch):
     """direct(server, **settings) -> Client whose cluster "here" is the server, without Headlamp."""
+    monkeypatch.setattr(apiproxy, "ACCEPT_WAIT", 0.05)
+
     def make(server, **settings):
         settings = {"cluster": "here", "drain_interval": 0.02, **settings}
         one = new_client("http://127.0.0.1:1", **settings)
@@ -12184,18 +12233,27 @@ def test_a_cancelled_drain_ends_at_once_and_says_so(serve, direct, end, hangs):
 # -- forwarding
 
 
+@pytest.fixture(params=[False, True], ids=["channels", "tunnel"])
+def tunnel(request):
+    """Whether the API server is of today: see Pods."""
+    return request.param
+
+
 class Pods:
     """The script of an API server with pods in one namespace; what they say is `serve(conn)`'s.
 
+    tunnel     whether it is of today: connections one after another on one WebSocket
     pods       {name: pod}, as far as they are known
     services   {name: spec}
     slices     EndpointSlices, or the status that answers who asks for them
     subsets    of the Endpoints
-    asked      the path of each connection
+    asked      the path of each WebSocket
+    open       how many of them there are
     """
 
-    def __init__(self, serve=None, **pods):
+    def __init__(self, serve=None, tunnel=False, **pods):
         self.serve = serve or echoes
+        self.tunnel, self.open = tunnel, 0
         self.pods = {name: {"status": {"phase": "Running"}, **pod} for name, pod in pods.items()}
         for name, pod in self.pods.items():
             pod.setdefault("metadata", {"name": name, "namespace": "ns", "uid": "uid-" + name})
@@ -12205,8 +12263,14 @@ class Pods:
         path, _, _ = request.path.partition("?")
         if request.is_watch:
             self.asked.append(request.path)
-            channel_open(request, conn)
-            return self.serve(conn)
+            self.open += 1
+            try:
+                if self.tunnel:
+                    return TunnelEnd(request, conn).run(lambda end: self.serve(end))
+                channel_open(request, conn)
+                return self.serve(conn)
+            finally:
+                self.open -= 1
         if path.endswith("/endpointslices"):
             return self.answer(conn, self.slices, {"items": self.slices})
         name = path.split("/")[6]
@@ -12234,8 +12298,103 @@ def channel_open(request, conn):
     return conn.send(frame(2, b"\0" + port) + frame(2, b"\1" + port))
 
 
+class TunnelEnd:
+    """The other end of a tunnel, for scripts that know `said`, `say` and `end`.
+
+    `conn` is the API server's, or a kubelet's, which is asked for SPDY/3.1 itself.
+    """
+
+    def __init__(self, request, conn):
+        self.conn, self.sock, self.stopped = conn, conn.sock, conn.stopped
+        self.is_kubelet = not request.is_watch
+        self.buffer, self.inflate = b"", zlib.decompressobj(zdict=tunnels.DICTIONARY)
+        self.data, self.errors = 0, 0  # the streams of this connection; 0 once it has ended
+        self.has_heard_all = False
+        if self.is_kubelet:
+            assert request.headers["upgrade"] == "SPDY/3.1"
+            conn.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n"
+                      "Upgrade: SPDY/3.1\r\n"
+                      "X-Stream-Protocol-Version: portforward.k8s.io\r\n\r\n")
+        else:
+            conn.upgrade(request, tunnels.TUNNEL)
+
+    def run(self, serve):
+        """Connection after connection, as long as each is ended, by itself or by the client."""
+        while not self.data:
+            self.accept()
+            serve(self)
+            if self.has_heard_all:
+                self.end()
+        return False
+
+    def accept(self):
+        streams = {}
+        while len(streams) < 2:
+            kind, stream, flags, payload = self.frame()
+            if kind == tunnels.SYN_STREAM:
+                headers = tunnels.parse_headers(self.inflate.decompress(payload[6:]))
+                assert re.fullmatch("[0-9]+", headers["port"])
+                streams[headers["streamtype"]] = stream, headers["requestid"], flags
+        (self.errors, name, ended), (self.data, same, open_) = streams["error"], streams["data"]
+        assert (name, ended, open_) == (same, tunnels.FIN, 0)
+        self.has_heard_all = False
+        for stream in (self.errors, self.data):
+            self.send(tunnels.frame(tunnels.SYN_REPLY, stream, 0, b"never read"))
+
+    def frame(self):
+        while True:
+            word, size = (int.from_bytes(self.buffer[at:at + 4], "big") for at in (0, 4))
+            end = 8 + (size & 0xFFFFFF)
+            if len(self.buffer) >= end:
+                payload, self.buffer = self.buffer[8:end], self.buffer[end:]
+                if word >> 31:
+                    stream = int.from_bytes(payload[:4], "big")
+                    return word & 0xFFFF, stream, size >> 24, payload[4:]
+                return tunnels.DATA, word, size >> 24, payload
+            if self.is_kubelet:
+                self.conn.more()
+                self.buffer, self.conn.buffer = self.buffer + self.conn.buffer, b""
+            else:
+                opcode, data = self.conn.read_frame()
+                if opcode == CLOSE:
+                    raise EOFError
+                self.buffer += data
+
+    def send(self, data):
+        self.conn.send(data if self.is_kubelet else frame(BINARY, data))
+
+    def said(self):
+        while self.data:
+            kind, stream, flags, payload = self.frame()
+            if stream == self.data:
+                if payload:
+                    yield payload
+                if kind == tunnels.RST_STREAM or flags & tunnels.FIN:
+                    self.has_heard_all = True
+                    return
+
+    def say(self, data, channel):
+        self.send(tunnels.frame(tunnels.DATA, self.errors if channel else self.data, 0, data))
+        if channel:
+            for stream in (self.data, self.errors):
+                self.send(tunnels.frame(tunnels.RST_STREAM, stream, 0, bytes((0, 0, 0, 5))))
+            self.data = 0
+
+    def end(self):
+        for stream in (self.data, self.errors):
+            self.send(tunnels.frame(tunnels.DATA, stream, tunnels.FIN))
+        self.data = 0
+
+    def wait_end(self):
+        if self.data:
+            self.conn.wait_end()
+
+
 def said(conn):
     """What a connection's local side says, piece by piece, until its end."""
+    if isinstance(conn, TunnelEnd):
+        yield from conn.said()
+        return
     while True:
         opcode, data = conn.read_frame()
         if opcode == 8:
@@ -12247,10 +12406,15 @@ def said(conn):
 
 def say(conn, data, channel=0):
     for start in range(0, len(data), 65536):
-        conn.send(frame(2, bytes([channel]) + data[start:start + 65536]))
+        if isinstance(conn, TunnelEnd):
+            conn.say(data[start:start + 65536], channel)
+        else:
+            conn.send(frame(2, bytes([channel]) + data[start:start + 65536]))
 
 
 def end(conn, code=1000):
+    if isinstance(conn, TunnelEnd):
+        return conn.end()
     conn.send(frame(8, code.to_bytes(2, "big")))
     return False
 
@@ -12295,15 +12459,16 @@ def listed(one, made):
     return {entry["id"]: entry for entry in one.list_port_forward(made["cluster"])}[made["id"]]
 
 
-def test_a_port_is_forwarded_by_this_machine_where_there_is_no_headlamp(serve, direct):
-    pods = Pods(p={})
+def test_a_port_is_forwarded_by_this_machine_where_there_is_no_headlamp(serve, direct, tunnel):
+    pods = Pods(tunnel=tunnel, p={})
     one = direct(serve(pods))
     made = one.start_port_forward("here", "ns", "p", 8080, "", "")
     assert made["targetPort"] == "8080" and made["id"] and "SECRET" not in repr(made)
     assert forwarded(made, b"hello") == b"HELLO"
     assert forwarded(made, b"x" * 300000) == b"X" * 300000
     assert forwarded(made, b"bye") == b"BYE"
-    assert pods.asked == ["/api/v1/namespaces/ns/pods/p/portforward?ports=8080"] * 3
+    asked = ["/api/v1/namespaces/ns/pods/p/portforward?ports=8080"] * 3
+    assert pods.asked == asked or tunnel and pods.asked in (asked[:1], asked[:2])
 
     assert [listed(one, made)[key] for key in ("status", "error", "pod")] == ["Running", "", "p"]
     with pytest.raises(ValueError, match="already"):
@@ -12470,12 +12635,12 @@ def test_a_service_that_leads_nowhere_says_so(serve, direct, service, port, slic
     assert caught.value.status == status and not one.tasks
 
 
-def test_what_a_pod_refuses_is_listed_logged_and_ends_the_connection(serve, direct, caplog):
+def test_what_a_pod_refuses_is_listed_logged_and_ends_the_connection(serve, direct, tunnel, caplog):
     def refuses(conn):
         say(conn, b"nothing listens there", 1)
         conn.wait_end()
 
-    pods = Pods(refuses, p={})
+    pods = Pods(refuses, tunnel=tunnel, p={})
     one = direct(serve(pods))
     made = one.start_port_forward("here", "ns", "p", 80, "", "")
     assert forwarded(made, b"a") == b""
@@ -12537,7 +12702,7 @@ def test_with_kubectl_proxy_as_base_url_drains_and_forwards_are_done_here(serve,
     (0.1, 4.0),
     # longer than any wait that began before the half-close
     pytest.param(1.5, 4.0, marks=pytest.mark.slow)])
-def test_a_half_closed_connection_has_its_answer_however_late(serve, direct, delay, linger):
+def test_a_half_closed_connection_has_its_answer_however_late(serve, direct, tunnel, delay, linger):
     def answers_late(conn):
         request = b""
         for data in said(conn):
@@ -12548,7 +12713,7 @@ def test_a_half_closed_connection_has_its_answer_however_late(serve, direct, del
                 return end(conn)
         return False
 
-    one = direct(serve(Pods(answers_late, p={})), forward_linger=linger)
+    one = direct(serve(Pods(answers_late, tunnel=tunnel, p={})), forward_linger=linger)
     made = one.start_port_forward("here", "ns", "p", 80, "", "")
     with connected(made) as local:
         local.sendall(b"question")
@@ -12557,7 +12722,7 @@ def test_a_half_closed_connection_has_its_answer_however_late(serve, direct, del
 
 
 @pytest.mark.slow
-def test_after_the_local_sides_end_a_pod_may_be_silent_for_so_long(serve, direct):
+def test_after_the_local_sides_end_a_pod_may_be_silent_for_so_long(serve, direct, tunnel):
     def trickles(conn):
         for data in said(conn):
             for _ in range(8):
@@ -12566,7 +12731,7 @@ def test_after_the_local_sides_end_a_pod_may_be_silent_for_so_long(serve, direct
             conn.wait_end()
         return False
 
-    one = direct(serve(Pods(trickles, p={})), forward_linger=0.4)
+    one = direct(serve(Pods(trickles, tunnel=tunnel, p={})), forward_linger=0.4)
     made = one.start_port_forward("here", "ns", "p", 80, "", "")
     with connected(made) as local:
         local.sendall(b"x")
@@ -12576,8 +12741,8 @@ def test_after_the_local_sides_end_a_pod_may_be_silent_for_so_long(serve, direct
     assert listed(one, made)["error"] == ""  # to give up is no error
 
 
-def test_a_forward_that_is_stopped_ends_its_connections_at_once(serve, direct):
-    one = direct(serve(Pods(p={})), forward_linger=1000.0)
+def test_a_forward_that_is_stopped_ends_its_connections_at_once(serve, direct, tunnel):
+    one = direct(serve(Pods(tunnel=tunnel, p={})), forward_linger=1000.0)
     made = one.start_port_forward("here", "ns", "p", 80, "", "")
     with connected(made) as local:
         local.sendall(b"x")
@@ -12587,16 +12752,16 @@ def test_a_forward_that_is_stopped_ends_its_connections_at_once(serve, direct):
         assert received(local) == b""
 
 
-def test_a_local_side_that_stays_holds_nothing_for_long_when_its_pod_has_ended(serve, direct):
-    one = direct(serve(Pods(end, p={})), forward_linger=0.05)
+def test_a_local_side_that_stays_holds_nothing_for_long_once_its_pod_ended(serve, direct, tunnel):
+    one = direct(serve(Pods(end, tunnel=tunnel, p={})), forward_linger=0.05)
     made = one.start_port_forward("here", "ns", "p", 80, "", "")
     with connected(made) as local:
         assert received(local) == b""
         eventually(lambda: len(one.tasks) == 1)
 
 
-def test_a_local_side_that_has_gone_ends_its_connection_at_once(serve, direct):
-    one = direct(serve(Pods(p={})), forward_linger=1000.0)
+def test_a_local_side_that_has_gone_ends_its_connection_at_once(serve, direct, tunnel):
+    one = direct(serve(Pods(tunnel=tunnel, p={})), forward_linger=1000.0)
     made = one.start_port_forward("here", "ns", "p", 80, "", "")
     with connected(made) as local:
         local.sendall(b"x")
@@ -12612,7 +12777,7 @@ def digest(data):
 
 @pytest.mark.parametrize("seed", [
     0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2, 3))])
-def test_megabytes_go_both_ways_whenever_the_local_side_ends(serve, direct, seed):
+def test_megabytes_go_both_ways_whenever_the_local_side_ends(serve, direct, tunnel, seed):
     rng = random.Random(seed)
     up, down = rng.randbytes(8 << 20) if hasattr(rng, "randbytes") else os.urandom(8 << 20), b""
     down = digest(up) * (1 << 18)
@@ -12633,7 +12798,7 @@ def test_megabytes_go_both_ways_whenever_the_local_side_ends(serve, direct, seed
                 return end(conn)
         return False
 
-    one = direct(serve(Pods(swaps, p={})), forward_linger=20.0)
+    one = direct(serve(Pods(swaps, tunnel=tunnel, p={})), forward_linger=20.0)
     made = one.start_port_forward("here", "ns", "p", 80, "", "")
     with connected(made) as local:
         def sends():
@@ -12646,19 +12811,19 @@ def test_megabytes_go_both_ways_whenever_the_local_side_ends(serve, direct, seed
         sender.join()
 
 
-def test_a_pods_last_words_arrive_though_it_did_not_listen(serve, direct):
+def test_a_pods_last_words_arrive_though_it_did_not_listen(serve, direct, tunnel):
     """To close with bytes unread is a reset, which would take them along."""
     answer, ended = os.urandom(1 << 20), threading.Event()
 
     def answers(conn):
-        conn.stopped.wait(0.3)  # nothing is read: the local side's words fill all there is
+        conn.stopped.wait(0.1)  # nothing is read: the local side's words fill all there is
         say(conn, answer)
         end(conn)
         conn.wait_end()
         ended.set()
         return False
 
-    one = direct(serve(Pods(answers, p={})))
+    one = direct(serve(Pods(answers, tunnel=tunnel, p={})))
     made = one.start_port_forward("here", "ns", "p", 80, "", "")
     with connected(made) as local:
         def floods():
@@ -12673,7 +12838,7 @@ def test_a_pods_last_words_arrive_though_it_did_not_listen(serve, direct):
         try:
             assert ended.wait(10)
             with pytest.raises(AssertionError):  # it stays to take what is still said
-                eventually(lambda: len(one.tasks) == 1, 0.3)
+                eventually(lambda: len(one.tasks) == 1, 0.1)
             assert digest(received(local)) == digest(answer)
         finally:
             apiproxy.shut(local)
@@ -12681,7 +12846,7 @@ def test_a_pods_last_words_arrive_though_it_did_not_listen(serve, direct):
 
 
 @pytest.mark.slow
-def test_neither_side_is_read_faster_than_the_other_takes_it(serve, direct):
+def test_neither_side_is_read_faster_than_the_other_takes_it(serve, direct, tunnel):
     sent = []
 
     def floods(conn):
@@ -12694,7 +12859,7 @@ def test_neither_side_is_read_faster_than_the_other_takes_it(serve, direct):
             sent.append("full")
         return False
 
-    pods = Pods(floods, p={})
+    pods = Pods(floods, tunnel=tunnel, p={})
     one = direct(serve(pods))
     made = one.start_port_forward("here", "ns", "p", 80, "", "")
     with connected(made):
@@ -12711,8 +12876,161 @@ def test_neither_side_is_read_faster_than_the_other_takes_it(serve, direct):
         assert count < 32 << 20
 
 
-def test_sixty_connections_at_once(serve, direct):
-    one = direct(serve(Pods(p={})))
+def until_given_back(one):
+    """Wait until no connection goes on: its tunnel is there for the next."""
+    eventually(lambda: len(one.tasks) == 1)
+
+
+def test_connections_go_one_after_another_over_one_websocket(serve, direct):
+    pods = Pods(tunnel=True, p={})
+    one = direct(serve(pods))
+    made = one.start_port_forward("here", "ns", "p", 80, "", "")
+    for text in (b"bye", b"x" * 100000 + b"bye", b"a", b"bye"):
+        assert forwarded(made, text) == text.upper()
+        until_given_back(one)
+    assert len(pods.asked) == 1 and listed(one, made)["error"] == ""
+
+    with connected(made) as first, connected(made) as second:  # each has one of its own
+        for local in (first, second):
+            local.sendall(b"a")
+            assert local.recv(1) == b"A"
+        assert len(pods.asked) == 2
+        second.sendall(b"bye")
+        assert received(second) == b"BYE"
+    until_given_back(one)
+    assert forwarded(made, b"bye") == b"BYE" and len(pods.asked) == 2
+
+
+def test_a_pod_is_told_of_the_local_sides_end_only_when_it_has_answered(serve, direct):
+    """A runtime gives it a second from then on."""
+    told, answered = [], threading.Event()
+
+    def answers(conn):
+        for data in said(conn):
+            if data == b"late":
+                conn.stopped.wait(0.2)
+            say(conn, data)
+            answered.set()
+            if data == b"late":
+                return end(conn)
+        told.append(True)
+        return end(conn)
+
+    one = direct(serve(Pods(answers, tunnel=True, p={})), forward_linger=20.0)
+    made = one.start_port_forward("here", "ns", "p", 80, "", "")
+    with connected(made) as local:
+        local.sendall(b"late")
+        local.shutdown(socket.SHUT_WR)
+        assert received(local) == b"late" and not told
+    with connected(made) as local:
+        local.sendall(b"now")
+        assert local.recv(3) == b"now"
+        local.shutdown(socket.SHUT_WR)
+        assert received(local) == b"" and told
+
+
+def test_while_a_pod_goes_on_to_answer_it_is_told_nothing(serve, direct, monkeypatch):
+    told, begin = [], apiproxy.Tunnel.open
+
+    def begin_far_away(tunnel, port, seconds):
+        begin(tunnel, port, seconds)
+        tunnel.pause = 1.0
+
+    def trickles(conn):
+        next(said(conn))
+        for _ in range(30):
+            say(conn, b"x")
+            conn.stopped.wait(0.01)
+        conn.sock.settimeout(0.01)
+        try:
+            told.extend(said(conn))
+            told.append("end")
+        except socket.timeout:
+            pass
+        conn.sock.settimeout(None)
+        return end(conn)
+
+    monkeypatch.setattr(apiproxy.Tunnel, "open", begin_far_away)
+    one = direct(serve(Pods(trickles, tunnel=True, p={})), forward_linger=20.0)
+    made = one.start_port_forward("here", "ns", "p", 80, "", "")
+    with connected(made) as local:
+        local.sendall(b"go")
+        assert local.recv(1) == b"x"
+        local.shutdown(socket.SHUT_WR)
+        assert received(local) == b"x" * 29 and not told
+
+
+class Remote:
+    """A WebSocket whose other end has said it all already."""
+
+    def __init__(self, *messages):
+        self.messages, self.sent = list(messages), b""
+
+    def recv(self, timeout=None):
+        return self.messages.pop(0)
+
+    def send(self, message):
+        self.sent += message
+
+
+def cut_up(data, size):
+    return [data[start:start + size] for start in range(0, len(data), size)]
+
+
+@pytest.mark.parametrize("size", [1, 7, 8, 9, 100, 1 << 20])
+def test_the_frames_of_a_tunnel_come_in_any_pieces(size):
+    known, other = (3, 1), (7, 2)
+    noise = [tunnels.frame(kind, stream, 0, b"\0\0\0\2") for stream in other for kind in (
+        tunnels.DATA, tunnels.SYN_STREAM, tunnels.SYN_REPLY, tunnels.RST_STREAM)]
+    noise += [tunnels.frame(kind, 0, 0, bytes(300)) for kind in (4, 6, 7, 8, 9, 99)]
+    frames = [*noise, tunnels.frame(tunnels.SYN_REPLY, 1), tunnels.frame(tunnels.SYN_REPLY, 3)]
+    for data in (b"a", b"", b"b" * 9000):
+        frames += [*noise, tunnels.frame(tunnels.DATA, 3, 0, data)]
+    frames += [tunnels.frame(tunnels.DATA, stream, tunnels.FIN) for stream in known]
+
+    remote = Remote("text", *cut_up(b"".join(frames), size))
+    tunnel = apiproxy.Tunnel(remote, None)
+    tunnel.open("80", 1.0)
+    assert not tunnel.is_free
+    assert b"".join(tunnel.receive()) == b"a" + b"b" * 9000
+    assert tunnel.is_free and not remote.messages
+    tunnel.send(b"data")
+    tunnel.finish()
+    assert remote.sent.endswith(tunnels.frame(tunnels.DATA, 3, 0, b"data")
+                                + tunnels.frame(tunnels.DATA, 3, tunnels.FIN))
+
+
+@pytest.mark.parametrize("change", ["ends", "sleeps", "ages", "token", "endpoint"])
+def test_a_tunnel_that_can_not_be_used_any_more_costs_no_connection(
+        serve, direct, change, monkeypatch):
+    monkeypatch.setattr(apiproxy, "REOPEN_WAIT", 0.05)
+    pods = Pods(tunnel=True, p={})
+    server = serve(pods)
+    one = direct(server, keep_alive=0.01 if change == "ages" else 30.0)
+    made = one.start_port_forward("here", "ns", "p", 80, "", "")
+
+    def echoes_once(conn):
+        echoes(conn)
+        if change == "ends":
+            raise EOFError
+        conn.stopped.wait(20)
+
+    pods.serve = echoes_once if change in ("ends", "sleeps") else echoes
+    assert forwarded(made, b"bye") == b"BYE"
+    until_given_back(one)
+    if change in ("ends", "ages"):  # the latter: by itself
+        eventually(lambda: not pods.open)
+    if change == "token":
+        one.set_token("here", "another")
+    if change == "endpoint":
+        one.add_endpoint("here", apiproxy.Endpoint(server.url))
+    pods.serve = echoes
+    assert forwarded(made, b"bye") == b"BYE" and len(pods.asked) == 2
+    assert listed(one, made)["error"] == ""
+
+
+def test_sixty_connections_at_once(serve, direct, tunnel):
+    one = direct(serve(Pods(tunnel=tunnel, p={})))
     made = one.start_port_forward("here", "ns", "p", 80, "", "")
     results, barrier = [], threading.Barrier(60)
 
@@ -12737,8 +13055,8 @@ def test_sixty_connections_at_once(serve, direct):
     (lambda pods: pods["p"]["metadata"].update(uid="another"), "ns/p has gone"),
     (lambda pods: pods["p"].update(status={"phase": "Succeeded"}), "not running: it is Succeeded"),
 ], ids=["gone", "another", "finished"])
-def test_a_pod_that_goes_away_ends_its_forward_with_a_reason(serve, direct, change, text):
-    pods = Pods(p={})
+def test_a_pod_that_goes_away_ends_its_forward_with_a_reason(serve, direct, tunnel, change, text):
+    pods = Pods(tunnel=tunnel, p={})
     one = direct(serve(pods), forward_check=0.02)
     made = one.start_port_forward("here", "ns", "p", 80, "", "")
     with connected(made) as local:
@@ -12782,8 +13100,8 @@ def test_a_stopped_forward_ends_at_once_also_after_a_look_at_its_pod(serve, dire
     assert time.monotonic() - began < 0.8 and not one.tasks
 
 
-def test_a_shortage_of_threads_costs_one_connection(serve, direct, caplog, monkeypatch):
-    one = direct(serve(Pods(p={})))
+def test_a_shortage_of_threads_costs_one_connection(serve, direct, tunnel, caplog, monkeypatch):
+    one = direct(serve(Pods(tunnel=tunnel, p={})))
     made = one.start_port_forward("here", "ns", "p", 80, "", "")
     start, short_of = threading.Thread.start, ["apiproxy-forwarded", "apiproxy-upload"]
 
@@ -12890,8 +13208,11 @@ def kubelet(serve, new_client):
         if "*/*" not in request.headers.get("accept", "*/*"):  # its routes match nothing narrower
             return conn.reply(406, "406: Not Acceptable")
         if "/portForward/" in request.path:
+            serve = echoes if "=8080" in request.path else serves_a_page
+            if not request.is_watch:
+                return TunnelEnd(request, conn).run(serve)
             channel_open(request, conn)
-            return echoes(conn) if "=8080" in request.path else serves_a_page(conn)
+            return serve(conn)
         if "/containerLogs/" in request.path:
             conn.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n8\r\none\ntwo\n\r\n")
             log_seen.wait(10)  # 1.20 loses what it reads together with the end

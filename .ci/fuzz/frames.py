@@ -80,13 +80,17 @@ def _large_size(chance):
 
 def _split(chance, opcode, payload):
     """One message in several frames, characters cut too, with pings between them."""
-    rand, frames = chance.random, []
-    cuts = sorted(int(rand() * (len(payload) + 1)) for _ in range(1 + int(rand() * 3)))
+    rand, frames, pings = chance.random, [], 0.3
+    if rand() < 0.2:  # of one length, as a big one mostly comes
+        payload, step, pings = payload * 4, pick(chance, (1, 2, 7, 126)), 0.01
+        cuts = list(range(step, len(payload), step))
+    else:
+        cuts = sorted(int(rand() * (len(payload) + 1)) for _ in range(1 + int(rand() * 3)))
     cuts = [0] + cuts + [len(payload)]
     for index, (start, end) in enumerate(zip(cuts, cuts[1:])):
         last = end == len(payload) and index == len(cuts) - 2
         frames.append(frame(0 if index else opcode, payload[start:end], fin=last))
-        if rand() < 0.3:
+        if rand() < pings:
             frames.append(frame(9, b"p"))
     return frames
 
@@ -200,7 +204,7 @@ def case(chance):
     """One case of MessageReader."""
     data, limit = some_wire(chance), pick(chance, (130, 500, 500, 300000))
     if chance.random() < 0.002:
-        # Heads are cut where the reader's buffer ends, after it has grown to 4, 16, 64 and 256 KiB.
+        # Heads are cut where the reader's buffer ends, grown to 1, 4, 16, 64 and 256 KiB.
         data = frame(2, bytes((340 << 10) - int(chance.random() * 60))) + data
         limit = 400000
 

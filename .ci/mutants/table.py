@@ -279,9 +279,14 @@ WEBSOCKET = {
         ("close_beside_a_reader",)),
     "any-size": Mutant(
         "no limit of a message",
-        "            if self._size + size > self._max_size:\n",
+        "            if size > room:\n",
         "            if False:\n",
         ("illegal_frame",)),
+    "alike-by-size": Mutant(
+        "fragments count as alike by their length alone: the last of a message too",
+        "in reversed(range(start, body)):",
+        "in reversed(range(start + 1, body)):",
+        ("fragment or illegal_frame",)),
     "old-fragments": Mutant(
         "a fragmented message begins with the one before",
         "text, self._text = self._text.getvalue(), io.StringIO()",

@@ -15,6 +15,7 @@ from .reading import existing
 from .refusals import Cause, bad_request, invalid
 from .resources import PODS
 from .shell import Shell
+from .tunnels import TUNNEL, Tunnel
 from .values import Object, timestamp
 from .websockets import ServerSocket
 
@@ -172,6 +173,10 @@ def page_of(pod: str, port: str) -> str:
 
 def forward(call: Call, connection: Connection) -> None:
     """Two channels for each port: data, and what went wrong. An HTTP server is behind each."""
+    if TUNNEL in call.protocols and call.store.minor >= 31:
+        tunnel = ServerSocket(connection, call.request, TUNNEL)
+        return Tunnel(tunnel, lambda port: _http_page(call, port)).run()
+
     protocol = _choose(call, connection, FORWARD_PROTOCOLS)
     socket = ServerSocket(connection, call.request, protocol)
     words = ",".join(call.request.query.get("ports") or []).split(",")
@@ -196,9 +201,10 @@ def forward(call: Call, connection: Connection) -> None:
             received[channel] = received.get(channel, b"") + data
             if channel % 2 == 0 and b"\r\n\r\n" in received[channel]:
                 received[channel] = b""
-                send(channel, _http_page(page_of(call.target.name, str(ports[channel // 2]))))
+                send(channel, _http_page(call, ports[channel // 2]))
 
 
-def _http_page(text: str) -> bytes:
+def _http_page(call: Call, port: int) -> bytes:
+    text = page_of(call.target.name, str(port))
     head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n" % len(text)
     return (head + text).encode()
