@@ -7868,6 +7868,14 @@ def test_a_relist_shows_only_a_difference_and_forgets_what_is_gone(serve, new_cl
     assert api.views == ["a1 b1", "b1"] and not api.errors
 
 
+def test_what_a_relist_shows_unchanged_is_held_once(serve, new_client):
+    lists = [pods(pod("a"), pod("b")), pods(pod("a"), pod("b", "12"), version="13")]
+    api, views = Api(serve, lists, [[error(410)], []]), []
+    new_client(api.server).stream_results("/api/v1/pods", views.append, api.error)
+    eventually(lambda: [text(view) for view in views] == ["a1 b1", "a1 b12"])
+    assert views[1][0] is views[0][0]
+
+
 def test_a_list_of_a_lower_version_is_accepted(serve, new_client):
     api = Api(serve, [pods(pod("a", "9")), pods(pod("a", "5"), version="6")],
         [[error(410)], [event("MODIFIED", "a", "7")]]).start(new_client)
