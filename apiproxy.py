@@ -2321,7 +2321,6 @@ MAX_IDLE = 32  # connections kept for one server: more than that are a burst, no
 MAX_LINE = 4 * KiB  # of a chunk's size or a trailer; servers send some tens of bytes
 MAX_TRAILERS = 100
 LARGE = 100 * 1000  # bytes of JSON from which the cyclic collector costs more than pausing it
-PART = 64 * KiB  # of a list, parsed at once: its objects fit into a processor's cache
 
 
 def encode_json(value: Any) -> bytes:
@@ -2389,12 +2388,12 @@ class Response:
 
     def __init__(
         self, status: int, reason: str, headers: Mapping[str, str],
-        body: Union[bytes, List[bytes]], method: str = "", url: str = "",
+        body: Union[bytes, List[bytearray]], method: str = "", url: str = "",
     ) -> None:
         self.status = status
         self.reason = reason
         self.headers = headers
-        self._blocks = body if isinstance(body, list) else [body]
+        self._body = body  # in blocks if it is large
         self.cluster = ""  # that was asked
         self._method = method
         self._url = url
@@ -2405,12 +2404,12 @@ class Response:
     @property
     def body(self) -> bytes:
         """The body, without gzip."""
-        if len(self._blocks) != 1:
+        if isinstance(self._body, list):
             whole = io.BytesIO()
-            while self._blocks:
-                whole.write(self._blocks.pop(0))
-            self._blocks.append(whole.getvalue())
-        return self._blocks[0]
+            while self._body:
+                whole.write(self._body.pop(0))
+            self._body = whole.getvalue()
+        return self._body
 
     @property
     def ok(self) -> bool:
@@ -2453,14 +2452,14 @@ class Response:
                              % (type(value).__name__, self.text()))
         return value
 
-    def pages(self, size: int) -> Iterator[Dict[str, Any]]:
+    def pages(self, size: int = CHUNK) -> Iterator[Dict[str, Any]]:
         """The list in the body, which goes, as lists of some of its items; ApiError as above.
 
         A cut that is not between two items leaves no JSON, or what follows them: it is made
         further on. So a list that comes again takes half the time (measured), as each part of it
         is compared and freed before the next.
         """
-        blocks = self._blocks
+        blocks = self._body if isinstance(self._body, list) else [bytearray(self._body)]
         body = blocks.pop(0)
         start = at = body.find(b'"items":[') + 9
         named = body.find(b'"metadata":', start) + 11
@@ -2471,7 +2470,7 @@ class Response:
             end = body.find(mark, at + size) + 1
             if end:
                 try:
-                    page = _loads(head + body[at:end] + b"]}")
+                    page = json.loads(head + body[at:end] + b"]}")
                 except (ValueError, RecursionError, MemoryError):
                     page = {"": None}
                 if next(reversed(page)) == "items":
@@ -2483,17 +2482,17 @@ class Response:
                 body, at = body[at:] + blocks.pop(0), 0
             else:
                 break
-        blocks.insert(0, head + body[at:])
+        self._body = [head, body[at:], *blocks]
         yield self.object()
 
     def take_json(self) -> Json:
         """As `json`; the body of a large list goes meanwhile."""
-        if len(self._blocks) == 1 or self._blocks[0][:1] != b"{":
+        if isinstance(self._body, bytes) or self._body[0][:1] != b"{":
             return self.json()
         return _collector.at_rest(self._joined)
 
     def _joined(self) -> Json:
-        *pages, value = self.pages(MiB)
+        *pages, value = self.pages()
         if pages:
             pages.append(value)
             value["items"] = [item for page in pages for item in items_of(self, page)]
@@ -2662,31 +2661,22 @@ def at_most(pieces: Iterator[bytes], limit: int) -> Iterator[bytes]:
             raise TooLarge
 
 
-def unzipped(pieces: Iterator[bytes], most: int) -> Iterator[bytes]:
-    """The pieces of a body without its gzip, `most` bytes at once; BadAnswer if it is not whole."""
+def unzipped(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The pieces of a body without its gzip; BadAnswer if it is not whole."""
     unzip: Any = None
     try:
         for piece in pieces:
             while piece:  # a body may have several members (RFC 1952 2.2)
                 if unzip is None or unzip.eof:
                     unzip = zlib.decompressobj(31)
-                yield unzip.decompress(piece, most)
-                piece = unzip.unused_data
+                yield unzip.decompress(piece, CHUNK)
+                piece = unzip.unconsumed_tail or unzip.unused_data
+        if unzip:
+            yield unzip.flush()  # all may have been read, and not all given
     except zlib.error:
         raise BadAnswer("it is not gzip") from None
     if unzip and not unzip.eof:
         raise BadAnswer("its gzip has no end")
-
-
-def in_blocks(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """The pieces of a body by the MiB: a server may send two bytes at a time."""
-    block = io.BytesIO()
-    for piece in pieces:
-        block.write(piece)
-        if block.tell() >= MiB:
-            yield block.getvalue()
-            block = io.BytesIO()
-    yield block.getvalue()
 
 
 class HttpHandler(urllib.request.BaseHandler):
@@ -2800,16 +2790,19 @@ class HttpHandler(urllib.request.BaseHandler):
         except ConnectionError as error:  # nothing, or no whole head, was answered
             raise failure or error
 
-    def _body(self, conn: HttpConnection, head: Head, request: HttpRequest) -> List[bytes]:
+    def _body(self, conn: HttpConnection, head: Head, request: HttpRequest) -> Any:
         is_error = head.status >= 400
         limit = MiB if is_error else self._settings.max_body  # of an error that will do
         scope = request.scope.within(idle=request.idle)
-        blocks: List[bytes] = []
+        blocks = [bytearray()]  # not the pieces: a server may send two bytes at a time
         pieces = conn.body(head, request.method, scope, limit)
         if head.headers.tokens("Content-Encoding") in (["gzip"], ["x-gzip"]):
-            pieces = at_most(unzipped(pieces, limit + 1), limit)
+            pieces = at_most(unzipped(pieces), limit)
         try:
-            blocks.extend(in_blocks(pieces))
+            for piece in pieces:
+                if len(blocks[-1]) >= CHUNK:
+                    blocks.append(bytearray())
+                blocks[-1] += piece
         except TooLarge:
             if not is_error:
                 text = "the body is larger than max_body, %d bytes" % limit
@@ -2821,8 +2814,8 @@ class HttpHandler(urllib.request.BaseHandler):
                 late = isinstance(error, TimeoutError)
                 raise BodyError(408 if late else 502, "the body is not whole: %s" % error,
                                 phrase="Request timed-out" if late else "Unreachable") from error
-            blocks = [b""]  # the status says enough
-        return blocks
+            return b""  # the status says enough
+        return blocks if len(blocks) > 1 else bytes(blocks[0])
 
 
 class BodyError(ApiError):
@@ -5259,7 +5252,7 @@ class ListReader:
         Aggregated APIs leave out what others have: the version, `items` for none, `kind`.
         """
         count = len(items)
-        for page in response.pages(PART if state.view() else MiB):
+        for page in response.pages():
             kind = dig(page, "kind")
             metadata = dig(page, "metadata", kind=dict)
             if kind == "Table":

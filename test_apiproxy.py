@@ -2990,7 +2990,7 @@ def test_a_list_is_cut_between_its_items_and_nowhere_else(text, most):
     body, whole = text.encode(), json.loads(text.lstrip("\ufeff"))
     for size in range(1, len(body)):
         for step in (len(body), 90):  # as it came
-            blocks = [body[at:at + step] for at in range(0, len(body), step)]
+            blocks = [bytearray(body[at:at + step]) for at in range(0, len(body), step)]
             pages = list(apiproxy.Response(200, "", {}, blocks).pages(size))
             assert len(pages) >= most or size > 1
             assert [item for page in pages for item in page["items"]] == whole["items"]
