@@ -2388,7 +2388,7 @@ class Response:
 
     def __init__(
         self, status: int, reason: str, headers: Mapping[str, str],
-        body: Union[bytes, List[bytearray]], method: str = "", url: str = "",
+        body: Union[bytes, List[Any]], method: str = "", url: str = "",
     ) -> None:
         self.status = status
         self.reason = reason
@@ -2459,8 +2459,8 @@ class Response:
         further on. So a list that comes again takes half the time (measured), as each part of it
         is compared and freed before the next.
         """
-        blocks = self._body if isinstance(self._body, list) else [bytearray(self._body)]
-        body = blocks.pop(0)
+        blocks = self._body if isinstance(self._body, list) else [self._body]
+        body = blocks.pop(0)[:]
         start = at = body.find(b'"items":[') + 9
         named = body.find(b'"metadata":', start) + 11
         head = body[:start]
@@ -2479,7 +2479,7 @@ class Response:
                 else:
                     size *= 2
             elif blocks:
-                body, at = body[at:] + blocks.pop(0), 0
+                body, at = body[at:] + blocks.pop(0)[:], 0
             else:
                 break
         self._body = [head, body[at:], *blocks]
@@ -2679,6 +2679,15 @@ def unzipped(pieces: Iterator[bytes]) -> Iterator[bytes]:
         raise BadAnswer("its gzip has no end")
 
 
+def mapped(data: bytes) -> Any:
+    """A copy whose memory goes back to the system: in the heap a body's worth often stayed."""
+    import mmap  # rarely needed
+
+    copy = mmap.mmap(-1, len(data), access=mmap.ACCESS_COPY)
+    copy.write(data)
+    return copy
+
+
 class HttpHandler(urllib.request.BaseHandler):
     """The urllib handler that keeps connections. `_lock` guards `_idle`, which holds none in use.
 
@@ -2794,15 +2803,17 @@ class HttpHandler(urllib.request.BaseHandler):
         is_error = head.status >= 400
         limit = MiB if is_error else self._settings.max_body  # of an error that will do
         scope = request.scope.within(idle=request.idle)
-        blocks = [bytearray()]  # not the pieces: a server may send two bytes at a time
+        blocks: List[Any] = []
+        last = io.BytesIO()  # not the pieces: a server may send two bytes at a time
         pieces = conn.body(head, request.method, scope, limit)
         if head.headers.tokens("Content-Encoding") in (["gzip"], ["x-gzip"]):
             pieces = at_most(unzipped(pieces), limit)
         try:
             for piece in pieces:
-                if len(blocks[-1]) >= CHUNK:
-                    blocks.append(bytearray())
-                blocks[-1] += piece
+                last.write(piece)
+                if last.tell() >= CHUNK:
+                    blocks.append(mapped(last.getvalue()))
+                    last = io.BytesIO()
         except TooLarge:
             if not is_error:
                 text = "the body is larger than max_body, %d bytes" % limit
@@ -2815,7 +2826,7 @@ class HttpHandler(urllib.request.BaseHandler):
                 raise BodyError(408 if late else 502, "the body is not whole: %s" % error,
                                 phrase="Request timed-out" if late else "Unreachable") from error
             return b""  # the status says enough
-        return blocks if len(blocks) > 1 else bytes(blocks[0])
+        return [*blocks, last.getvalue()] if blocks else last.getvalue()
 
 
 class BodyError(ApiError):

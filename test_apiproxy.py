@@ -2990,7 +2990,7 @@ def test_a_list_is_cut_between_its_items_and_nowhere_else(text, most):
     body, whole = text.encode(), json.loads(text.lstrip("\ufeff"))
     for size in range(1, len(body)):
         for step in (len(body), 90):  # as it came
-            blocks = [bytearray(body[at:at + step]) for at in range(0, len(body), step)]
+            blocks = [body[at:at + step] for at in range(0, len(body), step)]
             pages = list(apiproxy.Response(200, "", {}, blocks).pages(size))
             assert len(pages) >= most or size > 1
             assert [item for page in pages for item in page["items"]] == whole["items"]
@@ -3082,6 +3082,16 @@ def test_gzip_may_come_in_several_members(serve, new_client, members):
 def test_gzip_whose_last_member_is_not_whole_is_an_error(serve, new_client, last):
     server = serve(lambda request, conn: conn.send(zipped(gzip.compress(b"{}") + last)))
     assert failed(new_client(server).request, "/x").status == 502
+
+
+@pytest.mark.parametrize("more", [-259, -258, -257, -1, 0, 1])
+@pytest.mark.parametrize("step", [1, 7, 10 ** 9])
+def test_gzip_is_unpacked_a_chunk_at_a_time(more, step):
+    body = bytes(3 * apiproxy.CHUNK + more)
+    packed = gzip.compress(body) * 2
+    pieces = [packed[at:at + step] for at in range(0, len(packed), step)]
+    got = list(apiproxy.unzipped(iter(pieces)))
+    assert b"".join(got) == body * 2 and max(map(len, got)) <= apiproxy.CHUNK
 
 
 def test_the_limit_is_for_all_members_together(serve, new_client):
