@@ -75,8 +75,7 @@ import weakref
 import zlib
 from typing import (
     TYPE_CHECKING, Any, Callable, Deque, Dict, Iterable, Iterator, List, Literal, Mapping,
-    Match, NamedTuple, NoReturn, Optional, Protocol, Sequence, Set, Tuple, TypedDict, TypeVar,
-    Union, cast, overload,
+    Match, NoReturn, Optional, Sequence, Set, Tuple, TypedDict, TypeVar, Union, cast, overload,
 )
 
 if TYPE_CHECKING:
@@ -85,6 +84,10 @@ if TYPE_CHECKING:
     from typing_extensions import Concatenate, ParamSpec
 
     P = ParamSpec("P")
+    R = TypeVar("R")
+    PathLike = os.PathLike[str]
+else:
+    PathLike = os.PathLike  # which 3.8 can't subscript
 
 __all__ = [
     # 1. Types and errors
@@ -124,8 +127,6 @@ class _Log:
 
 log: logging.Logger = cast(Any, _Log())
 
-R = TypeVar("R")
-T = TypeVar("T", bound="Task")
 KiB = 1 << 10
 MiB = 1 << 20
 
@@ -141,9 +142,11 @@ Params = Optional[Mapping[str, Any]]  # QueryParameters, or any other mapping th
 Token = Union[str, Callable[[], Optional[str]], None]
 Bytes = Union[bytes, bytearray, memoryview]
 StrOrBytes = Union[str, bytes]
-Path = Union[str, "PathLike"]
+Path = Union[str, PathLike]
 HeaderLines = Mapping[str, Union[str, Sequence[str]]]  # several values are several lines
 
+# Called, not derived from: of a class each type is text, which is compiled, on 3.14 by a module
+# that takes 1.4 ms to import. TypeVars are bound to classes that there are, for the same reason.
 QueryParameters = TypedDict("QueryParameters", {
     "continue": str,
     "dryRun": str,
@@ -158,46 +161,30 @@ QueryParameters = TypedDict("QueryParameters", {
     "watch": Union[str, bool],
 }, total=False)
 
+# Options of one request; `timeout` in milliseconds, None for no limit.
+RequestParams = TypedDict("RequestParams", {
+    "timeout": Optional[float],
+    "isJSON": bool,
+    "cluster": Optional[str],
+    "autoLogoutOnAuthError": bool,
+    "method": str,
+    "headers": Mapping[str, str],
+    "body": Union[str, bytes],
+}, total=False)
 
-class PathLike(Protocol):
-    """os.PathLike[str], which 3.8 can't name so."""
+ClusterRequestParams = RequestParams  # under the name that clusterRequest documents
 
-    def __fspath__(self) -> str:
-        """The path."""
+# A cluster to add: by `name` and `server`, or by `kubeconfig` (base64).
+ClusterRequest = TypedDict("ClusterRequest", {
+    "name": str,
+    "server": str,
+    "insecureTLSVerify": bool,
+    "certificateAuthorityData": str,
+    "kubeconfig": str,
+}, total=False)
 
-
-class RequestParams(TypedDict, total=False):
-    """Options of one request; `timeout` in milliseconds, None for no limit."""
-
-    timeout: Optional[float]
-    isJSON: bool
-    cluster: Optional[str]
-    autoLogoutOnAuthError: bool
-    method: str
-    headers: Mapping[str, str]
-    body: Union[str, bytes]
-
-
-class ClusterRequestParams(RequestParams, total=False):
-    """RequestParams under the name that clusterRequest documents."""
-
-
-class ClusterRequest(TypedDict, total=False):
-    """A cluster to add: by `name` and `server`, or by `kubeconfig` (base64)."""
-
-    name: str
-    server: str
-    insecureTLSVerify: bool
-    certificateAuthorityData: str
-    kubeconfig: str
-
-
-class ApiInfo(TypedDict):
-    """One endpoint of an API client."""
-
-    group: str
-    version: str
-    resource: str
+# One endpoint of an API client.
+ApiInfo = TypedDict("ApiInfo", {"group": str, "version": str, "resource": str})
 
 
 class ApiError(Exception):
@@ -273,30 +260,27 @@ StreamErrCb = Callable[[ApiError, Callable[[], None]], None]  # (error, cancel)
 StreamResultsCb = Callable[..., None]  # what each stream function says that it passes
 ItemsCb = Callable[[List[Json]], None]
 ItemCb = Callable[[Json], None]
-FailCb = Union[Callable[[], None], Callable[[ApiError], None]]
 
+# Options of `stream`; tty, stdin, stdout, stderr are taken: an exec's address has them.
+StreamArgs = TypedDict("StreamArgs", {
+    "isJson": bool,
+    "additionalProtocols": Sequence[str],
+    "connectCb": Callable[[], None],
+    "reconnectOnFailure": bool,
+    "failCb": Union[Callable[[], None], Callable[[ApiError], None]],
+    "tty": bool,
+    "stdin": bool,
+    "stdout": bool,
+    "stderr": bool,
+    "cluster": str,
+}, total=False)
 
-class StreamArgs(TypedDict, total=False):
-    """Options of `stream`; tty, stdin, stdout, stderr are taken: an exec's address has them."""
-
-    isJson: bool
-    additionalProtocols: Sequence[str]
-    connectCb: Callable[[], None]
-    reconnectOnFailure: bool
-    failCb: FailCb
-    tty: bool
-    stdin: bool
-    stdout: bool
-    stderr: bool
-    cluster: str
-
-
-class StreamResultsParams(TypedDict, total=False):
-    """`cb` and `errCb`, both needed, and the cluster."""
-
-    cb: ItemsCb
-    errCb: StreamErrCb
-    cluster: str
+# `cb` and `errCb`, both needed, and the cluster.
+StreamResultsParams = TypedDict("StreamResultsParams", {
+    "cb": ItemsCb,
+    "errCb": StreamErrCb,
+    "cluster": str,
+}, total=False)
 
 
 class Settings:
@@ -457,7 +441,7 @@ def check_options(kind: Any, options: Optional[Mapping[str, Any]]) -> Dict[str, 
 # ------------------------------------------------------------------------------
 
 # Patterns are compiled when first used: compiling them all took a quarter of this file's import.
-_UNPRINTABLE = "[\x00-\x20\x7f-\xa0\u2028\u2029]"
+_NOT_IN_URLS = r"[\s#\x00-\x1f\x7f-\x9f]"
 _PRINTABLE = "".join(map(chr, range(33, 127)))
 _CONTROL = "[\x00-\x1f\x7f-\x9f]"
 _TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # RFC 9110 5.6.2
@@ -482,7 +466,7 @@ def segment(name: str, what: str = "name") -> str:
 def check_path(path: str) -> str:
     """`path` as written, non-ASCII percent-encoded; ValueError for what would not arrive so."""
     expect(path, str, "path")
-    odd = re.search(_UNPRINTABLE + "|#", path)
+    odd = re.search(_NOT_IN_URLS, path)
     if odd:
         raise ValueError("a path can't hold %r: percent-encode it" % odd[0])
 
@@ -496,18 +480,6 @@ def combine_path(base: str, path: str) -> str:
     """Both with one slash between."""
     return (base[:-1] if base.endswith("/") else base) + "/" + path[path.startswith("/"):]
 
-
-# What the API server reads of a query. A name that it does not know it ignores: because of one
-# letter all of a list comes, and a dry run is none.
-_QUERY_KEYS = {key.lower(): key for key in (
-    *QueryParameters.__annotations__,
-    "timeoutSeconds",
-    "fieldManager",
-    "fieldValidation",
-    "force",
-    "gracePeriodSeconds",
-    "propagationPolicy",
-)}
 
 _LABEL_WORD = "[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"  # a label's name, or its value
 _LABEL = "(?:[-a-z0-9.]{1,253}/)?%s=(?:%s)?" % (_LABEL_WORD, _LABEL_WORD)
@@ -539,13 +511,24 @@ def check_query(params: Params) -> Dict[str, Any]:
 def _check_query_key(key: str) -> None:
     expect(key, str, "query parameter's name")
     plain = re.sub("[-_ ]", "", key).lower()
-    meant = _QUERY_KEYS.get(plain)
+    # What the API server reads. A name that it does not know it ignores: because of one letter all
+    # of a list comes, and a dry run is none.
+    known = {name.lower(): name for name in (
+        *QueryParameters.__annotations__,
+        "timeoutSeconds",
+        "fieldManager",
+        "fieldValidation",
+        "force",
+        "gracePeriodSeconds",
+        "propagationPolicy",
+    )}
+    meant = known.get(plain)
 
     if meant is None and len(plain) > 6:  # shorter ones are too near to others' ("limits")
         import difflib  # only here: it is slow to import
 
-        nearest = difflib.get_close_matches(plain, _QUERY_KEYS, cutoff=0.9)
-        meant = _QUERY_KEYS[nearest[0]] if nearest else None
+        nearest = difflib.get_close_matches(plain, known, cutoff=0.9)
+        meant = known[nearest[0]] if nearest else None
     if meant not in (None, key):
         raise TypeError("query parameters have no %r; did you mean %r?" % (key, meant))
 
@@ -613,14 +596,31 @@ def split_api_version(api_version: str) -> Tuple[str, str]:
     return parts[1] or "", parts[2]
 
 
-class Address(NamedTuple):
-    """Where a URL leads: `target` is path and query, `authority` what Host says."""
+class Address:
+    """Where a URL leads: `target` is path and query, `authority` what Host says.
 
-    secure: bool
-    host: str
-    port: int
-    authority: str
-    target: str
+    Its scheme is one of `schemes` (plain, secure); ValueError for other URLs.
+    """
+
+    def __init__(self, url: str, schemes: Tuple[str, str]) -> None:
+        expect(url, str, "address")
+        if re.search(_NOT_IN_URLS, url) or not url.isascii():
+            raise ValueError("an address can't hold '#', spaces, control or non-ASCII characters")
+
+        parts = urllib.parse.urlsplit(url)
+        if parts.scheme not in schemes or not parts.hostname:
+            raise ValueError("an address starts with %s:// or %s:// and a host" % schemes)
+        if "@" in parts.netloc:
+            raise ValueError("an address can't hold a user name or a password")
+
+        self.secure = parts.scheme == schemes[1]
+        self.host = parts.hostname.replace("%25", "%")  # before a zone, as RFC 6874 writes it
+        usual = 443 if self.secure else 80
+        self.port = parts.port or usual
+        self.server = self.secure, self.host, self.port
+        place = self.place
+        self.authority = place.rpartition(":")[0] if self.port == usual else place
+        self.target = (parts.path or "/") + ("?" + parts.query if parts.query else "")
 
     @property
     def name(self) -> str:
@@ -639,33 +639,10 @@ def join_port(host: str, port: Any) -> str:
     return "%s:%s" % ("[%s]" % host if ":" in host else host, port)
 
 
-def split_url(url: str, schemes: Tuple[str, str]) -> Address:
-    """The Address of `url`, whose scheme is one of (plain, secure); ValueError for others."""
-    expect(url, str, "address")
-    if re.search(_UNPRINTABLE, url) or not url.isascii():
-        raise ValueError("an address can't hold spaces, control characters or non-ASCII ones")
-
-    parts = urllib.parse.urlsplit(url)
-    if parts.scheme not in schemes or not parts.hostname:
-        raise ValueError("an address starts with %s:// or %s:// and a host" % schemes)
-    if "@" in parts.netloc or "#" in url:
-        raise ValueError("an address can't hold a user name, a password or a fragment")
-
-    secure = parts.scheme == schemes[1]
-    host = parts.hostname.replace("%25", "%")  # before a zone, as RFC 6874 writes it
-    usual = 443 if secure else 80
-    port = parts.port or usual
-    authority = join_port(host, port)
-    if port == usual:
-        authority = authority.rpartition(":")[0]
-    target = (parts.path or "/") + ("?" + parts.query if parts.query else "")
-    return Address(secure, host, port, authority, target)
-
-
 @functools.lru_cache(maxsize=64)
 def base_address(url: str) -> Address:
-    """split_url for the few addresses that clusters have, which every request needs."""
-    return split_url(url, ("http", "https"))
+    """The Address of one of the few servers that clusters have, which every request needs."""
+    return Address(url, ("http", "https"))
 
 
 @functools.lru_cache(maxsize=64)
@@ -1362,15 +1339,6 @@ class Headers(Mapping[str, str]):
                 for part in line.split(",")]
 
 
-class Head(NamedTuple):
-    """An answer's status line (`minor`: HTTP/1.0 or 1.1) and headers."""
-
-    minor: int
-    status: int
-    reason: str
-    headers: Headers
-
-
 _TEXT = r"[^\x00-\x08\x0a-\x1f]*"  # of a reason or a value: no control character but the tab
 _HEAD = r"HTTP/1\.([01]) ([1-9]\d\d)(?: (%s))?\r\n((?:%s:%s\r\n)*)\r\n" % (_TEXT, _TOKEN, _TEXT)
 _LINE = r"([^:]+):([^\r]*)\r\n"
@@ -1379,18 +1347,25 @@ _HTTP = b"HTTP/"
 _ALERT = b"\x15\x03"  # how TLS begins to say that it was not spoken to in TLS (RFC 8446 5.1, 6)
 
 
-def parse_head(data: bytes) -> Head:
-    """The Head of `data`, its empty line included; BadAnswer for what HTTP/1.1 does not allow."""
-    text = data.decode("latin-1")
-    head = re.fullmatch(_HEAD, text)
-    if not head:  # RFC 9112 5.2: a folded header's line end is a space
-        first, end, headers = text.partition("\r\n")
-        head = re.fullmatch(_HEAD, first + end + re.sub(_FOLD, " ", headers))
-    if not head:
-        raise BadAnswer("the answer is not HTTP/1.1")
+class Head:
+    """An answer's status line (`minor`: HTTP/1.0 or 1.1) and headers, of all up to the empty line.
 
-    minor, status, reason, lines = head.groups()
-    return Head(int(minor), int(status), reason or "", Headers(re.findall(_LINE, lines)))
+    BadAnswer for what HTTP/1.1 does not allow.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        text = data.decode("latin-1")
+        head = re.fullmatch(_HEAD, text)
+        if not head:  # RFC 9112 5.2: a folded header's line end is a space
+            first, end, headers = text.partition("\r\n")
+            head = re.fullmatch(_HEAD, first + end + re.sub(_FOLD, " ", headers))
+        if not head:
+            raise BadAnswer("the answer is not HTTP/1.1")
+
+        self.minor = int(head[1])
+        self.status = int(head[2])
+        self.reason = head[3] or ""
+        self.headers = Headers(re.findall(_LINE, head[4]))
 
 
 def content_length(head: Head) -> Optional[int]:
@@ -1744,15 +1719,27 @@ def default_context() -> ssl.SSLContext:
 # -- proxies ---------------------------------------------------------------------
 
 
-class Proxy(NamedTuple):
-    """An HTTP proxy; `headers` carries its Proxy-Authorization, which nobody else gets."""
+class Proxy:
+    """The HTTP proxy at http://[user:password@]host[:port]; ConnectionError for another kind.
 
-    host: str
-    port: int
-    headers: Mapping[str, str]
+    `headers` carries its Proxy-Authorization, which nobody else gets.
+    """
 
-    def __repr__(self) -> str:
-        return "<Proxy %s>" % join_port(self.host, self.port)
+    def __init__(self, url: str) -> None:
+        try:
+            parts = urllib.parse.urlsplit(url if "://" in url else "http://" + url)
+            self.port = parts.port or 80
+        except ValueError:
+            raise ConnectionError("the proxy's address is not http://host:port") from None
+        if parts.scheme != "http" or not parts.hostname:
+            raise ConnectionError("a proxy of the kind %s:// is not supported, only "
+                                  "http://host:port" % parts.scheme)
+        self.host = parts.hostname
+        self.headers = {}
+        if parts.username is not None:
+            pair = "%s:%s" % (parts.username, parts.password or "")
+            secret = base64.b64encode(urllib.parse.unquote_to_bytes(pair)).decode()
+            self.headers["Proxy-Authorization"] = "Basic " + secret
 
 
 @contextlib.contextmanager
@@ -1777,31 +1764,13 @@ def find_proxy(address: Address, setting: Optional[str] = None) -> Optional[Prox
         setting = _environment("HTTPS_PROXY" if address.secure else "HTTP_PROXY")
         if setting and bypasses_proxy(address, _environment("NO_PROXY")):
             return None
-    return parse_proxy(setting) if setting else None
+    return Proxy(setting) if setting else None
 
 
 def _environment(name: str) -> str:
     if name == "HTTP_PROXY" and os.environ.get("REQUEST_METHOD"):
         return ""  # in a CGI script a client's header Proxy: sets it (CVE-2016-5385)
     return os.environ.get(name.lower()) or os.environ.get(name) or ""
-
-
-def parse_proxy(url: str) -> Proxy:
-    """The Proxy at http://[user:password@]host[:port]; ConnectionError for another kind."""
-    try:
-        parts = urllib.parse.urlsplit(url if "://" in url else "http://" + url)
-        port = parts.port or 80
-    except ValueError:
-        raise ConnectionError("the proxy's address is not http://host:port") from None
-    if parts.scheme != "http" or not parts.hostname:
-        raise ConnectionError("a proxy of the kind %s:// is not supported, only http://host:port"
-                              % parts.scheme)
-    if parts.username is None:
-        return Proxy(parts.hostname, port, {})
-
-    pair = "%s:%s" % (parts.username, parts.password or "")
-    secret = base64.b64encode(urllib.parse.unquote_to_bytes(pair)).decode()
-    return Proxy(parts.hostname, port, {"Proxy-Authorization": "Basic " + secret})
 
 
 def bypasses_proxy(address: Address, no_proxy: str) -> bool:
@@ -2302,7 +2271,7 @@ class Receiver:
                                 else "the answer is not HTTP/1.1")
 
             data = self.until(b"\r\n\r\n", left, scope)
-            head = parse_head(data)
+            head = Head(data)
             if head.status >= 200 or head.status == 101:  # RFC 9110 15.2
                 return head
             left -= len(data)
@@ -2625,26 +2594,27 @@ class HttpConnection(Receiver):
         return self.until(b"\r\n", MAX_LINE, scope)[:-2]
 
 
-class _Request(NamedTuple):
-    method: str
-    full_url: str
-    target: str
-    lines: Dict[str, Any]
-    data: Optional[bytes]
-    scope: Scope
-    address: Address
-    context: Optional[ssl.SSLContext]
-    proxy: Optional[str]
-    idle: Optional[float]  # seconds of silence once the answer has begun, None: as the scope is
-
-
-class HttpRequest(_Request):
+class HttpRequest:
     """What urllib's opener and our handler need; its own would take the address apart again."""
 
-    timeout: Any = None  # set by the opener, not used: there is a scope
     headers: Mapping[str, str] = {}  # what audit hooks are shown
     type = "http"  # what the opener goes by: the handler looks at the address
-    __repr__ = object.__repr__  # without the headers
+
+    def __init__(
+        self, method: str, full_url: str, target: str, lines: Dict[str, Any],
+        data: Optional[bytes], scope: Scope, address: Address,
+        context: Optional[ssl.SSLContext], proxy: Optional[str], idle: Optional[float],
+    ) -> None:
+        self.method = method
+        self.full_url = full_url
+        self.target = target
+        self.lines = lines
+        self.data = data
+        self.scope = scope
+        self.address = address
+        self.context = context
+        self.proxy = proxy
+        self.idle = idle  # seconds of silence once the answer has begun, None: as the scope is
 
     def get_method(self) -> str:
         """The method, for the opener."""
@@ -2707,7 +2677,7 @@ class HttpHandler(urllib.request.BaseHandler):
         """Close the connections that nobody is using: to one address, or all."""
         with self._lock:
             self._closings += 1
-            keys = [key for key in self._idle if not address or key[:3] == address[:3]]
+            keys = [key for key in self._idle if not address or key[0] == address.server]
             idle = [conn for key in keys for conn in self._idle.pop(key, ())]
         for conn in idle:
             conn.wire.close()
@@ -2720,7 +2690,8 @@ class HttpHandler(urllib.request.BaseHandler):
     def http_open(self, request: HttpRequest) -> Response:
         """What urllib calls for a request."""
         address = request.address
-        key = (*address[:3], request.context, request.proxy)  # the context: an id comes again
+        # the context itself: an id comes again
+        key = address.server, request.context, request.proxy
         conn = self._take(key) if request.method in IDEMPOTENT else None
         if conn:
             try:
@@ -2979,8 +2950,8 @@ class WebSocket:
         HandshakeError when the server refuses, with its status and body; ApiError 408 when time
         runs out, 502 when nothing answers; ValueError for an argument that can't be sent.
         """
-        address = split_url(url, ("ws", "wss"))
-        address = address._replace(authority=host or address.authority)
+        address = Address(url, ("ws", "wss"))
+        address.authority = host or address.authority
         check_protocols(protocols)
         check_headers({"Host": host})
         lines = check_headers(headers)
@@ -3301,7 +3272,6 @@ def _refusal(conn: HttpConnection, head: Head, url: str, scope: Scope) -> ApiErr
 
 IN_CLUSTER = "/var/run/secrets/kubernetes.io/serviceaccount"
 
-TlsSettings = Union[ssl.SSLContext, Callable[[], Optional[ssl.SSLContext]], None]
 Pem = StrOrBytes  # the path of a PEM file, or what would be in it; b"" for none
 Pems = Tuple[Pem, Pem, Pem]  # authority, client certificate, its key
 TlsState = Tuple[List[Any], List[bytes], Optional[ssl.SSLContext]]  # stamps, contents, settings
@@ -3332,7 +3302,8 @@ class Endpoint:
     """
 
     def __init__(
-        self, server: str, *, ssl_context: TlsSettings = None,
+        self, server: str, *,
+        ssl_context: Union[ssl.SSLContext, Callable[[], Optional[ssl.SSLContext]], None] = None,
         token: Union[Token, ExecPlugin] = None, basic: str = "", namespace: str = "",
         proxy: Optional[str] = None, impersonate: Sequence[Tuple[str, str]] = (),
         compress: bool = True,
@@ -3342,7 +3313,7 @@ class Endpoint:
                 raise ValueError("an address can't have a query here")
         if proxy:
             with naming("proxy-url"):
-                parse_proxy(proxy)
+                Proxy(proxy)
         for name, value in impersonate:
             check_headers({name: value})
 
@@ -4073,24 +4044,26 @@ SUSPECT_AGAIN = 60.0  # seconds between guesses that a server which hangs up has
 WARNINGS = 1000  # distinct warnings remembered, so that each is logged once
 
 
-class Claims(NamedTuple):
-    """What a JWT says: when it ends (UNIX time), and (namespace, name) of a service account."""
+class Claims:
+    """What a JWT says: when it ends (UNIX time), and (namespace, name) of a service account.
 
-    expiry: float = float("inf")
-    account: Tuple[str, str] = ("", "")
+    An opaque token, or a function that gives one, says nothing.
+    """
 
-    @classmethod
-    def of(cls, token: Any) -> Claims:
-        """Of an opaque token, or of a function that gives one: nothing."""
+    def __init__(self, token: Any) -> None:
+        self.expiry = float("inf")
+        self.account = "", ""
         try:
             payload = token.split(".")[1]
             text = base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))
             claims = json.loads(text)
             about = dig(claims, "kubernetes.io", kind=dict)
             account = dig(about, "namespace"), dig(about, "serviceaccount", "name")
-            return cls(float(claims["exp"]), account if all(account) else ("", ""))
+            self.expiry = float(claims["exp"])
+            if all(account):
+                self.account = account
         except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError):
-            return cls()
+            pass
 
 
 class Credential:
@@ -4102,7 +4075,7 @@ class Credential:
 
     def __init__(self, token: Any, destination: Any, is_fixed: bool = False) -> None:
         self._token: Any = token if callable(token) else check_token(token)
-        self.claims = Claims.of(self._token)
+        self.claims = Claims(self._token)
         self.destination = destination  # an Endpoint or Headlamp's address; nobody else gets it
         # it stands in a kubeconfig, or comes from a function: a 401 does not make it forgotten
         self.is_fixed = is_fixed or callable(token)
@@ -4158,7 +4131,7 @@ class Credential:
         with self._lock:
             if not fresh or self._token != sent:
                 return False
-            self._token, self.claims, self._retry_at = fresh, Claims.of(fresh), 0.0
+            self._token, self.claims, self._retry_at = fresh, Claims(fresh), 0.0
             return True
 
     def refused(self, sent: str) -> bool:
@@ -4288,6 +4261,7 @@ class Route:
         self.endpoint = endpoint  # None: the Headlamp server, or kubectl proxy
         self.credential = credential
         self.address = base_address(base)
+        self.host = self.address.authority
         self.context: Optional[ssl.SSLContext] = None
         self.proxy = endpoint.proxy if endpoint else None
         self.token = ""  # that is sent
@@ -4368,7 +4342,7 @@ class Transport:
         host = self.settings.host
         if host:
             check_headers({"Host": host})
-            route.address = route.address._replace(authority=host)
+            route.host = host
         return route
 
     # -- requests --------------------------------------------------------------------
@@ -4406,7 +4380,7 @@ class Transport:
                 if caller_headers:
                     ours = request.lines.items()
                     kept = {name: line for name, line in ours if name.lower() not in caller_names}
-                    request = request._replace(lines={**kept, **caller_headers})
+                    request.lines = {**kept, **caller_headers}
                 response = self._exchange(request, route)
                 response.cluster = route.cluster
                 is_fresh = self._notice(response, route, path, request.lines, auto_logout)
@@ -4428,7 +4402,7 @@ class Transport:
         """A request along a route, with headers of its own."""
         compress = self.settings.gzip and (not route.endpoint or route.endpoint.compress)
         lines = {
-            "Host": route.address.authority,
+            "Host": route.host,
             "Accept": "application/json",
             "User-Agent": "apiproxy/" + __version__,
             "Accept-Encoding": "gzip" if compress else "identity",
@@ -4621,7 +4595,7 @@ class Transport:
                 return WebSocket.connect(
                     url, protocols=offered, headers=lines, timeout=settings.connect_timeout,
                     ssl_context=route.context or settings.ssl_context, proxy=route.proxy,
-                    host=route.address.authority, max_message_size=settings.max_message,
+                    host=route.host, max_message_size=settings.max_message,
                     ping_interval=settings.ping_interval,
                     ping_timeout=settings.ping_timeout if ping_timeout is None else ping_timeout,
                     close_timeout=settings.close_timeout, scope=scope,
@@ -4810,6 +4784,9 @@ class Task:
                     callback(*args)
                 except BaseException:  # SystemExit too: it would end the stream silently
                     log.exception("a callback failed; the stream goes on")
+
+
+T = TypeVar("T", bound=Task)
 
 
 def cancel_all(tasks: Iterable[Task]) -> None:
@@ -6003,11 +5980,7 @@ class ScaleApi:
             namespace, item_path(name, "/scale"), body, None, cluster_name)
 
 
-class Resource(NamedTuple):
-    """What discovery says of a kind."""
-
-    name: str  # in paths: "deployments"
-    namespaced: bool
+Resource = Tuple[str, bool]  # of a kind: its name in paths ("deployments"), whether namespaced
 
 
 class Discovery:
@@ -6055,7 +6028,7 @@ def read_resources(answer: Response) -> Dict[str, Resource]:
             raise answer.error("discovery sent what is no resource: %.80r" % (entry,))
 
         if re.fullmatch(r"\w[-\w.]*", name):  # not pods/eviction
-            resources.setdefault(kind, Resource(name, dig(entry, "namespaced", kind=bool)))
+            resources.setdefault(kind, (name, dig(entry, "namespaced", kind=bool)))
     return resources
 
 
@@ -6221,16 +6194,16 @@ class Apply:
 
     def _aim(self, afresh: bool = False) -> None:
         root = api_root(*split_api_version(self._body["apiVersion"]))
-        resource = self._discovery.find(
+        plural, is_namespaced = self._discovery.find(
             self._cluster, root, self._body["kind"], self._scope, afresh)
 
         namespace, name = names_in(self._body)
-        if not resource.namespaced:
+        if not is_namespaced:
             namespace = ""
         elif not namespace:
             namespace = self._transport.namespace(self._cluster)
 
-        self._collection = collection_path(root, resource.name, namespace)
+        self._collection = collection_path(root, plural, namespace)
         self._item = self._collection + item_path(name)
         self._manifest = with_metadata(self._body, namespace=namespace or None)
 
@@ -6311,12 +6284,13 @@ BACKLOG = 128  # connections that may wait to be accepted
 REOPEN_WAIT = 1.0  # seconds for a tunnel that was idle: then it may be dead
 
 
-class Pod(NamedTuple):
+class Pod:
     """One pod for good; `uid` "" where it is not known: another pod may come to have its name."""
 
-    namespace: str
-    name: str
-    uid: str = ""
+    def __init__(self, namespace: str, name: str, uid: str = "") -> None:
+        self.namespace = namespace
+        self.name = name
+        self.uid = uid
 
     def __str__(self) -> str:
         return "%s/%s" % (self.namespace, self.name)
@@ -6328,23 +6302,24 @@ class Pod(NamedTuple):
         return "/api/v1/namespaces/%s/pods/%s" % names
 
 
-class Api(NamedTuple):
+class Api:
     """A cluster's API server, for as long as `scope` lasts."""
 
-    transport: Transport
-    cluster: str
-    scope: Scope
+    def __init__(self, transport: Transport, cluster: str, scope: Scope) -> None:
+        self._transport = transport
+        self._cluster = cluster
+        self._scope = scope
 
     def send(self, method: str, path: str, **options: Any) -> Response:
         """A request as Transport.send has it, of no more than `request_timeout`."""
-        scope = self.scope.within(self.transport.settings.request_timeout)
-        return self.transport.send(method, path, self.cluster, scope=scope, **options)
+        scope = self._scope.within(self._transport.settings.request_timeout)
+        return self._transport.send(method, path, self._cluster, scope=scope, **options)
 
     def get_pod(self, pod: Pod) -> Json:
         """The pod as it is now; ApiError 404 when it has gone, though another has its name."""
         live = self.send("GET", pod.path).object()
         if pod.uid and dig(live, "metadata", "uid") != pod.uid:
-            raise ApiError(404, "the pod %s has gone" % (pod,))
+            raise ApiError(404, "the pod %s has gone" % pod)
         return live
 
 
@@ -6419,7 +6394,7 @@ class Drain(Task):
         pods = []
 
         for pod in filter(must_go, self._ask("GET", "/api/v1/pods", params=selector).items()):
-            names = [dig(pod, "metadata", key) for key in Pod._fields]
+            names = [dig(pod, "metadata", key) for key in ("namespace", "name", "uid")]
             if not all(names):
                 raise ApiError(0, "the server listed a pod without a namespace, name or uid")
             pods.append(Pod(*names))
@@ -6900,7 +6875,7 @@ def pod_target(api: Api, pod: Pod, port: str) -> Tuple[Pod, str]:
     """The pod that has this name now, and the number of a container's port."""
     live = api.get_pod(pod)
     check_running(live)
-    pod = pod._replace(uid=dig(live, "metadata", "uid"))
+    pod = Pod(pod.namespace, pod.name, dig(live, "metadata", "uid"))
     if port.isdigit():
         return pod, port
 

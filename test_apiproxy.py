@@ -1085,7 +1085,8 @@ def test_a_name_is_one_segment(name, quoted):
     ("/x?y=..&z=a/../b", "/x?y=..&z=a/../b"), ("/a...b/..c", "/a...b/..c"), ("/@h:1/x", "/@h:1/x"),
     ("/a b", REFUSED), ("/a\r\nX: y", REFUSED), ("/a\n", REFUSED), ("/a\0", REFUSED),
     ("/a\t", REFUSED), ("/\x7f", REFUSED), ("/\x85", REFUSED), ("/\xa0", REFUSED),
-    ("/\u2028", REFUSED), ("/a#b", REFUSED), ("/a?b#c", REFUSED), ("/\ud800", REFUSED),
+    ("/\u2028", REFUSED), ("/\u3000", REFUSED), ("/a#b", REFUSED), ("/a?b#c", REFUSED),
+    ("/\ud800", REFUSED),
     ("/a/../b", REFUSED), ("..", REFUSED), ("/a/.", REFUSED), ("/./a", REFUSED),
     ("/a/..?x", REFUSED), ("/a/%2e%2e/b", REFUSED), ("/a/%2E./b", REFUSED), ("/a/.%2e", REFUSED),
     ("/%2e/b", REFUSED), (None, TypeError), (b"/x", TypeError)])
@@ -1132,7 +1133,10 @@ def test_addresses_are_put_together(function, args, result):
     ("http://h:-1", REFUSED), ("http://[::1", REFUSED), ("\thttp://h", REFUSED),
     (b"http://h", TypeError), (None, TypeError)])
 def test_an_address_says_where_to_go(url, address):
-    assert result_of(apiproxy.split_url, url, ("http", "https")) == address
+    found = result_of(apiproxy.Address, url, ("http", "https"))
+    if isinstance(address, tuple):
+        found = (*found.server, found.authority, found.target)
+    assert found == address
 
 
 @pytest.mark.parametrize("headers, result", [
@@ -1761,7 +1765,7 @@ GOOD = ["HTTP/1.1 101 Switching Protocols", "Upgrade: websocket", "Connection: U
     GOOD + ["X: a\rb"], GOOD + ["X: \0"], GOOD + ["X\xe9: a"])])
 def test_a_handshake_is_accepted_only_as_the_rfc_says(lines, chosen):
     try:
-        head = apiproxy.parse_head("\r\n".join(lines + ["", ""]).encode("latin-1"))
+        head = apiproxy.Head("\r\n".join(lines + ["", ""]).encode("latin-1"))
         assert apiproxy.check_handshake(head, KEY, ["a", "b"]) == chosen
     except (apiproxy.BadAnswer, apiproxy.HandshakeError):
         assert chosen is None
@@ -1775,7 +1779,7 @@ def test_headers_are_a_mapping_by_lower_case():
 
 @pytest.mark.parametrize("space", ["\x85", "\xa0"])
 def test_only_blanks_and_tabs_are_left_out_around_a_header_value(space):
-    head = apiproxy.parse_head("\r\n".join([GOOD[0], "Upgrade: websocket" + space] +
+    head = apiproxy.Head("\r\n".join([GOOD[0], "Upgrade: websocket" + space] +
         GOOD[2:] + ["", ""]).encode("latin-1"))
     with pytest.raises(apiproxy.HandshakeError):
         apiproxy.check_handshake(head, KEY, [])
@@ -2323,17 +2327,17 @@ def test_no_proxy_goes_straight(serve, proxies):
 def test_no_proxy_is_read_as_go_reads_it(proxies, no_proxy, url, direct):
     proxies(HTTP_PROXY="proxy", HTTPS_PROXY="proxy", NO_PROXY=no_proxy)
 
-    proxy = apiproxy.find_proxy(apiproxy.split_url(url, ("http", "https")))
+    proxy = apiproxy.find_proxy(apiproxy.Address(url, ("http", "https")))
 
     assert (proxy is None) == direct
 
 
-@pytest.mark.parametrize("url, shown, pair", [
+@pytest.mark.parametrize("url, place, pair", [
     ("http://user:SECRET@[::1]:3128", "[::1]:3128", b"user:SECRET"),
     ("http://us%65r@proxy.test", "proxy.test:80", b"user:"), ("proxy.test", "proxy.test:80", None)])
-def test_a_proxy_is_shown_without_its_password(url, shown, pair):
-    proxy = apiproxy.parse_proxy(url)
-    assert repr(proxy) == "<Proxy %s>" % shown
+def test_a_proxy_is_shown_without_its_password(url, place, pair):
+    proxy = apiproxy.Proxy(url)
+    assert apiproxy.join_port(proxy.host, proxy.port) == place and "SECRET" not in repr(proxy)
     assert proxy.headers == ({"Proxy-Authorization": "Basic " + b64(pair)} if pair else {})
 
 
@@ -2342,7 +2346,7 @@ def test_of_two_names_of_a_proxy_variable_the_lower_case_counts(proxies, name):
     proxies(**{"http_proxy": "lower", "https_proxy": "lower", name.upper(): "a.example", name: "b"})
 
     scheme = "https" if name == "https_proxy" else "http"
-    proxy = apiproxy.find_proxy(apiproxy.split_url(scheme + "://a.example", ("http", "https")))
+    proxy = apiproxy.find_proxy(apiproxy.Address(scheme + "://a.example", ("http", "https")))
 
     assert proxy.host == ("lower" if name == "no_proxy" else "b")
 
@@ -2449,7 +2453,7 @@ def test_a_proxy_of_plain_http_that_refuses_is_an_error(serve, new_client, proxi
 def test_no_proxy_says_what_is_reached_directly_as_in_go(proxies, url, no_proxy, direct):
     proxies(HTTP_PROXY="http://proxy.test:3128", HTTPS_PROXY="http://proxy.test:3128",
         NO_PROXY=no_proxy)
-    address = apiproxy.split_url(url, ("http", "https"))
+    address = apiproxy.Address(url, ("http", "https"))
     assert (apiproxy.find_proxy(address) is None) == direct
 
 
@@ -2465,14 +2469,14 @@ def test_no_proxy_says_what_is_reached_directly_as_in_go(proxies, url, no_proxy,
 ])
 def test_which_variable_names_the_proxy(proxies, environment, host):
     proxies(**environment)
-    proxy = apiproxy.find_proxy(apiproxy.split_url("http://example.org", ("http", "https")))
+    proxy = apiproxy.find_proxy(apiproxy.Address("http://example.org", ("http", "https")))
     assert (proxy and proxy.host) == host
 
 
 def test_a_header_of_a_cgi_request_is_no_proxy(proxies, monkeypatch):
     proxies(HTTP_PROXY="http://evil.test")
     monkeypatch.setenv("REQUEST_METHOD", "GET")
-    address = apiproxy.split_url("http://example.org", ("http", "https"))
+    address = apiproxy.Address("http://example.org", ("http", "https"))
     assert apiproxy.find_proxy(address) is None
 
 
@@ -5413,6 +5417,18 @@ def test_a_server_that_is_no_address_is_refused(server):
         endpoint(config(server))
 
     assert "SECRET" not in str(caught.value)
+
+
+def test_a_connection_is_kept_for_its_way(serve, new_client):
+    """Two proxies may lead to networks where one address is two servers."""
+    first, second = (serve(lambda request, conn: conn.reply(200, {})) for _ in range(2))
+    client = new_client("http://127.0.0.1:1", cluster="a")
+    for name, proxy in (("a", first), ("b", second)):
+        client.add_endpoint(name, apiproxy.Endpoint("http://far.test", proxy=proxy.url))
+    for cluster in "abab":
+        client.cluster_request("/" + cluster, {"cluster": cluster})
+    assert [request.path for request in first.requests] == ["http://far.test/a"] * 2
+    assert [request.path for request in second.requests] == ["http://far.test/b"] * 2
 
 
 def test_a_clusters_proxy_is_its_own(serve, tmp_path):
@@ -10705,7 +10721,7 @@ def test_what_is_forgotten_while_it_is_asked_for_stays_forgotten(new_client):
     discovery = apiproxy.Discovery(Slow())
 
     def found(cluster):
-        return discovery.find(cluster, "/api/v1", "ConfigMap", apiproxy.Scope(), False).name
+        return discovery.find(cluster, "/api/v1", "ConfigMap", apiproxy.Scope(), False)[0]
 
     assert [found(cluster) for cluster in "cccd"] == ["olds", "news", "news", "news"]
 
@@ -14197,7 +14213,7 @@ def test_a_port_beyond_the_last_is_refused(serve, new_client, port):
         lambda: apiproxy.Client("http://a:%d" % port),
         lambda: apiproxy.Endpoint("https://a:%d" % port),
         lambda: connect("ws://a:%d/" % port),
-        lambda: apiproxy.split_url("http://a:%d" % port, ("http", "https")),
+        lambda: apiproxy.Address("http://a:%d" % port, ("http", "https")),
     ):
         with pytest.raises(ValueError):
             call()
@@ -15258,7 +15274,7 @@ def test_importing_starts_nothing():
 QUIET = """\
 import sys, apiproxy
 apiproxy.log.debug("nobody listens")
-assert "logging" not in sys.modules
+assert not {"logging", "annotationlib"} & set(sys.modules)
 apiproxy.log.warning("this %s", "matters")
 assert apiproxy.log is sys.modules["logging"].getLogger("apiproxy")
 """
@@ -15273,7 +15289,7 @@ work()
 
 @pytest.mark.parametrize("script, said", [(QUIET, b"this matters"),
     (HEARD, b"apiproxy work this matters")])
-def test_logging_is_imported_when_somebody_may_listen(script, said):
+def test_what_is_slow_to_import_is_not_and_logging_when_somebody_may_listen(script, said):
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", script], check=True, cwd=HERE, stderr=subprocess.PIPE)
     assert done.stderr.strip() == said
