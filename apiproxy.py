@@ -2641,8 +2641,6 @@ def unzipped(pieces: Iterator[bytes]) -> Iterator[bytes]:
                     unzip = zlib.decompressobj(31)
                 yield unzip.decompress(piece, CHUNK)
                 piece = unzip.unconsumed_tail or unzip.unused_data
-        if unzip:
-            yield unzip.flush()  # all may have been read, and not all given
     except zlib.error:
         raise BadAnswer("it is not gzip") from None
     if unzip and not unzip.eof:
