@@ -2354,13 +2354,13 @@ class Response:
     """An answer, read whole: status, reason, headers (any case), body (bytes)."""
 
     def __init__(
-        self, status: int, reason: str, headers: Mapping[str, str], body: bytes,
-        method: str = "", url: str = "",
+        self, status: int, reason: str, headers: Mapping[str, str],
+        body: Union[bytes, List[Any]], method: str = "", url: str = "",
     ) -> None:
         self.status = status
         self.reason = reason
         self.headers = headers
-        self._body: StrOrBytes = body
+        self._body = body  # in blocks if it is large
         self.cluster = ""  # that was asked
         self._method = method
         self._url = url
@@ -2371,7 +2371,12 @@ class Response:
     @property
     def body(self) -> bytes:
         """The body, without gzip."""
-        return self._body if isinstance(self._body, bytes) else self._body.encode()
+        if isinstance(self._body, list):
+            whole = io.BytesIO()
+            while self._body:
+                whole.write(self._body.pop(0))
+            self._body = whole.getvalue()
+        return self._body
 
     @property
     def ok(self) -> bool:
@@ -2394,16 +2399,14 @@ class Response:
 
     def json(self) -> Json:
         """The parsed body; None when there is none; ApiError when it is not JSON."""
-        if not self._body or self._body.isspace():
+        if not self.body or self.body.isspace():
             return None
         try:
-            if isinstance(self._body, bytes) and len(self._body) >= LARGE:
-                self._body = self._body.decode("utf-8-sig")  # not both: a list may have 100 MB
-            return parse_json(self._body)
+            return parse_json(self.body)
         except (ValueError, RecursionError):
             pass
         except MemoryError:
-            raise self.error("no memory to parse %d bytes" % len(self._body)) from None
+            raise self.error("no memory to parse %d bytes" % len(self.body)) from None
         kind = self.headers.get("Content-Type", "something")
         raise self.error("" if self.is_page else "the server sent %s instead of JSON: %.80r"
                          % (kind, self.text()))
@@ -2414,6 +2417,52 @@ class Response:
         if not isinstance(value, dict):
             raise self.error("the server sent %s instead of an object: %.80r"
                              % (type(value).__name__, self.text()))
+        return value
+
+    def pages(self, size: int = CHUNK) -> Iterator[JsonObject]:
+        """The list in the body, which goes, as lists of some of its items; ApiError as above.
+
+        A cut that is not between two items leaves no JSON, or what follows them: it is made
+        further on. So a list that comes again takes half the time (measured), as each part of it
+        is compared and freed before the next.
+        """
+        blocks = self._body if isinstance(self._body, list) else [self._body]
+        body = blocks.pop(0)[:]
+        start = at = body.find(b'"items":[') + 9
+        named = body.find(b'"metadata":', start) + 11
+        head = body[:start]
+        mark = b"}," + body[start:named]  # between items: the names before are the same in all
+        is_list = start > 8 and b'"kind":' in body[:named]  # else that may follow: what they are
+        while is_list:
+            end = body.find(mark, at + size) + 1
+            if end:
+                try:
+                    page = json.loads(head + body[at:end] + b"]}")
+                except (ValueError, RecursionError, MemoryError):
+                    page = {"": None}
+                if next(reversed(page)) == "items":
+                    yield page
+                    at = end + 1
+                else:
+                    size *= 2
+            elif blocks:
+                body, at = body[at:] + blocks.pop(0)[:], 0
+            else:
+                break
+        self._body = [head, body[at:], *blocks]
+        yield self.object()
+
+    def take_json(self) -> Json:
+        """As `json`; the body of a large list goes meanwhile."""
+        if isinstance(self._body, bytes) or self._body[0][:1] != b"{":
+            return self.json()
+        return _collector.at_rest(self._joined)
+
+    def _joined(self) -> Json:
+        *pages, value = self.pages()
+        if pages:
+            pages.append(value)
+            value["items"] = [item for page in pages for item in items_of(self, page)]
         return value
 
     def items(self) -> List[JsonObject]:
@@ -2580,20 +2629,29 @@ def at_most(pieces: Iterator[bytes], limit: int) -> Iterator[bytes]:
             raise TooLarge
 
 
-def unzipped(pieces: Iterator[bytes], most: int) -> Iterator[bytes]:
-    """The pieces of a body without its gzip, `most` bytes at once; BadAnswer if it is not whole."""
+def unzipped(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The pieces of a body without its gzip; BadAnswer if it is not whole."""
     unzip: Any = None
     try:
         for piece in pieces:
             while piece:  # a body may have several members (RFC 1952 2.2)
                 if unzip is None or unzip.eof:
                     unzip = zlib.decompressobj(31)
-                yield unzip.decompress(piece, most)
-                piece = unzip.unused_data
+                yield unzip.decompress(piece, CHUNK)
+                piece = unzip.unconsumed_tail or unzip.unused_data
     except zlib.error:
         raise BadAnswer("it is not gzip") from None
     if unzip and not unzip.eof:
         raise BadAnswer("its gzip has no end")
+
+
+def mapped(data: bytes) -> Any:
+    """A copy whose memory goes back to the system: in the heap a body's worth often stayed."""
+    import mmap  # rarely needed
+
+    copy = mmap.mmap(-1, len(data), access=mmap.ACCESS_COPY)
+    copy.write(data)
+    return copy
 
 
 class HttpHandler(urllib.request.BaseHandler):
@@ -2708,16 +2766,21 @@ class HttpHandler(urllib.request.BaseHandler):
         except ConnectionError as error:  # nothing, or no whole head, was answered
             raise failure or error
 
-    def _body(self, conn: HttpConnection, head: Head, request: HttpRequest) -> bytes:
+    def _body(self, conn: HttpConnection, head: Head, request: HttpRequest) -> Any:
         is_error = head.status >= 400
         limit = MiB if is_error else self._settings.max_body  # of an error that will do
         scope = request.scope.within(idle=request.idle)
-        body = io.BytesIO()  # not a list: a server may send two bytes at a time
+        blocks: List[Any] = []
+        last = io.BytesIO()  # not the pieces: a server may send two bytes at a time
         pieces = conn.body(head, request.method, scope, limit)
         if head.headers.tokens("Content-Encoding") in (["gzip"], ["x-gzip"]):
-            pieces = at_most(unzipped(pieces, limit + 1), limit)
+            pieces = at_most(unzipped(pieces), limit)
         try:
-            body.writelines(pieces)
+            for piece in pieces:
+                last.write(piece)
+                if last.tell() >= CHUNK:
+                    blocks.append(mapped(last.getvalue()))
+                    last = io.BytesIO()
         except TooLarge:
             if not is_error:
                 text = "the body is larger than max_body, %d bytes" % limit
@@ -2729,8 +2792,8 @@ class HttpHandler(urllib.request.BaseHandler):
                 late = isinstance(error, TimeoutError)
                 raise BodyError(408 if late else 502, "the body is not whole: %s" % error,
                                 phrase="Request timed-out" if late else "Unreachable") from error
-            body = io.BytesIO()  # the status says enough
-        return body.getvalue()[:limit]
+            return b""  # the status says enough
+        return [*blocks, last.getvalue()] if blocks else last.getvalue()
 
 
 class BodyError(ApiError):
@@ -2830,6 +2893,7 @@ class WebSocket:
         ping_interval: Optional[float], ping_timeout: float, close_timeout: float,
     ) -> None:
         self.protocol = protocol  # the subprotocol that the server chose, or ""
+        self.ping_message = PING, b""  # what is sent into a silence
         self._wire = wire
         self._ping_interval = math.inf if ping_interval is None else ping_interval
         self._ping_timeout = ping_timeout
@@ -3057,7 +3121,7 @@ class WebSocket:
                 self._pinged = self._ping_timeout < math.inf  # else nobody waits for the pong
                 heard = now - self._ping_interval if self._pinged else now
                 self._reader.rest()
-                self._control_frame(PING, b"")
+                self._control_frame(*self.ping_message)
                 continue
 
             self._write_pending()  # before waiting: the read above may have made room for it
@@ -3952,7 +4016,7 @@ def in_cluster_endpoint(folder: str = IN_CLUSTER) -> Endpoint:
 # answer says of our credentials is noticed here.
 # ------------------------------------------------------------------------------
 
-COOKIE_PIECE = 3800  # bytes of a token in one of Headlamp's cookies (its pkg/auth/cookies.go)
+COOKIE_PIECE = ".{1,3800}"  # of a token, in one of Headlamp's cookies (its pkg/auth/cookies.go)
 HEADLAMP_ROUTES = frozenset(("me", "set-token", "serviceproxy", "helm", "portforward"))
 TOKEN_WAYS = ("header", "subprotocol", "cookie")
 SUSPECT_AGAIN = 60.0  # seconds between guesses that a server which hangs up has a broken cache
@@ -3966,17 +4030,15 @@ class Claims:
     """
 
     def __init__(self, token: Any) -> None:
-        self.expiry = float("inf")
+        self.expiry = math.inf
         self.account = "", ""
         try:
             payload = token.split(".")[1]
             text = base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))
             claims = json.loads(text)
             about = dig(claims, "kubernetes.io", kind=dict)
-            account = dig(about, "namespace"), dig(about, "serviceaccount", "name")
+            self.account = dig(about, "namespace"), dig(about, "serviceaccount", "name")
             self.expiry = float(claims["exp"])
-            if all(account):
-                self.account = account
         except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError):
             pass
 
@@ -4034,8 +4096,8 @@ class Credential:
         return False
 
     def _ends_soon(self, window: float) -> bool:
-        is_ours = self.claims.account[0] or isinstance(self.destination, str)
-        return bool(is_ours) and self.claims.expiry - time.time() <= window
+        is_ours = all(self.claims.account) or isinstance(self.destination, str)
+        return is_ours and self.claims.expiry - time.time() <= window
 
     def replace(self, sent: str, fresh: Any) -> bool:
         """Take a token that a server gave for the one that was sent; whether it was still that."""
@@ -4072,8 +4134,8 @@ def token_cookies(cluster: str, token: str) -> str:
     name = cookie_name(cluster)
     if name == "headlamp-auth-." or re.search(r'[";\\]', token):
         return ""
-    return "; ".join("%s%d=%s" % (name, index, token[start:start + COOKIE_PIECE])
-                     for index, start in enumerate(range(0, len(token), COOKIE_PIECE)))
+    pieces = enumerate(re.findall(COOKIE_PIECE, token))
+    return "; ".join("%s%d=%s" % (name, index, piece) for index, piece in pieces)
 
 
 def fresh_token(headers: Headers, cluster: str) -> str:
@@ -4137,23 +4199,20 @@ class Credentials:
         credential = self._credentials.get(cluster)
         return credential.read(scope) or None if credential else None
 
-    def forget(self, cluster: str, credential: Credential) -> None:
-        """Forget a token that was refused, unless it is fixed or there is another meanwhile."""
+    def forget(self, cluster: str, credential: Credential) -> bool:
+        """Forget a token that was refused, unless it is fixed; False if there is another now."""
         with self._lock:
-            if self.is_current(cluster, credential) and not credential.is_fixed:
+            is_current = self._credentials.get(cluster) is credential
+            if is_current and not credential.is_fixed:
                 del self._credentials[cluster]
-
-    def is_current(self, cluster: str, credential: Credential) -> bool:
-        """Whether it is still the one of its cluster."""
-        return self._credentials.get(cluster) is credential
+            return is_current
 
     def of(self, cluster: str, base: str) -> Tuple[Optional[Endpoint], Optional[Credential]]:
         """A cluster's endpoint, and the credential that was given for just that, or for `base`."""
         with self._lock:
             endpoint = self.endpoints.get(cluster)
             credential = self._credentials.get(cluster)
-        destination: Any = base if endpoint is None else endpoint
-        if credential is not None and credential.destination != destination:
+        if credential and credential.destination != (endpoint or base):
             credential = None
         return endpoint, credential
 
@@ -4184,9 +4243,9 @@ class Route:
 
     def identify(self, scope: Scope) -> None:
         """Learn the token, then TLS settings: a plugin may give a certificate with the token."""
-        if self.credential is not None:
+        if self.credential:
             self.token = self.credential.read(scope)
-        if self.endpoint is not None:
+        if self.endpoint:
             self.context = self.endpoint.context()
 
 
@@ -4216,13 +4275,13 @@ class Transport:
     def add_endpoint(self, cluster: str, endpoint: Endpoint) -> None:
         """Reach `cluster` there from now on; connections to where it was are closed."""
         old = self.credentials.add_endpoint(cluster, endpoint)
-        if old is not None:
+        if old:
             self.handler.close(base_address(old.server))
 
     def remove(self, cluster: str) -> None:
         """Forget a cluster."""
         endpoint = self.credentials.remove(cluster, self.settings.base_url)
-        if endpoint is not None:
+        if endpoint:
             self.handler.close(base_address(endpoint.server))
 
     def cluster(self, name: Optional[str]) -> str:
@@ -4241,7 +4300,7 @@ class Transport:
         """The way to a cluster; for "" to the server itself, with `on_behalf`'s credentials."""
         base = self.settings.base_url
         endpoint, credential = self.credentials.of(on_behalf or cluster, base)
-        if endpoint is not None:
+        if endpoint:
             if cluster:
                 return Route(cluster, endpoint.server, endpoint, credential)
             credential = None  # it was added meanwhile: what is its is not Headlamp's
@@ -4319,7 +4378,6 @@ class Transport:
         lines = {
             "Host": route.host,
             "Accept": "application/json",
-            "User-Agent": "apiproxy/" + __version__,
             "Accept-Encoding": "gzip" if compress else "identity",
         }
         if body is not None:
@@ -4365,7 +4423,7 @@ class Transport:
 
     def _identity(self, route: Route, cookie: bool = False) -> Dict[str, Any]:
         """The headers that say who we are."""
-        lines: Dict[str, Any] = {}
+        lines: Dict[str, Any] = {"User-Agent": "apiproxy/" + __version__}
         if route.token:
             lines["Authorization"] = "Bearer " + route.token
         endpoint = route.endpoint
@@ -4408,7 +4466,7 @@ class Transport:
         turn: Locks = []
         try:
             if credential and credential.begin_renewal(scope, self.settings.token_window, turn):
-                if credential.claims.account[0]:
+                if all(credential.claims.account):
                     self._request_token(route, credential, scope)
                 else:
                     held.extend(turn)
@@ -4447,12 +4505,9 @@ class Transport:
         is_fresh = self._take_fresh(headers, route)
         if response.status == 401 and not is_fresh:
             credential = route.credential  # None: it was the caller's own header
-            is_current = credential is None or (
-                credential.refused(route.token)
-                and self.credentials.is_current(route.cluster, credential))
-            if is_current and auto_logout and _is_about_token(route, path, lines):
-                if credential:
-                    self.credentials.forget(route.cluster, credential)
+            is_of_now = not credential or credential.refused(route.token)
+            if (is_of_now and auto_logout and _is_about_token(route, path, lines)
+                    and (not credential or self.credentials.forget(route.cluster, credential))):
                 self.call_hook(self.settings.on_logout, route.cluster)
         if "reload" in headers.get("X-Reload", ""):
             self.call_hook(self.settings.on_reload)
@@ -4506,7 +4561,6 @@ class Transport:
                 offered = self._protocols(route, lines, protocols)
                 # a kubelet answers 406 to anything narrower
                 lines["Accept"] = "application/json, */*"
-                lines["User-Agent"] = "apiproxy/" + __version__
                 return WebSocket.connect(
                     url, protocols=offered, headers=lines, timeout=settings.connect_timeout,
                     ssl_context=route.context or settings.ssl_context, proxy=route.proxy,
@@ -4643,7 +4697,7 @@ class Task:
             return
         held: Locks = []
         try:
-            take(self._gate, held, max(0.0, end - time.monotonic()))
+            take(self._gate, held, end - time.monotonic())
         finally:
             if held:
                 held[0].release()
@@ -4906,17 +4960,22 @@ class Collection:
         self._limit = limit
         self._items: List[Json] = []  # to be copied: 8 us for 5,000, from a dict 23 (measured)
         self._places: List[Any] = []  # of each, ascending: bisection finds where an object stands
-        self._known: Dict[Any, Tuple[Any, Any]] = {}  # (place, version) of each, by key
+        self._known: Dict[Any, Tuple[Any, Any, Json]] = {}  # (place, version, item), by key
         self._arrivals = 0
         self._deleted: Dict[Any, str] = {}  # versions of deletions since the last list
         self._listed: Any = None  # the version of that list
+
+    def known(self, item: Json) -> Json:
+        """A listed object, or the one in view where it is the same: then that is held alone."""
+        old = self._known.get(object_key(item))
+        return old[2] if old and is_same(old[2], item) else item
 
     def replace(self, items: Iterable[Json], version: Any = None) -> bool:
         """Take a fresh list of a version; whether it differs. What stayed keeps its place."""
         fresh = distinct_keys(items)
         old, self._listed = self._known, version
         self._deleted.clear()
-        if self._shows(fresh):
+        if fresh == {key: item for key, (_, _, item) in old.items()}:
             return False
 
         places = {}
@@ -4925,24 +4984,13 @@ class Collection:
         order = sorted(fresh, key=places.__getitem__)
         self._items = [fresh[key] for key in order]
         self._places = [places[key] for key in order]
-        self._known = {key: (places[key], version_of(item)) for key, item in fresh.items()}
-        return True
-
-    def _shows(self, fresh: Dict[Any, Json]) -> bool:
-        """Whether the view is just these, at these versions."""
-        known = self._known
-        if fresh.keys() != known.keys():
-            return False
-        for key, item in fresh.items():
-            place, version = known[key]
-            if version != version_of(item) or not is_same(self._items[self._index(place)], item):
-                return False
+        self._known = {key: (places[key], version_of(item), item) for key, item in fresh.items()}
         return True
 
     def apply(self, action: str, item: Json) -> bool:
         """Take one event (ADDED, MODIFIED or DELETED); whether the view changed."""
         key, version = object_key(item), version_of(item)
-        place, last = self._known.get(key) or (None, self._deleted.get(key))
+        place, last, _ = self._known.get(key) or (None, self._deleted.get(key), None)
         if is_older(version, last or self._listed):
             return False  # a replay
         if action == "DELETED":
@@ -4951,7 +4999,7 @@ class Collection:
             return False
 
         new = self._place(item, place)
-        self._known[key] = new, version
+        self._known[key] = new, version, item
         if new == place:
             index = self._index(place)
             self._items[index] = item  # replaced, never merged: a field that is gone is gone
@@ -5005,6 +5053,10 @@ class LastState:
         self._seen = ""  # its version
         self._gone = False  # it is not there
         self._gone_at: Any = None  # the version of the list that said so
+
+    def known(self, item: Json) -> Json:
+        """As Collection.known, of one that is compared later."""
+        return item
 
     def replace(self, items: Iterable[Json], version: Any = None) -> bool:
         """As Collection.replace."""
@@ -5084,7 +5136,7 @@ class _Gone(Exception):
     """The version to go on from is no longer there."""
 
 
-Replace = Callable[[List[Json], Optional[str]], bool]  # what takes all items and their version
+State = Union[Collection, LastState]
 
 
 class ListReader:
@@ -5099,14 +5151,14 @@ class ListReader:
         self._least = page // 10 or 1  # smaller pages would not help: an object has 1.5 MB at most
         self._in_pages = False
 
-    def read(self, path: str, replace: Replace) -> Tuple[Optional[str], bool]:
-        """(version of the first page: later ones are of the same, what replace(items, it) says).
+    def read(self, path: str, state: State) -> Tuple[Optional[str], bool]:
+        """(version of the first page: later ones are of the same, what state.replace() says).
 
         Until the items before have gone the collector is at rest: it would look through both, and
         a list of 10,000 ConfigMaps again, with none changed, took 1.9 times as long.
         """
         try:
-            return self._read(path, replace)
+            return self._read(path, state)
         except ApiError as error:
             # not in one answer: 504 after its 60 s, cut, or larger than the limit of a body
             if error.status == 504 or isinstance(error, BodyError):
@@ -5122,7 +5174,7 @@ class ListReader:
         for key in ("resourceVersion", "resourceVersionMatch", "continue"):
             self._params.pop(key, None)
 
-    def _read(self, path: str, replace: Replace) -> Tuple[Optional[str], bool]:
+    def _read(self, path: str, state: State) -> Tuple[Optional[str], bool]:
         params = dict(self._params)
         tokens = {params.get("continue")}
         items: List[Json] = []
@@ -5136,7 +5188,7 @@ class ListReader:
                 if error.status == 410 and len(tokens) > 1:
                     raise _Gone() from error  # its token for an inconsistent rest is not used
                 raise
-            take = functools.partial(self._take, response, items, version, replace)
+            take = functools.partial(self._take, response, items, version, state)
             count, version, token, changed = _collector.at_rest(take)
             if not token:
                 return version, changed
@@ -5148,7 +5200,7 @@ class ListReader:
 
     @staticmethod
     def _take(
-        response: Response, items: List[Json], version: Optional[str], replace: Replace,
+        response: Response, items: List[Json], version: Optional[str], state: State,
     ) -> Tuple[int, Optional[str], str, bool]:
         """(items in a page, version, continue token, what `replace` says behind the last page).
 
@@ -5156,40 +5208,42 @@ class ListReader:
 
         Aggregated APIs leave out what others have: the version, `items` for none, `kind`.
         """
-        page = response.object()
-        kind = dig(page, "kind")
-        metadata = dig(page, "metadata", kind=dict)
-        if kind == "Table":
-            more = [{**dig(row, "object", kind=dict), "cells": dig(row, "cells", kind=list)}
-                    for row in dig(page, "rows", kind=list)]
-        elif kind == "Status" or "items" not in page and not kind.endswith("List"):
-            raise response.error("the server sent no list but %.80r" % (kind or sorted(page)))
-        else:
-            more = items_of(response, page)
-        version = version or metadata.get("resourceVersion") or None
-        try:
-            check_version(version)
-            for item in more:
-                complete(item, kind[:-4] if kind.endswith("List") else kind, page)
-        except (ValueError, TypeError) as error:
-            text = "the server sent a list that can't be read: %s" % error
-            raise response.error(text) from None
-        items += more
+        count = len(items)
+        for page in response.pages():
+            kind = dig(page, "kind")
+            metadata = dig(page, "metadata", kind=dict)
+            if kind == "Table":
+                more = [{**dig(row, "object", kind=dict), "cells": dig(row, "cells", kind=list)}
+                        for row in dig(page, "rows", kind=list)]
+            elif kind == "Status" or "items" not in page and not kind.endswith("List"):
+                raise response.error("the server sent no list but %.80r" % (kind or sorted(page)))
+            else:
+                more = items_of(response, page)
+            version = version or metadata.get("resourceVersion") or None
+            try:
+                check_version(version)
+                complete(more, kind[:-4] if kind.endswith("List") else kind, page)
+                items += map(state.known, more)
+            except (ValueError, TypeError) as error:
+                text = "the server sent a list that can't be read: %s" % error
+                raise response.error(text) from None
+        count = len(items) - count
         token = dig(metadata, "continue")
         changed = False
         if not token:
-            changed = replace(items, version)
+            changed = state.replace(items, version)
             items.clear()
-        return len(more), version, token, changed
+        return count, version, token, changed
 
 
-def complete(item: Json, kind: str, page: Json) -> None:
-    """Give a listed object what objects of a watch have: kind and apiVersion."""
-    if not isinstance(item.setdefault("metadata", {}), dict):
-        raise TypeError("metadata that is no object")
-    item.setdefault("kind", kind)
-    item.setdefault("apiVersion", page.get("apiVersion", "v1"))
-    hash(object_key(item))
+def complete(items: List[Json], kind: str, page: Json) -> None:
+    """Give listed objects what objects of a watch have: kind and apiVersion."""
+    version = page.get("apiVersion", "v1")
+    for item in items:
+        if not isinstance(item.setdefault("metadata", {}), dict):
+            raise TypeError("metadata that is no object")
+        item.setdefault("kind", kind)
+        item.setdefault("apiVersion", version)
 
 
 class Watch(Task):
@@ -5217,7 +5271,7 @@ class Watch(Task):
         self._reader = ListReader(
             self._fetch, without(params, NOT_FOR_LISTS), self._settings.list_page)
         limit = int(params.get("limit") or 0)
-        self._state: Union[Collection, LastState] = Collection(limit if limit > 0 else None)
+        self._state: State = Collection(limit if limit > 0 else None)
 
         self._listed = False  # a list has succeeded
         self._version: Optional[str] = None  # to go on from
@@ -5275,7 +5329,7 @@ class Watch(Task):
         return self._get(self._cluster, path, params, auto_logout=not self._listed)
 
     def _list(self) -> None:
-        version, changed = self._fetch_all(self._state.replace)
+        version, changed = self._fetch_all()
         self._reader.forget_version()
         if not self._listed:
             changed = True
@@ -5287,8 +5341,8 @@ class Watch(Task):
         if changed:
             self._show()
 
-    def _fetch_all(self, replace: Replace) -> Tuple[Optional[str], bool]:
-        return self._reader.read(self._paths[0], replace)
+    def _fetch_all(self) -> Tuple[Optional[str], bool]:
+        return self._reader.read(self._paths[0], self._state)
 
     # -- watching
 
@@ -5481,12 +5535,12 @@ class ItemWatch(Watch):
         self._state = LastState(name)
         self._get_params = without(wanted, NOT_FOR_ITEMS)
 
-    def _fetch_all(self, replace: Replace) -> Tuple[Optional[str], bool]:
+    def _fetch_all(self) -> Tuple[Optional[str], bool]:
         # At first a GET, as documented: its 404 has the server's words, and `get` is all that some
         # users may do. Later a list: an object that did not change for long has a version too old
         # to watch from.
         if self._listed:
-            return super()._fetch_all(replace)
+            return super()._fetch_all()
         path = combine_path(self._paths[0], segment(self._name))
         response = self._fetch(path, self._get_params)
         item = response.object()
@@ -5497,7 +5551,7 @@ class ItemWatch(Watch):
             raise response.error("the server sent no object") from None
         if dig(item, "kind") in ("Status", "Table") or dig(item, "metadata", "name") != self._name:
             raise response.error("the server sent no object")
-        return version, replace([item], version)
+        return version, self._state.replace([item], version)
 
     def _patience(self) -> float:
         return 0.0  # every state, as documented
@@ -6363,7 +6417,7 @@ class Drain(Task):
     def _pause(self) -> bool:
         """Wait before the next try; whether there is time for one."""
         interval = self._settings.drain_interval
-        left = max(0.0, self._end - time.monotonic())
+        left = self._end - time.monotonic()
 
         if self.scope.wait(min(left, interval)):
             raise ApiError(0, "cancelled")
@@ -6487,11 +6541,11 @@ class PortForward(Task):
 class Channels:
     """One forwarded connection over one WebSocket.
 
-    The protocol can't tell the pod that the local side has no more to say.
+    To tell the pod that the local side has no more to say is to end it.
     """
 
     protocol = "v4.channel.k8s.io"
-    pause = 0.0
+    pause = math.inf
 
     def __init__(self, remote: WebSocket) -> None:
         self.remote = remote
@@ -6501,10 +6555,11 @@ class Channels:
         self.remote.send(b"\0" + data)
 
     def finish(self) -> None:
-        """Nobody can be told."""
+        """The local side has no more to say."""
+        self.remote.close()
 
     def receive(self) -> Iterator[Bytes]:
-        """What the pod says, until its end; WebSocketError for what went wrong there."""
+        """What the pod says; at the end a WebSocketError for what went wrong there."""
         begun: Set[int] = set()  # 0 for data, 1 for an error; each begins with the port's number
 
         for message in self.remote:
@@ -6521,7 +6576,7 @@ class Channels:
 
 
 # SPDY/3.1: the types of frames, control frames' first bits, and the flag that ends a stream
-DATA, SYN_STREAM, SYN_REPLY, RST_STREAM = 0, 1, 2, 3
+DATA, SYN_STREAM, SYN_REPLY, RST_STREAM = -1, 1, 2, 3
 CONTROL = 0x80030000
 FIN = 1 << 24
 
@@ -6539,12 +6594,16 @@ class Tunnel:
 
     def __init__(self, remote: WebSocket, way: Any) -> None:
         self.remote = remote
+        # A PING of SPDY's (2.6.5): the API server notices that its kubelet has gone when something
+        # comes from us (1.37: closing waits for a read), and no ping of the WebSocket counts.
+        remote.ping_message = BINARY, _words(CONTROL | 6, 4, 1)
         self.way = way  # what it was opened with
         self.used = 0.0  # monotonic: when its last connection ended
         self.is_free = False  # that ended as it should
         self.pause = 0.0  # seconds without a word that are more than the way and back
         self._data = -1  # the stream of this connection; that for an error is two before it
         self._buffer = bytearray()
+        self._kept: List[Tuple[int, int, int, Bytes]] = []  # a frame that came before its turn
         self._deflate = zlib.compressobj()  # without 3.1's dictionary: Go's reader takes both
 
     def open(self, port: str, seconds: float) -> None:
@@ -6555,10 +6614,18 @@ class Tunnel:
         self.remote.send(end_of_last + self._syn("error", self._data - 2, FIN, port)
                          + self._syn("data", self._data, 0, port))
 
-        kind = stream = 0
+        # What is sent before the reply is lost. One alone may come, where an older stream that
+        # nobody reads holds up the other; or after what is said, the two not being in order.
+        streams = self._data - 2, self._data
+        awaited = set(streams)
         began = time.monotonic()
-        while (kind, stream) != (SYN_REPLY, self._data):  # what is sent before it is lost
-            kind, stream, _, _ = self._frame(began + seconds - time.monotonic())
+        while awaited:
+            frame = kind, stream, _, _ = self._frame(began + seconds - time.monotonic())
+            if kind == SYN_REPLY:
+                awaited.discard(stream)
+            elif kind in (DATA, RST_STREAM) and stream in streams:
+                self._kept.append(frame)
+                break
         self.pause = 4 * (time.monotonic() - began)
 
     def send(self, data: bytes) -> None:
@@ -6570,17 +6637,21 @@ class Tunnel:
         self.remote.send(_words(self._data, FIN))
 
     def receive(self) -> Iterator[Bytes]:
-        """What the pod says, until its end; WebSocketError for what went wrong there."""
-        said = bytearray()
+        """What the pod says, b"" for its end; at the end of all as Channels'."""
+        said = b""
         left = {self._data, self._data - 2}
         while left:
             kind, stream, flags, payload = self._frame(None)
-            if kind == DATA and stream == self._data:
+            if stream not in left:
+                continue
+            if kind == DATA and stream != self._data:
+                said = (said + payload)[:MAX_HEAD]
+            elif kind == DATA and payload:
                 yield payload
-            elif kind == DATA and stream in left:
-                said += payload
             if kind == RST_STREAM or flags & FIN:
                 left.discard(stream)
+                if stream == self._data:
+                    yield b""
 
         if said:
             raise WebSocketError(0, said.decode("utf-8", "replace").strip())
@@ -6597,6 +6668,8 @@ class Tunnel:
 
     def _frame(self, timeout: Optional[float]) -> Tuple[int, int, int, Bytes]:
         """The type, stream, flags and payload of the next frame (2.2)."""
+        if self._kept:
+            return self._kept.pop()
         buffer = self._buffer
         while True:
             word, size = int.from_bytes(buffer[:4], "big"), int.from_bytes(buffer[5:8], "big")
@@ -6726,6 +6799,8 @@ class ForwardedConnection(Task):
         for data in cast(Union[Channels, Tunnel], self._carrier).receive():
             self._heard = time.monotonic()
             self._local.sendall(data, NO_SIGNAL)
+            if not data:
+                shut(self._local, socket.SHUT_WR)
 
     # -- the second thread
 
@@ -6739,19 +6814,21 @@ class ForwardedConnection(Task):
                 if not data:
                     break
                 if not self._ended.is_set():  # else it is thrown away
+                    said = time.monotonic()  # before: to be answered may take less than to return
                     carrier.send(data)
-                    said = time.monotonic()
             except ApiError:
                 continue  # the pod has ended
             except OSError:
                 self.scope.cancel()  # the local side has gone, for both directions
                 return
 
-        if self._heard >= said and self._is_silent(carrier.pause):
+        linger = self._settings.forward_linger
+        pause = carrier.pause if self._heard >= said else linger
+        if self._is_silent(min(pause, linger)):
             with contextlib.suppress(ApiError):
                 carrier.finish()
-        if self._is_silent(self._settings.forward_linger):
-            self.scope.cancel()
+            if self._is_silent(linger):
+                self.scope.cancel()
 
     def _is_silent(self, seconds: float) -> bool:
         """Wait until the pod has said nothing for so long; False when it has ended."""
@@ -6920,7 +6997,7 @@ class Direct:
     def stop_port_forward(self, cluster: str, id: str, stop_or_delete: bool) -> str:
         """Stop it (True), or remove its record as well (False); "stopped"."""
         forward = self._forwards.get((cluster, id))
-        if forward is None:
+        if not forward:
             raise ApiError(404, "no portforward running with id %s" % id)
 
         forward.cancel()
@@ -7012,19 +7089,13 @@ class Headlamp:
         failures = []
 
         for old in (self._old_forwards, not self._old_forwards):
-            path = "/clusters/%s/portforward" % segment(cluster, "cluster")
-            params: Params = None
-            sent = body
-
-            if old:
-                path = "/portforward"
-                params = {"cluster": cluster}
-                sent = body and {"cluster": cluster, **body, **old_body}
+            sent = body and {"cluster": cluster, **body, **old_body} if old else body
+            params = {"cluster": cluster} if old else None
 
             try:
                 result = read(self._send(
-                    method, path + end, body=sent, params=params, on_behalf=cluster,
-                    cookie=not old))
+                    method, "/portforward" + end, "" if old else cluster, body=sent,
+                    params=params, on_behalf=cluster, cookie=not old))
                 self._old_forwards = old
                 return result
             except ApiError as error:
@@ -7087,7 +7158,6 @@ class Headlamp:
             ):
                 if name in request:
                     request = {**request, decoded: request[name]}
-
             return self._send("POST", "/cluster", body=request).object()
 
         body = {**request, "kubeconfigs": [kubeconfig]}
@@ -7102,7 +7172,7 @@ class Headlamp:
             self._transport.credentials.kubeconfigs[base, name] = reduce_kubeconfig(text, name)
         return answer
 
-    def delete_cluster(self, name: str, remove_kubeconfig: bool = False) -> Json:
+    def delete_cluster(self, name: str, remove_kubeconfig: bool) -> Json:
         """Remove a cluster from the server, and what the server stored from its file."""
         path = "/cluster/" + segment(name, "cluster")
         meta = dig(_entry(self._config(), name), "meta_data", kind=dict)
@@ -7119,12 +7189,9 @@ class Headlamp:
             }
 
         try:
-            with_query("", params)
+            return self._send("DELETE", path, params=params).object()
         except ValueError as error:  # a lone surrogate
             raise ApiError(0, "the server's names of %r can't be sent back" % name) from error
-
-        try:
-            return self._send("DELETE", path, params=params).object()
         except ApiError as error:
             if error.status != 500 or params:
                 raise
@@ -7137,7 +7204,7 @@ class Headlamp:
 
             return config
 
-    def delete_plugin(self, name: str, type: str = "") -> Any:
+    def delete_plugin(self, name: str, type: str) -> Any:
         """The server's answer, None from one of May 2024."""
         path = "/plugins/" + segment(name, "plugin")
         return self._send("DELETE", path, params={"type": type or None}).json()
@@ -7488,7 +7555,10 @@ class Client(Settings):
             headers=options.get("headers"), body=body.encode() if isinstance(body, str) else body,
             scope=Scope(self._seconds(options)),
             auto_logout=options.get("autoLogoutOnAuthError", True))
-        return response.json() if options.get("isJSON", True) else response
+        if options.get("isJSON", True):
+            return response.take_json()
+        len(response.body)  # made one here, or two of the caller's threads might do it at once
+        return response
 
     def _seconds(self, options: Mapping[str, Any]) -> Optional[float]:
         """The time limit of a call, which its options give in milliseconds."""
@@ -7738,11 +7808,11 @@ class Client(Settings):
         (400, 401, 403, 404) ends it unless "reconnectOnFailure" is True. Gives an object with
         cancel() and get_socket(). Documented as stream.
         """
-        options = cast(StreamArgs, check_options(StreamArgs, args))
+        options: Any = check_options(StreamArgs, args)
         check_path(url)
         expect_callable(cb, "cb")
-        expect_callable(options.get("connectCb") or cb, "connectCb")
-        expect_callable(options.get("failCb") or cb, "failCb")
+        for name in ("connectCb", "failCb"):
+            expect_callable(options.get(name) or cb, name)
         check_protocols(options.get("additionalProtocols") or ())
         cluster = self._transport.cluster(options.get("cluster"))
         return Stream(self._transport, cluster, url, cb, options).start()
@@ -7791,10 +7861,10 @@ class Client(Settings):
 
         Documented as streamResultsForCluster.
         """
-        options = check_options(StreamResultsParams, params)
+        options: Any = check_options(StreamResultsParams, params)
         cluster = self._transport.cluster(options.get("cluster"))
-        watch = Watch(self._transport, cluster, [check_path(url)], cast(Any, options.get("cb")),
-                      cast(Any, options.get("errCb")), query_params)
+        watch = Watch(self._transport, cluster, [check_path(url)], options.get("cb"),
+                      options.get("errCb"), query_params)
         return watch.start().cancel
 
     def test_auth(self, cluster: str = "", *, namespace: str = "default") -> Json:
@@ -7821,14 +7891,7 @@ class Client(Settings):
 def is_no_headlamp(error: ApiError) -> bool:
     """Whether a route of Headlamp's own was answered by an API server behind `kubectl proxy`."""
     missing = error.status == 404 and error.body.strip() == b"404 page not found"
-    return missing or error.status in (403, 404) and dig(_body_of(error), "kind") == "Status"
-
-
-def _body_of(error: ApiError) -> Json:
-    try:
-        return json.loads(error.body)
-    except (ValueError, RecursionError):
-        return None
+    return missing or error.status in (403, 404) and error.reason != ""
 
 
 def _decoded(request: Mapping[str, Any], key: str) -> bytes:
