@@ -637,8 +637,14 @@ def join_port(host: str, port: Any) -> str:
 
 @functools.lru_cache(maxsize=64)
 def base_address(url: str) -> Address:
-    """The Address of one of the few servers that clusters have, which every request needs."""
-    return Address(url, ("http", "https"))
+    """The Address of one of the few servers that clusters have, which every request needs.
+
+    ValueError for one with a query, too: paths are put behind it.
+    """
+    address = Address(url, ("http", "https"))
+    if "?" in check_path(address.target):
+        raise ValueError("a server's address can't have a query")
+    return address
 
 
 @functools.lru_cache(maxsize=64)
@@ -1684,8 +1690,8 @@ def aside(name: str, function: Callable[[], R], scope: Scope) -> R:
         run()
     scope.hold(done.set)
     try:
-        if not done.wait(scope.left()):
-            raise TimeoutError("no time left")
+        while not done.wait(scope.left()):
+            pass  # `left` says when it is over
         scope.left()
     finally:
         scope.hold(None)
@@ -1863,8 +1869,8 @@ class Race:
 
     winners: Dict[Tuple[str, int], Any] = {}  # by host and port: the address to try first next time
 
-    def __init__(self, addresses: Sequence[Any]) -> None:
-        self._addresses = list(addresses)
+    def __init__(self, addresses: List[Any]) -> None:
+        self._addresses = addresses
         self._sockets: Dict[int, Tuple[Socket, Any]] = {}  # that are connecting, by descriptor
         self._failure = OSError("no address for this host")
         self._closed = False
@@ -3180,7 +3186,7 @@ class WebSocket:
     def _error(self) -> ConnectionClosed:
         """How it ended: another object for each call that is told."""
         if self._ended:
-            return ConnectionClosed(self._ended.code, self._ended.reason)
+            return ConnectionClosed(*self._ended.args)
         if self._torn:
             return ConnectionClosed(ABNORMAL, str(self._torn))
         return ConnectionClosed(NORMAL, "closed here")
@@ -3305,8 +3311,7 @@ class Endpoint:
         compress: bool = True,
     ) -> None:
         with naming("server"):
-            if "?" in check_path(base_address(server).target):
-                raise ValueError("an address can't have a query here")
+            base_address(server)
         if proxy:
             with naming("proxy-url"):
                 Proxy(proxy)
@@ -3826,8 +3831,7 @@ class Kubeconfig:
         self.left_out: Dict[str, str] = {}
         self._sources: List[str] = []
         # By name: the entry, its place and its folder.
-        self._entries: Dict[str, Dict[str, Tuple[Json, str, str]]] = {
-            "cluster": {}, "user": {}, "context": {}}
+        self._entries: Dict[str, Dict[str, Any]] = {"cluster": {}, "user": {}, "context": {}}
 
     def add(self, text: bytes, source: str) -> None:
         """Read a file's text; `source` is its path. ValueError for what is not a kubeconfig."""
@@ -7348,8 +7352,6 @@ class Client(Settings):
     def _begin(self) -> None:
         if self.base_url:
             base_address(self.base_url)
-            if "?" in check_path(self.base_url):
-                raise ValueError("base_url can't have a query")
             if self.cluster:
                 segment(self.cluster, "cluster")
         if self.token_as not in TOKEN_WAYS:
