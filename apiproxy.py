@@ -526,7 +526,7 @@ def _check_query_key(key: str) -> None:
     )}
     meant = known.get(plain)
 
-    if meant is None and len(plain) > 6:  # shorter ones are too near to others' ("limits")
+    if not meant and len(plain) > 6:  # shorter ones are too near to others' ("limits")
         import difflib  # only here: it is slow to import
 
         nearest = difflib.get_close_matches(plain, known, cutoff=0.9)
@@ -653,7 +653,7 @@ def cluster_address(base: str, cluster: str) -> str:
     return combine_path(base, "/clusters/" + segment(cluster, "cluster"))
 
 
-def check_headers(headers: Optional[HeaderLines]) -> Dict[str, Union[str, Sequence[str]]]:
+def check_headers(headers: Optional[HeaderLines]) -> Dict[str, Any]:
     """A copy; ValueError, which repeats no value, for what could end a header line."""
     if headers is None:
         return {}
@@ -1756,7 +1756,7 @@ def blaming(proxy: Optional[Proxy]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if proxy is None or isinstance(error, (TimeoutError, ConnectionAbortedError)):
+        if not proxy or isinstance(error, (TimeoutError, ConnectionAbortedError)):
             raise
         place = join_port(proxy.host, proxy.port)
         raise ConnectionError("proxy %s: %s" % (place, error)) from error
@@ -2071,7 +2071,7 @@ class Wire:
                     self._seal(b"")
                 except OSError:
                     self._out.clear()  # nobody takes them any more; what came before can be read
-            if self._tls is not None:
+            if self._tls:
                 return self._read_tls(self._tls, space)
             try:
                 return self._sock.recv_into(space)
@@ -2145,7 +2145,7 @@ class Wire:
                 self.taken = time.monotonic()
 
     def _seal(self, data: Bytes) -> None:
-        if self._tls is not None:
+        if self._tls:
             if data:
                 self._tls.write(data)
             data = self._outgoing.read() if self._outgoing.pending else b""
@@ -2196,7 +2196,7 @@ class Wire:
 
     def leave_openssl(self, held: Locks, seconds: float) -> None:
         """Keep threads out of OpenSSL until `held` is released."""
-        if self._tls is not None:
+        if self._tls:
             take(self._lock, held, seconds)
 
     def forked(self) -> None:
@@ -2987,7 +2987,7 @@ class WebSocket:
             protocol = check_handshake(head, key, protocols)
             rest = b"" if conn.is_empty else conn.some(scope)
         except BaseException as error:
-            if wire is not None:
+            if wire:
                 wire.close()
             if isinstance(error, BadAnswer):
                 text = place_of(url) + str(error)
@@ -3058,7 +3058,7 @@ class WebSocket:
             self._moving = True
             message = self._reader.next()
             self._moving = False
-            if message is None:
+            if not message:
                 if late:
                     raise TimeoutError("no message in time")
                 end = end or time.monotonic() + seconds
@@ -3197,7 +3197,7 @@ class WebSocket:
     def _end(self, code: int, reason: str) -> ConnectionClosed:
         """Settle how it ended, once; free the connection unless a close handshake needs it."""
         with self._end_lock:  # or a simultaneous close() and abort() would give two answers
-            if self._ended is None:
+            if not self._ended:
                 self._ended = ConnectionClosed(code, reason)
                 if code == ABNORMAL:
                     self._wire.close()
@@ -3240,7 +3240,7 @@ class WebSocket:
             if not reading and not take(self._recv_lock, held, scope.left()):
                 return
             space = memoryview(bytearray(CHUNK))
-            while self._ended is None and self._wire.receive(space, scope):
+            while not self._ended and self._wire.receive(space, scope):
                 pass
         finally:
             if held:
