@@ -3475,6 +3475,8 @@ class TlsFiles:
 
     def show(self, certificate: Pem, key: Pem) -> None:
         """Show this client certificate from now on; b"" for none."""
+        if bool(certificate) != bool(key):
+            raise ValueError("a client certificate and its key belong together")
         pems = self._pems[0], certificate, key
         self._pems, self._state = pems, self._load(pems)
 
@@ -3710,8 +3712,6 @@ class ExecPlugin:
         key = status.get("clientKeyData")
         end = status.get("expirationTimestamp")
 
-        if bool(certificate) != bool(key):
-            raise status.error("clientCertificateData", "is there without its key, or a key alone")
         if not (token or certificate):
             raise status.error("token", "is missing, and so is a certificate")
 
@@ -3885,8 +3885,6 @@ class Kubeconfig:
             insecure = cluster.get("insecure-skip-tls-verify", bool)
             certificate = user.pem("client-certificate")
             key = user.pem("client-key")
-            if bool(certificate) != bool(key):
-                raise user.error("client-certificate", "and client-key belong together")
 
             proxy = cluster.get("proxy-url")
             if proxy and "://" not in proxy:
