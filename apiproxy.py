@@ -6508,7 +6508,7 @@ class PortForward(Task):
 class Channels:
     """One forwarded connection over one WebSocket.
 
-    To tell the pod that the local side has no more to say is to end it.
+    The protocol can't tell the pod that the local side has no more to say.
     """
 
     protocol = "v4.channel.k8s.io"
@@ -6521,9 +6521,9 @@ class Channels:
         """To the pod."""
         self.remote.send(b"\0" + data)
 
-    def finish(self) -> None:
-        """The local side has no more to say."""
-        self.remote.close()
+    def finish(self) -> bool:
+        """Nobody can be told."""
+        return False
 
     def receive(self) -> Iterator[Bytes]:
         """What the pod says; at the end a WebSocketError for what went wrong there."""
@@ -6599,9 +6599,10 @@ class Tunnel:
         """To the pod."""
         self.remote.send(_words(self._data, len(data)) + data)
 
-    def finish(self) -> None:
+    def finish(self) -> bool:
         """The local side has no more to say."""
         self.remote.send(_words(self._data, FIN))
+        return True
 
     def receive(self) -> Iterator[Bytes]:
         """What the pod says, b"" for its end; at the end of all as Channels'."""
@@ -6793,9 +6794,8 @@ class ForwardedConnection(Task):
         pause = carrier.pause if self._heard >= said else linger
         if self._is_silent(min(pause, linger)):
             with contextlib.suppress(ApiError):
-                carrier.finish()
-            if self._is_silent(linger):
-                self.scope.cancel()
+                if not carrier.finish() or self._is_silent(linger):
+                    self.scope.cancel()
 
     def _is_silent(self, seconds: float) -> bool:
         """Wait until the pod has said nothing for so long; False when it has ended."""
