@@ -6539,9 +6539,9 @@ class Tunnel:
 
     def __init__(self, remote: WebSocket, way: Any) -> None:
         self.remote = remote
-        # A PING of SPDY's (2.6.5): the API server notices that its kubelet has gone when something
-        # comes from us (1.37: closing waits for a read), and no ping of the WebSocket counts.
-        remote.ping_message = BINARY, _words(CONTROL | 6, 4, 1)
+        # A PING of SPDY's (2.6.5), its id no stream's: an API server that has lost its kubelet
+        # ends nothing before it has read something (1.37), and the WebSocket's pings don't count.
+        remote.ping_message = BINARY, _words(CONTROL | 6, 4, CONTROL - 1)
         self.way = way  # what it was opened with
         self.used = 0.0  # monotonic: when its last connection ended
         self.is_free = False  # that ended as it should
@@ -6568,7 +6568,7 @@ class Tunnel:
             frame = kind, stream, _, _ = self._frame(began + seconds - time.monotonic())
             if kind == SYN_REPLY:
                 awaited.discard(stream)
-            elif kind in (DATA, RST_STREAM) and stream in streams:
+            elif stream in streams:
                 self._kept.append(frame)
                 break
         self.pause = 4 * (time.monotonic() - began)
