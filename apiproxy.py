@@ -4314,7 +4314,7 @@ class Transport:
                 response = self._exchange(request, route)
                 response.cluster = route.cluster
                 is_fresh = self._notice(response, route, path, request.lines, auto_logout)
-            except (ApiError, TimeoutError, ConnectionAbortedError) as error:
+            except FAILURES as error:
                 raise unanswered(error, method, combine_path(route.base, path), route.cluster)
             finally:
                 if held:
@@ -4434,12 +4434,7 @@ class Transport:
         """Ask for another token of a service account, along the route that the old one is for."""
         namespace, name = credential.claims.account
         path = "/api/v1/namespaces/%s/serviceaccounts/%s/token"
-        review = {
-            "kind": "TokenRequest",
-            "apiVersion": "authentication.k8s.io/v1",
-            "metadata": {"creationTimestamp": None},
-            "spec": {"expirationSeconds": 86400},
-        }
+        review = {"spec": {"expirationSeconds": 86400}}
         try:
             route.identify(scope)
             path = path % (segment(namespace), segment(name))
@@ -4525,7 +4520,7 @@ class Transport:
                     ping_timeout=settings.ping_timeout if ping_timeout is None else ping_timeout,
                     close_timeout=settings.close_timeout, scope=scope,
                     notice=lambda head: fresh.append(self._take_fresh(head.headers, route)))
-            except (ApiError, TimeoutError, ConnectionAbortedError) as error:
+            except FAILURES as error:
                 is_401 = getattr(error, "status", 0) == 401
                 if is_401 and route.credential:
                     route.credential.refused(route.token)  # a plugin runs again
@@ -6294,24 +6289,16 @@ class Drain(Task):
             "PATCH", "/api/v1/nodes/" + segment(self._node),
             body={"spec": {"unschedulable": True}},
             headers={"Content-Type": "application/merge-patch+json"})
-        version = self._eviction_version()
         pods = self._pods()
 
-        refused = [pod for pod in pods if not self._evict(pod, version)]
+        refused = [pod for pod in pods if not self._evict(pod)]
         while refused and self._pause():
-            refused = [pod for pod in refused if not self._evict(pod, version)]
+            refused = [pod for pod in refused if not self._evict(pod)]
 
         stayed = [pod for pod in pods if not self._leaves(pod)]
         if stayed:
             reasons = ["%s: %s" % (pod, self._reasons[pod]) for pod in stayed]
             raise ApiError(408, "still there: " + "; ".join(reasons))
-
-    def _eviction_version(self) -> str:
-        """policy/v1; policy/v1beta1 up to Kubernetes 1.21."""
-        for resource in dig(self._ask("GET", "/api/v1").object(), "resources", kind=list):
-            if dig(resource, "name") == "pods/eviction":
-                return "%s/%s" % (dig(resource, "group"), dig(resource, "version"))
-        return "policy/v1"
 
     def _pods(self) -> List[Pod]:
         """Those to evict, listed once: what comes later is not ours to remove."""
@@ -6325,12 +6312,11 @@ class Drain(Task):
             pods.append(Pod(*names))
         return pods
 
-    def _evict(self, pod: Pod, version: str) -> bool:
+    def _evict(self, pod: Pod) -> bool:
         """Whether it is on its way; else the server's reason is kept."""
+        # Without an apiVersion it is the server's own: policy/v1beta1 up to Kubernetes 1.21.
         eviction = {
-            "apiVersion": version,
-            "kind": "Eviction",
-            "metadata": {"name": pod.name, "namespace": pod.namespace},
+            "metadata": {"name": pod.name},
             "deleteOptions": {"preconditions": {"uid": pod.uid}},
         }
 
