@@ -138,11 +138,14 @@ MiB = 1 << 20
 # ------------------------------------------------------------------------------
 
 Json = Any  # what json.loads gives; here mostly a Kubernetes object
+JsonObject = Dict[str, Any]
 Params = Optional[Mapping[str, Any]]  # QueryParameters, or any other mapping that becomes a query
 Token = Union[str, Callable[[], Optional[str]], None]
 Bytes = Union[bytes, bytearray, memoryview]
 StrOrBytes = Union[str, bytes]
 Path = Union[str, PathLike]
+Action = Callable[[], None]  # what cancels a stream, for one
+TlsSettings = Optional[ssl.SSLContext]  # None: those of somebody else, at last the system's
 HeaderLines = Mapping[str, Union[str, Sequence[str]]]  # several values are several lines
 
 # Called, not derived from: of a class each type is text, which is compiled, on 3.14 by a module
@@ -210,7 +213,7 @@ class ApiError(Exception):
         self.message = message or phrase
         self.phrase = phrase
         self.reason = reason
-        self.details: Dict[str, Any] = details if isinstance(details, dict) else {}
+        self.details: JsonObject = details if isinstance(details, dict) else {}
         self.body = body
         self.method = method
         self.url = url
@@ -256,7 +259,7 @@ class ConnectionClosed(WebSocketError):
         self.reason = reason
 
 
-StreamErrCb = Callable[[ApiError, Callable[[], None]], None]  # (error, cancel)
+StreamErrCb = Callable[[ApiError, Action], None]  # (error, cancel)
 StreamResultsCb = Callable[..., None]  # what each stream function says that it passes
 ItemsCb = Callable[[List[Json]], None]
 ItemCb = Callable[[Json], None]
@@ -265,9 +268,9 @@ ItemCb = Callable[[Json], None]
 StreamArgs = TypedDict("StreamArgs", {
     "isJson": bool,
     "additionalProtocols": Sequence[str],
-    "connectCb": Callable[[], None],
+    "connectCb": Action,
     "reconnectOnFailure": bool,
-    "failCb": Union[Callable[[], None], Callable[[ApiError], None]],
+    "failCb": Union[Action, Callable[[ApiError], None]],
     "tty": bool,
     "stdin": bool,
     "stdout": bool,
@@ -289,10 +292,10 @@ class Settings:
     base_url: str  # the Headlamp server, or `kubectl proxy`; "" for neither
     cluster: str  # the current cluster: where calls go that name none; "" is the server itself
     backend_token: str  # HEADLAMP_BACKEND_TOKEN: sent to the Headlamp server, to nobody else
-    ssl_context: Optional[ssl.SSLContext]  # None: the system's certificates, host names checked
+    ssl_context: TlsSettings  # None: the system's certificates, host names checked
     default_namespaces: Mapping[str, str]  # by cluster, for `apply`
     on_logout: Optional[Callable[[str], None]]  # (cluster): its token was refused
-    on_reload: Optional[Callable[[], None]]  # the server's plugins, or stored clusters, changed
+    on_reload: Optional[Action]  # the server's plugins, or stored clusters, changed
     user_id: str  # X-HEADLAMP-USER-ID beside a stored kubeconfig; made at random when needed
     token_as: str  # how a token goes out: "header", "subprotocol" (WebSockets), "cookie"
     token_protocol: bool  # the older name for token_as="subprotocol"
@@ -333,10 +336,10 @@ class Settings:
         *,
         cluster: str = "",
         backend_token: str = "",
-        ssl_context: Optional[ssl.SSLContext] = None,
+        ssl_context: TlsSettings = None,
         default_namespaces: Optional[Mapping[str, str]] = None,
         on_logout: Optional[Callable[[str], None]] = None,
-        on_reload: Optional[Callable[[], None]] = None,
+        on_reload: Optional[Action] = None,
         user_id: str = "",
         token_as: str = "header",
         token_protocol: bool = False,
@@ -597,9 +600,12 @@ def split_api_version(api_version: str) -> Tuple[str, str]:
 
 
 class Address:
-    """Where a URL leads: `target` is path and query, `authority` what Host says.
+    """Where a URL leads, whose scheme is one of `schemes` (plain, secure); ValueError for others.
 
-    Its scheme is one of `schemes` (plain, secure); ValueError for other URLs.
+    name       the host without a zone (RFC 6874)
+    place      host:port, for people and proxies
+    authority  what Host says
+    target     path and query
     """
 
     def __init__(self, url: str, schemes: Tuple[str, str]) -> None:
@@ -615,22 +621,13 @@ class Address:
 
         self.secure = parts.scheme == schemes[1]
         self.host = parts.hostname.replace("%25", "%")  # before a zone, as RFC 6874 writes it
+        self.name = self.host.partition("%")[0]
         usual = 443 if self.secure else 80
         self.port = parts.port or usual
         self.server = self.secure, self.host, self.port
-        place = self.place
+        self.place = place = join_port(self.name, self.port)
         self.authority = place.rpartition(":")[0] if self.port == usual else place
         self.target = (parts.path or "/") + ("?" + parts.query if parts.query else "")
-
-    @property
-    def name(self) -> str:
-        """The host as TLS knows it: without a zone (RFC 6874) and the DNS root's dot."""
-        return self.host.partition("%")[0].rstrip(".")
-
-    @property
-    def place(self) -> str:
-        """host:port, for people and proxies."""
-        return join_port(self.host, self.port)
 
 
 def join_port(host: str, port: Any) -> str:
@@ -872,9 +869,9 @@ class _YamlReader:
 
         return items
 
-    def _mapping(self) -> Dict[str, Any]:
+    def _mapping(self) -> JsonObject:
         column = self.column
-        mapping: Dict[str, Any] = {}
+        mapping: JsonObject = {}
         while self.column == column:
             key = self._key(mapping)
             if key is None:
@@ -884,7 +881,7 @@ class _YamlReader:
 
         return mapping
 
-    def _key(self, mapping: Dict[str, Any]) -> Optional[str]:
+    def _key(self, mapping: JsonObject) -> Optional[str]:
         match = re.compile(_YAML_KEY[self._flow > 0]).match(self.text, self.at)
         if not match:
             return None
@@ -1469,7 +1466,10 @@ class Lock(type(threading.RLock())):  # type: ignore[misc]
                 raise
 
 
-def take(lock: Any, held: List[Any], seconds: float = FOREVER) -> bool:
+Locks = List[Any]  # that are held, for whoever releases them
+
+
+def take(lock: Any, held: Locks, seconds: float = FOREVER) -> bool:
     """Wait for a lock; False when the time is over. Once it is ours it is in `held`.
 
     Both by one call of C code, so that no signal's handler comes between; whoever calls is in a
@@ -1496,7 +1496,7 @@ def take(lock: Any, held: List[Any], seconds: float = FOREVER) -> bool:
 #                       held for ever: the fork waits until no thread of ours is inside it
 # logging, random       look after themselves
 _renewed: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
-_forking: Dict[int, List[Any]] = {}  # by thread that forks: the locks that it waited for
+_forking: Dict[int, Locks] = {}  # by thread that forks: the locks that it waited for
 inside_openssl = Lock()  # held by who is there without the lock of a Wire
 
 
@@ -1550,7 +1550,7 @@ class Cancel:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._close: Optional[Callable[[], None]] = None  # what is held; guarded by _lock
+        self._close: Optional[Action] = None  # what is held; guarded by _lock
         self._latch = threading.Lock()
         self._latch.acquire()
         self.is_set = False
@@ -1568,7 +1568,7 @@ class Cancel:
 
     def wait(self, seconds: float) -> bool:
         """Sleep; True, at once, when it is set."""
-        held: List[Any] = []
+        held: Locks = []
         try:
             take(self._latch, held, seconds)
         finally:
@@ -1579,7 +1579,7 @@ class Cancel:
                     pass  # it was set once more, meanwhile
         return self.is_set
 
-    def hold(self, close: Optional[Callable[[], None]]) -> None:
+    def hold(self, close: Optional[Action]) -> None:
         """From now on `set` calls close()."""
         with self._lock:
             self._close = close
@@ -1623,7 +1623,7 @@ class Scope:
         """End all that goes on in it: from any thread or signal handler, any number of times."""
         self._cancel.set()
 
-    def hold(self, close: Optional[Callable[[], None]]) -> None:
+    def hold(self, close: Optional[Action]) -> None:
         """What cancel calls from now on, to end a wait; None for nothing."""
         self._cancel.hold(close)
 
@@ -1640,7 +1640,7 @@ class Scope:
             raise TimeoutError("no time left")
         return min(left, self._idle)
 
-    def acquire(self, lock: Any, held: List[Any]) -> None:
+    def acquire(self, lock: Any, held: Locks) -> None:
         """As `take`, of a lock that somebody may hold for long; its errors are those of `left`."""
         while not take(lock, held, min(self.left(), 0.1)):  # looks at cancel now and then
             pass
@@ -1652,11 +1652,10 @@ class Scope:
 
 def new_thread(name: str, target: Callable[..., None], *args: Any) -> threading.Thread:
     """A thread that the program's end does not wait for; a subinterpreter's has to."""
-    name = "apiproxy-" + name
-    try:
-        return threading.Thread(target=target, args=args, name=name, daemon=True)
-    except RuntimeError:  # since 3.12 those may have no other
-        return threading.Thread(target=target, args=args, name=name, daemon=False)
+    thread = threading.Thread(target=target, args=args, name="apiproxy-" + name, daemon=False)
+    with contextlib.suppress(RuntimeError):  # since 3.12 those may have no daemons
+        thread.daemon = True
+    return thread
 
 
 def aside(name: str, function: Callable[[], R], scope: Scope) -> R:
@@ -1775,7 +1774,7 @@ def _environment(name: str) -> str:
 
 def bypasses_proxy(address: Address, no_proxy: str) -> bool:
     """Whether NO_PROXY's list has `address`: `*`, names, IPs, CIDR ranges, ports."""
-    host = address.host.partition("%")[0].lower()
+    host = address.name
     ip = parse_ip(host)
     if host.rstrip(".") == "localhost" or ip and ip.is_loopback:
         return True
@@ -1978,7 +1977,7 @@ class Wire:
 
     @classmethod
     def open(
-        cls, address: Address, scope: Scope, context: Optional[ssl.SSLContext],
+        cls, address: Address, scope: Scope, context: TlsSettings,
         proxy: Optional[Proxy], tunnel: bool = False,
     ) -> Wire:
         """Connect, through a proxy (CONNECT for TLS or a `tunnel`), with TLS if `context`."""
@@ -1992,7 +1991,8 @@ class Wire:
                 with blaming(proxy):
                     wire._connect_through(proxy, address, scope)
             if context:
-                wire._start_tls(context, address.name, scope)
+                name = address.name.rstrip(".")  # that is the DNS root's
+                wire._start_tls(context, name, scope)
         except BaseException:
             wire.close()
             raise
@@ -2190,7 +2190,7 @@ class Wire:
             if not self._waiting:
                 self._sock.close()
 
-    def leave_openssl(self, held: List[Any], seconds: float) -> None:
+    def leave_openssl(self, held: Locks, seconds: float) -> None:
         """Keep threads out of OpenSSL until `held` is released."""
         if self._tls is not None:
             take(self._lock, held, seconds)
@@ -2410,7 +2410,7 @@ class Response:
         raise self.error("" if self.is_page else "the server sent %s instead of JSON: %.80r"
                          % (kind, self.text()))
 
-    def object(self) -> Dict[str, Any]:
+    def object(self) -> JsonObject:
         """The body, which is a JSON object; ApiError that says what came instead."""
         value = self.json()
         if not isinstance(value, dict):
@@ -2418,7 +2418,7 @@ class Response:
                              % (type(value).__name__, self.text()))
         return value
 
-    def items(self) -> List[Dict[str, Any]]:
+    def items(self) -> List[JsonObject]:
         """`items` of the list in the body, [] for null; ApiError unless they are objects."""
         return items_of(self, self.object())
 
@@ -2454,7 +2454,7 @@ class Response:
         return place_of(self._url) + text % (title[1] if title else page).strip()
 
 
-def items_of(response: Response, page: Dict[str, Any]) -> List[Dict[str, Any]]:
+def items_of(response: Response, page: JsonObject) -> List[JsonObject]:
     """`items` of a list that `response` brought."""
     items = page.get("items") or []
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
@@ -2554,7 +2554,7 @@ class HttpRequest:
     def __init__(
         self, method: str, full_url: str, target: str, lines: Dict[str, Any],
         data: Optional[bytes], scope: Scope, address: Address,
-        context: Optional[ssl.SSLContext], proxy: Optional[str], idle: Optional[float],
+        context: TlsSettings, proxy: Optional[str], idle: Optional[float],
     ) -> None:
         self.method = method
         self.full_url = full_url
@@ -2832,6 +2832,7 @@ class WebSocket:
         ping_interval: Optional[float], ping_timeout: float, close_timeout: float,
     ) -> None:
         self.protocol = protocol  # the subprotocol that the server chose, or ""
+        self.ping_message = PING, b""  # what is sent into a silence
         self._wire = wire
         self._ping_interval = math.inf if ping_interval is None else ping_interval
         self._ping_timeout = ping_timeout
@@ -2867,7 +2868,7 @@ class WebSocket:
     def connect(
         cls, url: str, *, protocols: Sequence[str] = (),
         headers: Optional[HeaderLines] = None, timeout: Optional[float] = 10.0,
-        ssl_context: Optional[ssl.SSLContext] = None, max_message_size: int = 64 * MiB,
+        ssl_context: TlsSettings = None, max_message_size: int = 64 * MiB,
         ping_interval: Optional[float] = 10.0, ping_timeout: float = 20.0,
         close_timeout: float = 1.0, proxy: Optional[str] = None, host: str = "",
         scope: Optional[Scope] = None, notice: Optional[Callable[[Head], None]] = None,
@@ -2959,7 +2960,7 @@ class WebSocket:
 
         seconds = math.inf if timeout is None else timeout
         lock = self._recv_lock
-        held: List[Any] = []
+        held: Locks = []
         try:
             held.extend(filter(lock.acquire, (False,)))  # as `take`, in half its time
             if not held and not take(lock, held, seconds):
@@ -3059,7 +3060,7 @@ class WebSocket:
                 self._pinged = self._ping_timeout < math.inf  # else nobody waits for the pong
                 heard = now - self._ping_interval if self._pinged else now
                 self._reader.rest()
-                self._control_frame(PING, b"")
+                self._control_frame(*self.ping_message)
                 continue
 
             self._write_pending()  # before waiting: the read above may have made room for it
@@ -3076,7 +3077,7 @@ class WebSocket:
         A sender that holds the lock comes here itself after releasing it: nothing is left lying.
         """
         while self._pending:
-            held: List[Any] = []
+            held: Locks = []
             try:
                 if not take(self._send_lock, held, 0) or self._close_sent or self._torn:
                     return
@@ -3098,7 +3099,7 @@ class WebSocket:
     def _send(self, opcode: int, payload: bytes) -> None:
         frame = encode_frame(opcode, payload, os.urandom(4))
         interrupted = ConnectionAbortedError("a send was interrupted")
-        held: List[Any] = []
+        held: Locks = []
         try:
             if not take(self._send_lock, held) or self._close_sent or self._ended or self._torn:
                 raise self._error() from self._torn
@@ -3150,7 +3151,7 @@ class WebSocket:
 
     def _send_close(self, payload: bytes, scope: Scope) -> bool:
         """Send our close frame, once; False where none can be sent any more."""
-        held: List[Any] = []
+        held: Locks = []
         try:
             if not take(self._send_lock, held, scope.left()) or self._torn:
                 return False
@@ -3164,7 +3165,7 @@ class WebSocket:
 
     def _drain(self, scope: Scope, reading: bool) -> None:
         """Read to the end; where another thread reads, that meets it, and we wait."""
-        held: List[Any] = []
+        held: Locks = []
         try:
             if not reading and not take(self._recv_lock, held, scope.left()):
                 return
@@ -3209,7 +3210,6 @@ IN_CLUSTER = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 Pem = StrOrBytes  # the path of a PEM file, or what would be in it; b"" for none
 Pems = Tuple[Pem, Pem, Pem]  # authority, client certificate, its key
-TlsState = Tuple[List[Any], List[bytes], Optional[ssl.SSLContext]]  # stamps, contents, settings
 
 
 @contextlib.contextmanager
@@ -3238,7 +3238,7 @@ class Endpoint:
 
     def __init__(
         self, server: str, *,
-        ssl_context: Union[ssl.SSLContext, Callable[[], Optional[ssl.SSLContext]], None] = None,
+        ssl_context: Union[TlsSettings, Callable[[], TlsSettings]] = None,
         token: Union[Token, ExecPlugin] = None, basic: str = "", namespace: str = "",
         proxy: Optional[str] = None, impersonate: Sequence[Tuple[str, str]] = (),
         compress: bool = True,
@@ -3265,7 +3265,7 @@ class Endpoint:
     def __repr__(self) -> str:
         return "<Endpoint %s>" % self.server
 
-    def context(self) -> Optional[ssl.SSLContext]:
+    def context(self) -> TlsSettings:
         """The TLS settings of now: the same object until they change. None: the client's."""
         return self.ssl_context() if callable(self.ssl_context) else self.ssl_context
 
@@ -3397,40 +3397,54 @@ class TlsFiles:
     ) -> None:
         self._server_name = server_name
         self._insecure = insecure
-        self._pems = authority, certificate, key
-        self._state: TlsState = [], [], None
-        self._state = self._load(self._pems)
+        self._files: Dict[str, Tuple[Any, bytes]] = {}  # by path: what changes with it, content
+        self._pems: Pems = authority, b"", b""
+        self._state: Tuple[List[bytes], TlsSettings] = [], None  # contents, settings
+        self.show(certificate, key)
 
-    def __call__(self) -> Optional[ssl.SSLContext]:
+    def __call__(self) -> TlsSettings:
         try:
             self._state = self._load(self._pems)
         except ValueError as error:  # half written, or gone for a moment: the next call looks again
             log.warning("the TLS settings of before are kept: %s", error)
-        return self._state[2]
+        return self._state[1]
 
     @property
     def authority(self) -> bytes:
         """The server's authority as PEM, b"" for the system's."""
-        return self._state[1][0]
+        return self._state[0][0]
 
-    def show(self, certificate: bytes, key: bytes) -> None:
+    def show(self, certificate: Pem, key: Pem) -> None:
         """Show this client certificate from now on; b"" for none."""
         pems = self._pems[0], certificate, key
         self._pems, self._state = pems, self._load(pems)
 
-    def _load(self, pems: Pems) -> TlsState:
+    def _load(self, pems: Pems) -> Tuple[List[bytes], TlsSettings]:
         """The state for these files: the settings of before if the contents are those of before."""
-        stamps, contents, context = self._state
-        present = _each(_stamp, pems)
+        before, context = self._state
+        fields = "certificate-authority", "client-certificate", "client-key"
+        contents = list(map(self._content, fields, pems))
+        if contents != before:
+            context = self._build(contents[0], pems)
+        return contents, context
 
-        if present != stamps:
-            read = _each(_content, pems)
-            if read != contents:
-                context = self._build(read[0], pems)
-            contents = read
-        return present, contents, context
+    def _content(self, field: str, pem: Pem) -> bytes:
+        """What is in a file, read again when that changed; ValueError that names the field."""
+        if isinstance(pem, bytes):
+            return pem
+        try:
+            info = os.stat(pem)
+            recent = time.time() - info.st_mtime < 1.0  # then it may change without a trace
+            stamp = info.st_mtime_ns, info.st_size, info.st_ino, recent
+            known, content = self._files.get(pem, (None, b""))
+            if recent or stamp != known:
+                content = read_file(pem)
+                self._files[pem] = stamp, content
+            return content
+        except OSError as error:
+            raise ValueError("%s: %s" % (field, error)) from None
 
-    def _build(self, authority: bytes, pems: Pems) -> Optional[ssl.SSLContext]:
+    def _build(self, authority: bytes, pems: Pems) -> TlsSettings:
         if not (any(pems) or self._server_name or self._insecure):
             return None
 
@@ -3441,31 +3455,6 @@ class TlsFiles:
             with naming("client-certificate with its client-key"):
                 load_certificate(context, *pems[1:])
         return context
-
-
-def _each(look: Callable[[Pem], Any], pems: Pems) -> List[Any]:
-    """What `look` gives for the files of a TlsFiles; ValueError that names the field."""
-    seen: List[Any] = []
-    fields = "certificate-authority", "client-certificate", "client-key"
-    try:
-        for pem in pems:
-            seen.append(look(pem))
-    except OSError as error:
-        raise ValueError("%s: %s" % (fields[len(seen)], error)) from None
-    return seen
-
-
-def _stamp(pem: Pem) -> Any:
-    """What changes with a file; one of this second may change again without a trace."""
-    if isinstance(pem, bytes):
-        return pem
-    info = os.stat(pem)
-    recent = time.time() - info.st_mtime < 1.0
-    return info.st_mtime_ns, info.st_size, info.st_ino, time.monotonic() if recent else 0.0
-
-
-def _content(pem: Pem) -> bytes:
-    return pem if isinstance(pem, bytes) else read_file(pem)
 
 
 # -- tokens ----------------------------------------------------------------------
@@ -3534,8 +3523,8 @@ def _pass_on(errors: io.BufferedReader, said: bytearray) -> None:
 
 def run_program(
     command: List[str], env: Mapping[str, str], interactive: bool, scope: Scope,
-) -> Tuple[int, bytes, str]:
-    """Run a program to its end: exit code, stdout, and the last that it said on stderr.
+) -> bytes:
+    """Run a program to its end: its stdout; ValueError, with the end of its stderr, if it failed.
 
     stderr goes to ours as it comes: that is where a login says what to do. An interactive program
     has our terminal, stderr too. Where `scope` ends it is killed, with what it started.
@@ -3577,9 +3566,12 @@ def run_program(
             if process.poll() is None:
                 kill()
 
-    if errors and process.returncode:
-        reader.join(0.5)  # what it left behind may keep stderr open
-    return process.returncode, stdout, _printable(said.decode("utf-8", "replace"))
+    if process.returncode:
+        if errors:
+            reader.join(0.5)  # what it left behind may keep stderr open
+        text = _printable(said.decode("utf-8", "replace"))
+        raise ValueError("exit code %d. %s" % (process.returncode, text))
+    return stdout
 
 
 class ExecPlugin:
@@ -3619,7 +3611,7 @@ class ExecPlugin:
     def __call__(self, scope: Scope) -> str:
         """The token. ApiError, or what `scope` raises; a login may be silent for longer than it."""
         scope = scope.within()
-        held: List[Any] = []
+        held: Locks = []
         try:
             scope.acquire(self._lock, held)
             token = self._token  # once: `forget` does not wait for the lock
@@ -3680,19 +3672,16 @@ class ExecPlugin:
         env = {**os.environ, **self._env, "KUBERNETES_EXEC_INFO": self._info(interactive)}
         part = Scope(scope.left())
         try:  # in a thread: what a signal's handler raises can leave pipes of Popen open
-            code, stdout, said = aside("plugin", functools.partial(
+            return aside("plugin", functools.partial(
                 run_program, [path, *self._args], env, interactive, part), scope)
         except TimeoutError:
             raise TimeoutError("%s has not ended in time" % path) from None
         finally:
             part.cancel()
-        if code:
-            raise ValueError("exit code %d. %s" % (code, said))
-        return stdout
 
     def _info(self, interactive: bool) -> str:
         """What the plugin is told."""
-        spec: Dict[str, Any] = {"interactive": interactive}
+        spec: JsonObject = {"interactive": interactive}
         if self._cluster:
             info = {name: self._cluster.values.get(name) for name in EXEC_CLUSTER}
             info["certificate-authority-data"] = base64.b64encode(self._tls.authority).decode()
@@ -4038,7 +4027,7 @@ class Credential:
             text = "the function that gives the token failed: %s" % type(error).__name__
             raise ApiError(0, text) from error
 
-    def begin_renewal(self, scope: Scope, window: float, turn: List[Any]) -> bool:
+    def begin_renewal(self, scope: Scope, window: float, turn: Locks) -> bool:
         """Whether the caller is to renew a token that ends soon; it releases what is in `turn`.
 
         Others wait for that; nobody tries again for as long as the window is.
@@ -4052,8 +4041,8 @@ class Credential:
         return False
 
     def _ends_soon(self, window: float) -> bool:
-        is_ours = self.claims.account[1] or isinstance(self.destination, str)
-        return bool(is_ours) and self.claims.expiry - time.time() <= window
+        is_ours = all(self.claims.account) or isinstance(self.destination, str)
+        return is_ours and self.claims.expiry - time.time() <= window
 
     def replace(self, sent: str, fresh: Any) -> bool:
         """Take a token that a server gave for the one that was sent; whether it was still that."""
@@ -4192,7 +4181,7 @@ class Route:
         self.credential = credential
         self.address = base_address(base)
         self.host = self.address.authority
-        self.context: Optional[ssl.SSLContext] = None
+        self.context: TlsSettings = None
         self.proxy = endpoint.proxy if endpoint else None
         self.token = ""  # that is sent
         self.kubeconfig = ""  # and what goes along with it, in base64
@@ -4302,7 +4291,7 @@ class Transport:
 
         for _ in range(2):
             route = self.route(cluster, on_behalf)
-            held: List[Any] = []
+            held: Locks = []
             try:
                 self._renew(route, scope, held)
                 route.identify(scope)
@@ -4416,13 +4405,13 @@ class Transport:
             raise ValueError("a user_id is made of letters, digits, - and _")
         return settings.user_id
 
-    def _renew(self, route: Route, scope: Scope, held: List[Any]) -> None:
+    def _renew(self, route: Route, scope: Scope, held: Locks) -> None:
         """Renew a token that ends soon; the request at hand does it where a lock is in `held`."""
         credential = route.credential
-        turn: List[Any] = []
+        turn: Locks = []
         try:
             if credential and credential.begin_renewal(scope, self.settings.token_window, turn):
-                if credential.claims.account[1]:
+                if all(credential.claims.account):
                     self._request_token(route, credential, scope)
                 else:
                     held.extend(turn)
@@ -4502,7 +4491,7 @@ class Transport:
         fresh: List[bool] = []  # whether each answer brought a fresh token
         while True:
             url = path
-            held: List[Any] = []
+            held: Locks = []
             try:
                 route = self.route(cluster)
                 url = "ws" + with_query(combine_path(route.base, check_path(path)), params)[4:]
@@ -4646,7 +4635,7 @@ class Task:
         """Once cancelled: wait for a callback and for the thread, until `end` (monotonic)."""
         if threading.current_thread() is self._thread:
             return
-        held: List[Any] = []
+        held: Locks = []
         try:
             take(self._gate, held, end - time.monotonic())
         finally:
@@ -5595,7 +5584,7 @@ class Waiter(Watch):
     def _patience(self) -> float:
         return 0.0  # every state: the condition may hold for a moment only
 
-    def _hear(self, error: ApiError, _: Callable[[], None]) -> None:
+    def _hear(self, error: ApiError, _: Action) -> None:
         self._reported = error
 
     def _look(self, items: List[Json]) -> None:
@@ -5706,7 +5695,7 @@ class Endpoints:
 
     def watch(
         self, kind: Callable[..., Watch], namespace: str, cluster: Optional[str], *rest: Any
-    ) -> Callable[[], None]:
+    ) -> Action:
         """Start a Watch or ItemWatch (`kind`) in the collection; the function that cancels."""
         cluster = self._transport.cluster(cluster)
         collections = self._collections(cluster, namespace)
@@ -5783,7 +5772,7 @@ class ApiClient(ObjectCalls):
         err_cb: StreamErrCb,
         query_params: Params = None,
         cluster: Optional[str] = None,
-    ) -> Callable[[], None]:
+    ) -> Action:
         """As Client.stream_results; gives the function that cancels."""
         return self._endpoints.watch(Watch, "", cluster, cb, err_cb, query_params)
 
@@ -5794,7 +5783,7 @@ class ApiClient(ObjectCalls):
         err_cb: StreamErrCb,
         query_params: Params = None,
         cluster: Optional[str] = None,
-    ) -> Callable[[], None]:
+    ) -> Action:
         """As Client.stream_result; gives the function that cancels."""
         return self._endpoints.watch(ItemWatch, "", cluster, name, cb, err_cb, query_params)
 
@@ -5825,7 +5814,7 @@ class NamespacedApiClient(ObjectCalls):
         err_cb: StreamErrCb,
         query_params: Params = None,
         cluster: Optional[str] = None,
-    ) -> Callable[[], None]:
+    ) -> Action:
         """As Client.stream_results; gives the function that cancels."""
         return self._endpoints.watch(Watch, namespace, cluster, cb, err_cb, query_params)
 
@@ -5837,7 +5826,7 @@ class NamespacedApiClient(ObjectCalls):
         err_cb: StreamErrCb,
         query_params: Params = None,
         cluster: Optional[str] = None,
-    ) -> Callable[[], None]:
+    ) -> Action:
         """As Client.stream_result; gives the function that cancels."""
         return self._endpoints.watch(
             ItemWatch, namespace, cluster, name, cb, err_cb, query_params)
@@ -6483,11 +6472,11 @@ class PortForward(Task):
 class Channels:
     """One forwarded connection over one WebSocket.
 
-    The protocol can't tell the pod that the local side has no more to say.
+    To tell the pod that the local side has no more to say is to end it.
     """
 
     protocol = "v4.channel.k8s.io"
-    pause = 0.0
+    pause = math.inf
 
     def __init__(self, remote: WebSocket) -> None:
         self.remote = remote
@@ -6497,10 +6486,11 @@ class Channels:
         self.remote.send(b"\0" + data)
 
     def finish(self) -> None:
-        """Nobody can be told."""
+        """The local side has no more to say."""
+        self.remote.close()
 
     def receive(self) -> Iterator[Bytes]:
-        """What the pod says, until its end; WebSocketError for what went wrong there."""
+        """What the pod says; at the end a WebSocketError for what went wrong there."""
         begun: Set[int] = set()  # 0 for data, 1 for an error; each begins with the port's number
 
         for message in self.remote:
@@ -6517,7 +6507,7 @@ class Channels:
 
 
 # SPDY/3.1: the types of frames, control frames' first bits, and the flag that ends a stream
-DATA, SYN_STREAM, SYN_REPLY, RST_STREAM = 0, 1, 2, 3
+DATA, SYN_STREAM, SYN_REPLY, RST_STREAM = -1, 1, 2, 3
 CONTROL = 0x80030000
 FIN = 1 << 24
 
@@ -6535,12 +6525,16 @@ class Tunnel:
 
     def __init__(self, remote: WebSocket, way: Any) -> None:
         self.remote = remote
+        # A PING of SPDY's (2.6.5): the API server notices that its kubelet has gone when something
+        # comes from us (1.37: closing waits for a read), and no ping of the WebSocket counts.
+        remote.ping_message = BINARY, _words(CONTROL | 6, 4, 1)
         self.way = way  # what it was opened with
         self.used = 0.0  # monotonic: when its last connection ended
         self.is_free = False  # that ended as it should
         self.pause = 0.0  # seconds without a word that are more than the way and back
         self._data = -1  # the stream of this connection; that for an error is two before it
         self._buffer = bytearray()
+        self._kept: List[Tuple[int, int, int, Bytes]] = []  # a frame that came before its turn
         self._deflate = zlib.compressobj()  # without 3.1's dictionary: Go's reader takes both
 
     def open(self, port: str, seconds: float) -> None:
@@ -6551,10 +6545,18 @@ class Tunnel:
         self.remote.send(end_of_last + self._syn("error", self._data - 2, FIN, port)
                          + self._syn("data", self._data, 0, port))
 
-        kind = stream = 0
+        # What is sent before the reply is lost. One alone may come, where an older stream that
+        # nobody reads holds up the other; or after what is said, the two not being in order.
+        streams = self._data - 2, self._data
+        awaited = set(streams)
         began = time.monotonic()
-        while (kind, stream) != (SYN_REPLY, self._data):  # what is sent before it is lost
-            kind, stream, _, _ = self._frame(began + seconds - time.monotonic())
+        while awaited:
+            frame = kind, stream, _, _ = self._frame(began + seconds - time.monotonic())
+            if kind == SYN_REPLY:
+                awaited.discard(stream)
+            elif kind in (DATA, RST_STREAM) and stream in streams:
+                self._kept.append(frame)
+                break
         self.pause = 4 * (time.monotonic() - began)
 
     def send(self, data: bytes) -> None:
@@ -6566,17 +6568,21 @@ class Tunnel:
         self.remote.send(_words(self._data, FIN))
 
     def receive(self) -> Iterator[Bytes]:
-        """What the pod says, until its end; WebSocketError for what went wrong there."""
-        said = bytearray()
+        """What the pod says, b"" for its end; at the end of all as Channels'."""
+        said = b""
         left = {self._data, self._data - 2}
         while left:
             kind, stream, flags, payload = self._frame(None)
-            if kind == DATA and stream == self._data:
+            if stream not in left:
+                continue
+            if kind == DATA and stream != self._data:
+                said = (said + payload)[:MAX_HEAD]
+            elif kind == DATA and payload:
                 yield payload
-            elif kind == DATA and stream in left:
-                said += payload
             if kind == RST_STREAM or flags & FIN:
                 left.discard(stream)
+                if stream == self._data:
+                    yield b""
 
         if said:
             raise WebSocketError(0, said.decode("utf-8", "replace").strip())
@@ -6593,6 +6599,8 @@ class Tunnel:
 
     def _frame(self, timeout: Optional[float]) -> Tuple[int, int, int, Bytes]:
         """The type, stream, flags and payload of the next frame (2.2)."""
+        if self._kept:
+            return self._kept.pop()
         buffer = self._buffer
         while True:
             word, size = int.from_bytes(buffer[:4], "big"), int.from_bytes(buffer[5:8], "big")
@@ -6722,6 +6730,8 @@ class ForwardedConnection(Task):
         for data in cast(Union[Channels, Tunnel], self._carrier).receive():
             self._heard = time.monotonic()
             self._local.sendall(data, NO_SIGNAL)
+            if not data:
+                shut(self._local, socket.SHUT_WR)
 
     # -- the second thread
 
@@ -6735,19 +6745,21 @@ class ForwardedConnection(Task):
                 if not data:
                     break
                 if not self._ended.is_set():  # else it is thrown away
+                    said = time.monotonic()  # before: to be answered may take less than to return
                     carrier.send(data)
-                    said = time.monotonic()
             except ApiError:
                 continue  # the pod has ended
             except OSError:
                 self.scope.cancel()  # the local side has gone, for both directions
                 return
 
-        if self._heard >= said and self._is_silent(carrier.pause):
+        linger = self._settings.forward_linger
+        pause = carrier.pause if self._heard >= said else linger
+        if self._is_silent(min(pause, linger)):
             with contextlib.suppress(ApiError):
                 carrier.finish()
-        if self._is_silent(self._settings.forward_linger):
-            self.scope.cancel()
+            if self._is_silent(linger):
+                self.scope.cancel()
 
     def _is_silent(self, seconds: float) -> bool:
         """Wait until the pod has said nothing for so long; False when it has ended."""
@@ -6996,7 +7008,7 @@ class Headlamp:
         method: str,
         cluster: str,
         end: str,
-        body: Optional[Dict[str, Any]],
+        body: Optional[JsonObject],
         read: Callable[[Response], R],
         **old_body: str,
     ) -> R:
@@ -7064,18 +7076,20 @@ class Headlamp:
         self._drains[key] = dig(answer, "id"), now
         return answer
 
-    def set_cluster(self, request: Dict[str, Any]) -> Json:
+    def set_cluster(self, request: JsonObject) -> Json:
         """Add a cluster; what a kubeconfig has of it goes with its requests from now on."""
         base = self._transport.settings.base_url
         kubeconfig = request.get("kubeconfig")
 
         if not kubeconfig:
             # The server decodes other names than the documented ones.
-            return self._send("POST", "/cluster", body={
-                **request,
-                "insecure-skip-tls-verify": request.get("insecureTLSVerify"),
-                "certificate-authority-data": request.get("certificateAuthorityData"),
-            }).object()
+            for name, decoded in (
+                ("insecureTLSVerify", "insecure-skip-tls-verify"),
+                ("certificateAuthorityData", "certificate-authority-data"),
+            ):
+                if name in request:
+                    request = {**request, decoded: request[name]}
+            return self._send("POST", "/cluster", body=request).object()
 
         body = {**request, "kubeconfigs": [kubeconfig]}
         answer = self._send("POST", "/parseKubeConfig", body=body).object()
@@ -7172,7 +7186,7 @@ def reduce_kubeconfig(text: bytes, name: str) -> str:
         log.warning("the whole kubeconfig goes with requests to %s: it can't be read here", name)
         return base64.b64encode(text).decode()
 
-    reduced: Dict[str, Any] = {
+    reduced: JsonObject = {
         "apiVersion": "v1",
         "kind": "Config",
         "current-context": dig(context, "name"),
@@ -7273,6 +7287,7 @@ class Client(Settings):
             raise ValueError("token_as is one of %s" % ", ".join(TOKEN_WAYS))
 
         self._transport = Transport(self)
+        self._handler = self._transport.handler
         self._discovery = Discovery(self._transport)
         self._direct = Direct(self._transport)
         self._headlamp = Headlamp(self._transport)
@@ -7349,7 +7364,7 @@ class Client(Settings):
     def close(self) -> None:
         """Cancel every stream and close idle connections. The client can be used again."""
         cancel_all(list(self.tasks))
-        self._transport.handler.close()
+        self._handler.close()
 
     def _keep_secrets(self, old: Client) -> None:
         """Take over what `old` knew for the same server."""
@@ -7557,7 +7572,7 @@ class Client(Settings):
     def metrics(
         self, url: str, on_metrics: Callable[[Any], None],
         on_error: Optional[Callable[[ApiError], None]] = None, cluster: Optional[str] = None,
-    ) -> Callable[[], None]:
+    ) -> Action:
         """GET `url` now and every `metrics_period` seconds; on_metrics(items, or the whole answer).
 
         on_error(error) gets what fails; polling goes on, up to six times slower while it does.
@@ -7733,7 +7748,7 @@ class Client(Settings):
     def stream_result(
         self, url: str, name: str, cb: ItemCb, err_cb: StreamErrCb, query_params: Params = None,
         cluster: Optional[str] = None,
-    ) -> Callable[[], None]:
+    ) -> Action:
         """Keep `cb` supplied with one object: cb(object) at first and for every later state.
 
         url, name   of the collection, and of the object in it
@@ -7749,7 +7764,7 @@ class Client(Settings):
 
     def stream_results(
         self, url: str, cb: ItemsCb, err_cb: StreamErrCb, query_params: Params = None,
-    ) -> Callable[[], None]:
+    ) -> Action:
         """Keep `cb` supplied with the whole collection at `url` of the current cluster.
 
         Lists once, then watches: cb(items) gets a new list, yours to keep, at first and after each
@@ -7769,7 +7784,7 @@ class Client(Settings):
 
     def stream_results_for_cluster(
         self, url: str, params: StreamResultsParams, query_params: Params = None,
-    ) -> Callable[[], None]:
+    ) -> Action:
         """As `stream_results`, with "cb" and "errCb" (both needed) and "cluster".
 
         Documented as streamResultsForCluster.

@@ -12909,6 +12909,8 @@ class Remote:
         self.messages, self.sent = list(messages), b""
 
     def recv(self, timeout=None):
+        if not self.messages:
+            raise TimeoutError
         return self.messages.pop(0)
 
     def send(self, message):
@@ -12925,6 +12927,7 @@ def test_the_frames_of_a_tunnel_come_in_any_pieces(size):
     noise = [tunnels.frame(kind, stream, 0, b"\0\0\0\2") for stream in other for kind in (
         tunnels.DATA, tunnels.SYN_STREAM, tunnels.SYN_REPLY, tunnels.RST_STREAM)]
     noise += [tunnels.frame(kind, 0, 0, bytes(300)) for kind in (4, 6, 7, 8, 9, 99)]
+    noise += [struct.pack(">III", 0x80030000, 4 + 4, 3) + b"type"]
     frames = [*noise, tunnels.frame(tunnels.SYN_REPLY, 1), tunnels.frame(tunnels.SYN_REPLY, 3)]
     for data in (b"a", b"", b"b" * 9000):
         frames += [*noise, tunnels.frame(tunnels.DATA, 3, 0, data)]
@@ -12940,6 +12943,88 @@ def test_the_frames_of_a_tunnel_come_in_any_pieces(size):
     tunnel.finish()
     assert remote.sent.endswith(tunnels.frame(tunnels.DATA, 3, 0, b"data")
                                 + tunnels.frame(tunnels.DATA, 3, tunnels.FIN))
+
+
+REPLIES = [tunnels.frame(tunnels.SYN_REPLY, stream) for stream in (1, 3)]
+ENDS = [tunnels.frame(tunnels.DATA, stream, tunnels.FIN) for stream in (1, 3)]
+RESETS = [tunnels.frame(tunnels.RST_STREAM, stream, 0, b"\0\0\0\5") for stream in (1, 3)]
+
+
+@pytest.mark.parametrize("frames, data, error", [
+    ([REPLIES[1], tunnels.frame(tunnels.DATA, 3, 0, b"a"), ENDS[1], REPLIES[0], ENDS[0]],
+     [b"a", b""], None),
+    ([REPLIES[0], ENDS[0], REPLIES[1], ENDS[1]], [b""], None),
+    ([REPLIES[0], tunnels.frame(tunnels.DATA, 1, 0, b"no"), *RESETS, REPLIES[1]], [b""], "no"),
+    ([*RESETS, *REPLIES], [b""], None),
+], ids=["data", "end", "error", "resets"])
+def test_what_is_said_before_the_other_streams_reply_is_not_lost(frames, data, error):
+    tunnel = apiproxy.Tunnel(Remote(*frames), None)
+    tunnel.open("80", 1.0)
+    heard = []
+    with pytest.raises(apiproxy.ApiError, match=error) if error else contextlib.nullcontext():
+        heard.extend(tunnel.receive())
+    assert heard == data
+    assert tunnel.is_free == (not error)
+
+
+@pytest.mark.parametrize("reply", REPLIES, ids=["error", "data"])
+def test_a_connection_with_one_stream_alone_is_not_open(reply):
+    with pytest.raises(TimeoutError):
+        apiproxy.Tunnel(Remote(reply), None).open("80", 1.0)
+
+
+def test_what_a_tunnel_tells_of_an_error_is_bounded():
+    frames = [tunnels.frame(tunnels.DATA, 1, 0, b"x" * 60000)] * 9
+    tunnel = apiproxy.Tunnel(Remote(*REPLIES, *frames, *ENDS), None)
+    tunnel.open("80", 1.0)
+    with pytest.raises(apiproxy.ApiError) as caught:
+        list(tunnel.receive())
+    assert len(caught.value.message) == apiproxy.MAX_HEAD
+
+
+def test_a_silent_connection_pings_through_to_the_kubelet(serve, direct):
+    """That it has gone is noticed by an API server when something comes from us."""
+    def has_gone(conn):
+        while conn.frame()[0] != tunnels.PING:
+            pass
+        conn.send(tunnels.frame(tunnels.PING, 1))
+        while conn.frame()[0] != tunnels.PING:
+            pass
+        raise EOFError
+
+    one = direct(serve(Pods(has_gone, tunnel=True, p={})), ping_interval=0.02, ping_timeout=0.02)
+    made = one.start_port_forward("here", "ns", "p", 80, "", "")
+    with connected(made) as local:
+        assert received(local) == b""
+    eventually(lambda: listed(one, made)["error"])
+
+
+def test_a_pods_end_is_told_at_once_and_what_the_local_side_still_says_arrives(serve, direct):
+    def listens_on(conn):
+        conn.send(tunnels.frame(tunnels.DATA, conn.data, tunnels.FIN))
+        heard.extend(said(conn))
+
+    heard = []
+    one = direct(serve(Pods(listens_on, tunnel=True, p={})), forward_linger=0.02)
+    made = one.start_port_forward("here", "ns", "p", 80, "", "")
+    with connected(made) as local:
+        assert received(local) == b""
+        local.sendall(b"more")
+    eventually(lambda: heard == [b"more"])
+    until_given_back(one)
+
+
+def test_a_pod_that_waits_for_the_local_sides_end_has_it_after_a_while(serve, direct):
+    def counts(conn):
+        say(conn, b"%d" % len(b"".join(said(conn))))
+        end(conn)
+
+    one = direct(serve(Pods(counts, tunnel=True, p={})), forward_linger=0.3)
+    made = one.start_port_forward("here", "ns", "p", 80, "", "")
+    with connected(made) as local:
+        local.sendall(b"words")
+        local.shutdown(socket.SHUT_WR)
+        assert received(local) == b"5"
 
 
 @pytest.mark.parametrize("change", ["ends", "sleeps", "ages", "token", "endpoint"])
@@ -14889,13 +14974,11 @@ def test_a_subinterpreter_looks_up_names_and_has_streams(serve):
 
 
 def test_where_threads_may_not_be_daemons_they_are_not(monkeypatch):
-    def refused(real, daemon, **options):  # as in subinterpreters
-        if daemon:
-            raise RuntimeError
-        return real(daemon=daemon, **options)
+    def refuse(thread, is_daemon):  # as in subinterpreters
+        raise RuntimeError
 
     called = threading.Event()
-    wrap(monkeypatch, (threading, "Thread"), refused)
+    monkeypatch.setattr(threading.Thread, "daemon", property(lambda thread: False, refuse))
     thread = apiproxy.new_thread("x", called.set)
     thread.start()
     assert called.wait(10) and not thread.daemon and thread.name == "apiproxy-x"
@@ -14925,8 +15008,8 @@ def test_descriptors_above_1023_are_like_any_other(serve, new_client, trusting, 
         with socket.create_connection(("127.0.0.1", int(record["port"])), 5) as local:
             assert local.fileno() > 1023 and local.recv(1) == b""  # the server makes no WebSocket
         assert client.stop_or_delete_port_forward("dev", record["id"]) == "stopped"
-        code, out, _ = apiproxy.run_program(["echo", "x"], os.environ, False, new_cancel())
-        assert (code, out) == (0, b"x\n")
+        command, cancel = ["echo", "x"], new_cancel()
+        assert apiproxy.run_program(command, os.environ, False, cancel) == b"x\n"
         api.cancel()
     finally:
         for fd in opened:
