@@ -144,6 +144,7 @@ Token = Union[str, Callable[[], Optional[str]], None]
 Bytes = Union[bytes, bytearray, memoryview]
 StrOrBytes = Union[str, bytes]
 Path = Union[str, PathLike]
+ClusterName = Optional[str]  # None: the current one
 Action = Callable[[], None]  # what cancels a stream, for one
 TlsSettings = Optional[ssl.SSLContext]  # None: those of somebody else, at last the system's
 HeaderLines = Mapping[str, Union[str, Sequence[str]]]  # several values are several lines
@@ -3984,7 +3985,7 @@ class Claims:
             about = dig(claims, "kubernetes.io", kind=dict)
             self.account = dig(about, "namespace"), dig(about, "serviceaccount", "name")
             self.expiry = float(claims["exp"])
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError):
+        except (AttributeError, LookupError, TypeError, ValueError, RecursionError):
             pass
 
 
@@ -4229,7 +4230,7 @@ class Transport:
         if endpoint:
             self.handler.close(base_address(endpoint.server))
 
-    def cluster(self, name: Optional[str]) -> str:
+    def cluster(self, name: ClusterName) -> str:
         """`name`, or the current cluster; ValueError when there is no way to it."""
         name = name or self.settings.cluster
         self.route(name)
@@ -5668,7 +5669,7 @@ class Endpoints:
         item: str,
         body: Json,
         params: Params,
-        cluster: Optional[str],
+        cluster: ClusterName,
         headers: Optional[Dict[str, str]] = None,
     ) -> Json:
         """A request for `item`, a path below the collection ("" for itself); its parsed answer."""
@@ -5686,7 +5687,7 @@ class Endpoints:
         raise missing
 
     def patch(
-        self, namespace: str, item: str, body: Json, params: Params, cluster: Optional[str]
+        self, namespace: str, item: str, body: Json, params: Params, cluster: ClusterName
     ) -> Json:
         """A patch for `item`, with pretty=true, as documented."""
         params = {**(params or {}), "pretty": True}
@@ -5694,7 +5695,7 @@ class Endpoints:
         return self.send("PATCH", namespace, item, body, params, cluster, headers)
 
     def watch(
-        self, kind: Callable[..., Watch], namespace: str, cluster: Optional[str], *rest: Any
+        self, kind: Callable[..., Watch], namespace: str, cluster: ClusterName, *rest: Any
     ) -> Action:
         """Start a Watch or ItemWatch (`kind`) in the collection; the function that cancels."""
         cluster = self._transport.cluster(cluster)
@@ -5749,12 +5750,12 @@ class ObjectCalls:
         self._endpoints = endpoints
         self.api_info: List[ApiInfo] = endpoints.info
 
-    def post(self, body: Json, query_params: Params = None, cluster: Optional[str] = None) -> Json:
+    def post(self, body: Json, query_params: Params = None, cluster: ClusterName = None) -> Json:
         """Create `body`, in the namespace that it names; the object as the server made it."""
         namespace, _ = names_in(body)
         return self._send("POST", namespace, "", body, query_params, cluster)
 
-    def put(self, body: Json, query_params: Params = None, cluster: Optional[str] = None) -> Json:
+    def put(self, body: Json, query_params: Params = None, cluster: ClusterName = None) -> Json:
         """Replace the object that `body` names; with a resourceVersion, only that version."""
         namespace, name = names_in(body)
         return self._send("PUT", namespace, item_path(name), body, query_params, cluster)
@@ -5771,7 +5772,7 @@ class ApiClient(ObjectCalls):
         cb: ItemsCb,
         err_cb: StreamErrCb,
         query_params: Params = None,
-        cluster: Optional[str] = None,
+        cluster: ClusterName = None,
     ) -> Action:
         """As Client.stream_results; gives the function that cancels."""
         return self._endpoints.watch(Watch, "", cluster, cb, err_cb, query_params)
@@ -5782,18 +5783,18 @@ class ApiClient(ObjectCalls):
         cb: ItemCb,
         err_cb: StreamErrCb,
         query_params: Params = None,
-        cluster: Optional[str] = None,
+        cluster: ClusterName = None,
     ) -> Action:
         """As Client.stream_result; gives the function that cancels."""
         return self._endpoints.watch(ItemWatch, "", cluster, name, cb, err_cb, query_params)
 
     def patch(
-        self, body: Json, name: str, query_params: Params = None, cluster: Optional[str] = None
+        self, body: Json, name: str, query_params: Params = None, cluster: ClusterName = None
     ) -> Json:
         """Change one object: a list is a JSON patch, a mapping a merge patch."""
         return self._endpoints.patch("", item_path(name), body, query_params, cluster)
 
-    def delete(self, name: str, query_params: Params = None, cluster: Optional[str] = None) -> Json:
+    def delete(self, name: str, query_params: Params = None, cluster: ClusterName = None) -> Json:
         """Delete one object; the server's Status, or the object while it is going."""
         return self._endpoints.send("DELETE", "", item_path(name), None, query_params, cluster)
 
@@ -5813,7 +5814,7 @@ class NamespacedApiClient(ObjectCalls):
         cb: ItemsCb,
         err_cb: StreamErrCb,
         query_params: Params = None,
-        cluster: Optional[str] = None,
+        cluster: ClusterName = None,
     ) -> Action:
         """As Client.stream_results; gives the function that cancels."""
         return self._endpoints.watch(Watch, namespace, cluster, cb, err_cb, query_params)
@@ -5825,7 +5826,7 @@ class NamespacedApiClient(ObjectCalls):
         cb: ItemCb,
         err_cb: StreamErrCb,
         query_params: Params = None,
-        cluster: Optional[str] = None,
+        cluster: ClusterName = None,
     ) -> Action:
         """As Client.stream_result; gives the function that cancels."""
         return self._endpoints.watch(
@@ -5837,7 +5838,7 @@ class NamespacedApiClient(ObjectCalls):
         namespace: str,
         name: str,
         query_params: Params = None,
-        cluster: Optional[str] = None,
+        cluster: ClusterName = None,
     ) -> Json:
         """Change one object: a list is a JSON patch, a mapping a merge patch."""
         return self._endpoints.patch(namespace, item_path(name), body, query_params, cluster)
@@ -5847,7 +5848,7 @@ class NamespacedApiClient(ObjectCalls):
         namespace: str,
         name: str,
         query_params: Params = None,
-        cluster: Optional[str] = None,
+        cluster: ClusterName = None,
     ) -> Json:
         """Delete one object; the server's Status, or the object while it is going."""
         return self._endpoints.send(
@@ -5870,19 +5871,19 @@ class ScaleApi:
     def __init__(self, endpoints: Endpoints) -> None:
         self._endpoints = endpoints
 
-    def get(self, namespace: str, name: str, cluster_name: Optional[str] = None) -> Json:
+    def get(self, namespace: str, name: str, cluster_name: ClusterName = None) -> Json:
         """The Scale of one object."""
         return self._endpoints.send(
             "GET", namespace, item_path(name, "/scale"), None, None, cluster_name)
 
-    def put(self, body: Json, cluster_name: Optional[str] = None) -> Json:
+    def put(self, body: Json, cluster_name: ClusterName = None) -> Json:
         """Set `spec.replicas` of the object that `body["metadata"]` names."""
         namespace, name = names_in(body)
         return self._endpoints.send(
             "PUT", namespace, item_path(name, "/scale"), body, None, cluster_name)
 
     def patch(
-        self, body: Json, namespace: str, name: str, cluster_name: Optional[str] = None
+        self, body: Json, namespace: str, name: str, cluster_name: ClusterName = None
     ) -> Json:
         """Change the Scale of one object: {"spec": {"replicas": 3}}."""
         return self._endpoints.patch(
@@ -7035,7 +7036,7 @@ class Headlamp:
 
                 failures.append(error)
 
-        raise next((error for error in failures if error.status != 200), failures[0])  # no page
+        raise min(failures, key=lambda error: error.status == 200)  # no page, if there is another
 
     def drain_node(self, cluster: str, node_name: str) -> Json:
         """What the server says at once; it goes on by itself."""
@@ -7387,7 +7388,7 @@ class Client(Settings):
 
     def wait_for(
         self, url: str, name: str, condition: Union[str, Callable[[Json], Any]],
-        timeout: Optional[float] = 60.0, *, cluster: Optional[str] = None,
+        timeout: Optional[float] = 60.0, *, cluster: ClusterName = None,
     ) -> Json:
         """Wait until an object of the collection at `url` is as wanted; gives the object.
 
@@ -7440,7 +7441,7 @@ class Client(Settings):
     def apply(
         self,
         body: Json,
-        cluster_name: Optional[str] = None,
+        cluster_name: ClusterName = None,
         *,
         field_manager: Optional[str] = None,
         force: bool = False,
@@ -7571,7 +7572,7 @@ class Client(Settings):
 
     def metrics(
         self, url: str, on_metrics: Callable[[Any], None],
-        on_error: Optional[Callable[[ApiError], None]] = None, cluster: Optional[str] = None,
+        on_error: Optional[Callable[[ApiError], None]] = None, cluster: ClusterName = None,
     ) -> Action:
         """GET `url` now and every `metrics_period` seconds; on_metrics(items, or the whole answer).
 
@@ -7592,34 +7593,36 @@ class Client(Settings):
 
         Documented as patch.
         """
-        return self._with_body("PATCH", url, json, auto_logout_on_auth_error, options,
-                               patch_type(json))
+        content_type = patch_type(json)
+        return self._change("PATCH", url, encode_json(json), auto_logout_on_auth_error, options,
+                            content_type)
 
     def post(
         self, url: str, json: Any, auto_logout_on_auth_error: bool = True,
         options: Optional[ClusterRequestParams] = None,
     ) -> Json:
         """POST `json` to `url`; the parsed answer. Documented as post."""
-        return self._with_body("POST", url, json, auto_logout_on_auth_error, options)
+        return self._change("POST", url, encode_json(json), auto_logout_on_auth_error, options)
 
     def put(
         self, url: str, json: Any, auto_logout_on_auth_error: bool = True,
         request_options: Optional[ClusterRequestParams] = None,
     ) -> Json:
         """PUT `json` to `url`; the parsed answer. Documented as put."""
-        return self._with_body("PUT", url, json, auto_logout_on_auth_error, request_options)
+        body = encode_json(json)
+        return self._change("PUT", url, body, auto_logout_on_auth_error, request_options)
 
-    def _with_body(
-        self, method: str, url: str, value: Any, auto_logout: bool,
-        options: Optional[ClusterRequestParams], content_type: str = "application/json",
+    def _change(
+        self, method: str, url: str, body: Optional[bytes], auto_logout: bool,
+        options: Optional[ClusterRequestParams], content_type: str = "",
     ) -> Json:
         caller_options = check_options(ClusterRequestParams, options)
         headers = dict(caller_options.get("headers") or {})
-        if not any(str(name).lower() == "content-type" for name in headers):
+        if content_type and not any(str(name).lower() == "content-type" for name in headers):
             headers["Content-Type"] = content_type
         return self.cluster_request(url, cast(ClusterRequestParams, {
             "method": method,
-            "body": encode_json(value),
+            "body": body,
             "autoLogoutOnAuthError": auto_logout,
             **caller_options,
             "headers": headers,
@@ -7628,9 +7631,7 @@ class Client(Settings):
 
     def remove(self, url: str, request_options: Optional[ClusterRequestParams] = None) -> Json:
         """DELETE `url`; the parsed answer. Documented as remove."""
-        options = check_options(ClusterRequestParams, request_options)
-        return self.cluster_request(url, cast(ClusterRequestParams, {
-            "method": "DELETE", **options, "cluster": options.get("cluster") or self.cluster}))
+        return self._change("DELETE", url, None, True, request_options)
 
     def request(
         self, path: str, params: Optional[RequestParams] = None,
@@ -7747,7 +7748,7 @@ class Client(Settings):
 
     def stream_result(
         self, url: str, name: str, cb: ItemCb, err_cb: StreamErrCb, query_params: Params = None,
-        cluster: Optional[str] = None,
+        cluster: ClusterName = None,
     ) -> Action:
         """Keep `cb` supplied with one object: cb(object) at first and for every later state.
 
@@ -7804,7 +7805,7 @@ class Client(Settings):
         return self.post(path, {"spec": {"namespace": namespace}}, False,
                          {"timeout": 5000, "cluster": cluster or self.cluster})
 
-    def test_cluster_health(self, cluster: Optional[str] = None) -> Response:
+    def test_cluster_health(self, cluster: ClusterName = None) -> Response:
         """GET /healthz of the cluster; ApiError unless it is well.
 
         Documented as testClusterHealth.
