@@ -4294,8 +4294,7 @@ class Transport:
             route = self.route(cluster, on_behalf)
             held: Locks = []
             try:
-                self._renew(route, scope, held)
-                route.identify(scope)
+                self._authenticate(route, scope, held)
                 request = self._request(route, method, path, body, scope, cookie, idle)
                 if caller_headers:
                     ours = request.lines.items()
@@ -4406,8 +4405,11 @@ class Transport:
             raise ValueError("a user_id is made of letters, digits, - and _")
         return settings.user_id
 
-    def _renew(self, route: Route, scope: Scope, held: Locks) -> None:
-        """Renew a token that ends soon; the request at hand does it where a lock is in `held`."""
+    def _authenticate(self, route: Route, scope: Scope, held: Locks) -> None:
+        """Learn who we are, with a fresh token for one that ends soon.
+
+        Where a lock is in `held` the request at hand has it renewed.
+        """
         credential = route.credential
         turn: Locks = []
         try:
@@ -4419,17 +4421,16 @@ class Transport:
         finally:
             if turn and not held:
                 turn[0].release()
+        route.identify(scope)
 
     def _request_token(self, route: Route, credential: Credential, scope: Scope) -> None:
         """Ask for another token of a service account, along the route that the old one is for."""
-        namespace, name = credential.claims.account
         path = "/api/v1/namespaces/%s/serviceaccounts/%s/token"
-        review = {"spec": {"expirationSeconds": 86400}}
+        review = b'{"spec": {"expirationSeconds": 86400}}'
         try:
             route.identify(scope)
-            path = path % (segment(namespace), segment(name))
-            response = exchange(self._opener, self._request(
-                route, "POST", path, encode_json(review), scope))
+            path = path % tuple(map(segment, credential.claims.account))
+            response = exchange(self._opener, self._request(route, "POST", path, review, scope))
             if not response.ok:
                 raise response.error()
             if not credential.replace(route.token, dig(response.json(), "status", "token")):
@@ -4455,7 +4456,7 @@ class Transport:
         return is_fresh
 
     def _take_fresh(self, headers: Headers, route: Route) -> bool:
-        if route.endpoint or not route.cluster or not route.credential:
+        if route.endpoint or not route.credential:
             return False
         return route.credential.replace(route.token, fresh_token(headers, route.cluster))
 
@@ -4496,8 +4497,7 @@ class Transport:
             try:
                 route = self.route(cluster)
                 url = "ws" + with_query(combine_path(route.base, check_path(path)), params)[4:]
-                self._renew(route, limited, held)
-                route.identify(limited)
+                self._authenticate(route, limited, held)
                 lines = self._identity(route)
                 offered = self._protocols(route, lines, protocols)
                 # a kubelet answers 406 to anything narrower
@@ -5670,14 +5670,14 @@ class Endpoints:
         body: Json,
         params: Params,
         cluster: ClusterName,
-        headers: Optional[Dict[str, str]] = None,
+        **options: Any,
     ) -> Json:
         """A request for `item`, a path below the collection ("" for itself); its parsed answer."""
         cluster = self._transport.cluster(cluster)
         for path, info in self._collections(cluster, namespace).items():
             try:
                 answer = self._transport.send(
-                    method, path + item, cluster, body=body, params=params, headers=headers)
+                    method, path + item, cluster, body=body, params=params, **options)
                 self._answered[cluster] = info
                 return answer.json()
             except ApiError as error:
@@ -5692,7 +5692,7 @@ class Endpoints:
         """A patch for `item`, with pretty=true, as documented."""
         params = {**(params or {}), "pretty": True}
         headers = {"Content-Type": patch_type(body)}
-        return self.send("PATCH", namespace, item, body, params, cluster, headers)
+        return self.send("PATCH", namespace, item, body, params, cluster, headers=headers)
 
     def watch(
         self, kind: Callable[..., Watch], namespace: str, cluster: ClusterName, *rest: Any
