@@ -2357,13 +2357,13 @@ class Response:
     """An answer, read whole: status, reason, headers (any case), body (bytes)."""
 
     def __init__(
-        self, status: int, reason: str, headers: Mapping[str, str], body: bytes,
-        method: str = "", url: str = "",
+        self, status: int, reason: str, headers: Mapping[str, str],
+        body: Union[bytes, List[Any]], method: str = "", url: str = "",
     ) -> None:
         self.status = status
         self.reason = reason
         self.headers = headers
-        self._body: StrOrBytes = body
+        self._body = body  # in blocks if it is large
         self.cluster = ""  # that was asked
         self._method = method
         self._url = url
@@ -2374,7 +2374,12 @@ class Response:
     @property
     def body(self) -> bytes:
         """The body, without gzip."""
-        return self._body if isinstance(self._body, bytes) else self._body.encode()
+        if isinstance(self._body, list):
+            whole = io.BytesIO()
+            while self._body:
+                whole.write(self._body.pop(0))
+            self._body = whole.getvalue()
+        return self._body
 
     @property
     def ok(self) -> bool:
@@ -2397,16 +2402,14 @@ class Response:
 
     def json(self) -> Json:
         """The parsed body; None when there is none; ApiError when it is not JSON."""
-        if not self._body or self._body.isspace():
+        if not self.body or self.body.isspace():
             return None
         try:
-            if isinstance(self._body, bytes) and len(self._body) >= LARGE:
-                self._body = self._body.decode("utf-8-sig")  # not both: a list may have 100 MB
-            return parse_json(self._body)
+            return parse_json(self.body)
         except (ValueError, RecursionError):
             pass
         except MemoryError:
-            raise self.error("no memory to parse %d bytes" % len(self._body)) from None
+            raise self.error("no memory to parse %d bytes" % len(self.body)) from None
         kind = self.headers.get("Content-Type", "something")
         raise self.error("" if self.is_page else "the server sent %s instead of JSON: %.80r"
                          % (kind, self.text()))
@@ -2417,6 +2420,52 @@ class Response:
         if not isinstance(value, dict):
             raise self.error("the server sent %s instead of an object: %.80r"
                              % (type(value).__name__, self.text()))
+        return value
+
+    def pages(self, size: int = CHUNK) -> Iterator[JsonObject]:
+        """The list in the body, which goes, as lists of some of its items; ApiError as above.
+
+        A cut that is not between two items leaves no JSON, or what follows them: it is made
+        further on. So a list that comes again takes half the time (measured), as each part of it
+        is compared and freed before the next.
+        """
+        blocks = self._body if isinstance(self._body, list) else [self._body]
+        body = blocks.pop(0)[:]
+        start = at = body.find(b'"items":[') + 9
+        named = body.find(b'"metadata":', start) + 11
+        head = body[:start]
+        mark = b"}," + body[start:named]  # between items: the names before are the same in all
+        is_list = start > 8 and b'"kind":' in body[:named]  # else that may follow: what they are
+        while is_list:
+            end = body.find(mark, at + size) + 1
+            if end:
+                try:
+                    page = json.loads(head + body[at:end] + b"]}")
+                except (ValueError, RecursionError, MemoryError):
+                    page = {"": None}
+                if next(reversed(page)) == "items":
+                    yield page
+                    at = end + 1
+                else:
+                    size *= 2
+            elif blocks:
+                body, at = body[at:] + blocks.pop(0)[:], 0
+            else:
+                break
+        self._body = [head, body[at:], *blocks]
+        yield self.object()
+
+    def take_json(self) -> Json:
+        """As `json`; the body of a large list goes meanwhile."""
+        if isinstance(self._body, bytes) or self._body[0][:1] != b"{":
+            return self.json()
+        return _collector.at_rest(self._joined)
+
+    def _joined(self) -> Json:
+        *pages, value = self.pages()
+        if pages:
+            pages.append(value)
+            value["items"] = [item for page in pages for item in items_of(self, page)]
         return value
 
     def items(self) -> List[JsonObject]:
@@ -2583,20 +2632,29 @@ def at_most(pieces: Iterator[bytes], limit: int) -> Iterator[bytes]:
             raise TooLarge
 
 
-def unzipped(pieces: Iterator[bytes], most: int) -> Iterator[bytes]:
-    """The pieces of a body without its gzip, `most` bytes at once; BadAnswer if it is not whole."""
+def unzipped(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The pieces of a body without its gzip; BadAnswer if it is not whole."""
     unzip: Any = None
     try:
         for piece in pieces:
             while piece:  # a body may have several members (RFC 1952 2.2)
                 if unzip is None or unzip.eof:
                     unzip = zlib.decompressobj(31)
-                yield unzip.decompress(piece, most)
-                piece = unzip.unused_data
+                yield unzip.decompress(piece, CHUNK)
+                piece = unzip.unconsumed_tail or unzip.unused_data
     except zlib.error:
         raise BadAnswer("it is not gzip") from None
     if unzip and not unzip.eof:
         raise BadAnswer("its gzip has no end")
+
+
+def mapped(data: bytes) -> Any:
+    """A copy whose memory goes back to the system: in the heap a body's worth often stayed."""
+    import mmap  # rarely needed
+
+    copy = mmap.mmap(-1, len(data), access=mmap.ACCESS_COPY)
+    copy.write(data)
+    return copy
 
 
 class HttpHandler(urllib.request.BaseHandler):
@@ -2711,16 +2769,21 @@ class HttpHandler(urllib.request.BaseHandler):
         except ConnectionError as error:  # nothing, or no whole head, was answered
             raise failure or error
 
-    def _body(self, conn: HttpConnection, head: Head, request: HttpRequest) -> bytes:
+    def _body(self, conn: HttpConnection, head: Head, request: HttpRequest) -> Any:
         is_error = head.status >= 400
         limit = MiB if is_error else self._settings.max_body  # of an error that will do
         scope = request.scope.within(idle=request.idle)
-        body = io.BytesIO()  # not a list: a server may send two bytes at a time
+        blocks: List[Any] = []
+        last = io.BytesIO()  # not the pieces: a server may send two bytes at a time
         pieces = conn.body(head, request.method, scope, limit)
         if head.headers.tokens("Content-Encoding") in (["gzip"], ["x-gzip"]):
-            pieces = at_most(unzipped(pieces, limit + 1), limit)
+            pieces = at_most(unzipped(pieces), limit)
         try:
-            body.writelines(pieces)
+            for piece in pieces:
+                last.write(piece)
+                if last.tell() >= CHUNK:
+                    blocks.append(mapped(last.getvalue()))
+                    last = io.BytesIO()
         except TooLarge:
             if not is_error:
                 text = "the body is larger than max_body, %d bytes" % limit
@@ -2732,8 +2795,8 @@ class HttpHandler(urllib.request.BaseHandler):
                 late = isinstance(error, TimeoutError)
                 raise BodyError(408 if late else 502, "the body is not whole: %s" % error,
                                 phrase="Request timed-out" if late else "Unreachable") from error
-            body = io.BytesIO()  # the status says enough
-        return body.getvalue()[:limit]
+            return b""  # the status says enough
+        return [*blocks, last.getvalue()] if blocks else last.getvalue()
 
 
 class BodyError(ApiError):
@@ -4901,17 +4964,22 @@ class Collection:
         self._limit = limit
         self._items: List[Json] = []  # to be copied: 8 us for 5,000, from a dict 23 (measured)
         self._places: List[Any] = []  # of each, ascending: bisection finds where an object stands
-        self._known: Dict[Any, Tuple[Any, Any]] = {}  # (place, version) of each, by key
+        self._known: Dict[Any, Tuple[Any, Any, Json]] = {}  # (place, version, item), by key
         self._arrivals = 0
         self._deleted: Dict[Any, str] = {}  # versions of deletions since the last list
         self._listed: Any = None  # the version of that list
+
+    def known(self, item: Json) -> Json:
+        """A listed object, or the one in view where it is the same: then that is held alone."""
+        old = self._known.get(object_key(item))
+        return old[2] if old and is_same(old[2], item) else item
 
     def replace(self, items: Iterable[Json], version: Any = None) -> bool:
         """Take a fresh list of a version; whether it differs. What stayed keeps its place."""
         fresh = distinct_keys(items)
         old, self._listed = self._known, version
         self._deleted.clear()
-        if self._shows(fresh):
+        if fresh == {key: item for key, (_, _, item) in old.items()}:
             return False
 
         places = {}
@@ -4920,24 +4988,13 @@ class Collection:
         order = sorted(fresh, key=places.__getitem__)
         self._items = [fresh[key] for key in order]
         self._places = [places[key] for key in order]
-        self._known = {key: (places[key], version_of(item)) for key, item in fresh.items()}
-        return True
-
-    def _shows(self, fresh: Dict[Any, Json]) -> bool:
-        """Whether the view is just these, at these versions."""
-        known = self._known
-        if fresh.keys() != known.keys():
-            return False
-        for key, item in fresh.items():
-            place, version = known[key]
-            if version != version_of(item) or not is_same(self._items[self._index(place)], item):
-                return False
+        self._known = {key: (places[key], version_of(item), item) for key, item in fresh.items()}
         return True
 
     def apply(self, action: str, item: Json) -> bool:
         """Take one event (ADDED, MODIFIED or DELETED); whether the view changed."""
         key, version = object_key(item), version_of(item)
-        place, last = self._known.get(key) or (None, self._deleted.get(key))
+        place, last, _ = self._known.get(key) or (None, self._deleted.get(key), None)
         if is_older(version, last or self._listed):
             return False  # a replay
         if action == "DELETED":
@@ -4946,7 +5003,7 @@ class Collection:
             return False
 
         new = self._place(item, place)
-        self._known[key] = new, version
+        self._known[key] = new, version, item
         if new == place:
             index = self._index(place)
             self._items[index] = item  # replaced, never merged: a field that is gone is gone
@@ -5000,6 +5057,10 @@ class LastState:
         self._seen = ""  # its version
         self._gone = False  # it is not there
         self._gone_at: Any = None  # the version of the list that said so
+
+    def known(self, item: Json) -> Json:
+        """As Collection.known, of one that is compared later."""
+        return item
 
     def replace(self, items: Iterable[Json], version: Any = None) -> bool:
         """As Collection.replace."""
@@ -5079,7 +5140,7 @@ class _Gone(Exception):
     """The version to go on from is no longer there."""
 
 
-Replace = Callable[[List[Json], Optional[str]], bool]  # what takes all items and their version
+State = Union[Collection, LastState]
 
 
 class ListReader:
@@ -5094,14 +5155,14 @@ class ListReader:
         self._least = page // 10 or 1  # smaller pages would not help: an object has 1.5 MB at most
         self._in_pages = False
 
-    def read(self, path: str, replace: Replace) -> Tuple[Optional[str], bool]:
-        """(version of the first page: later ones are of the same, what replace(items, it) says).
+    def read(self, path: str, state: State) -> Tuple[Optional[str], bool]:
+        """(version of the first page: later ones are of the same, what state.replace() says).
 
         Until the items before have gone the collector is at rest: it would look through both, and
         a list of 10,000 ConfigMaps again, with none changed, took 1.9 times as long.
         """
         try:
-            return self._read(path, replace)
+            return self._read(path, state)
         except ApiError as error:
             # not in one answer: 504 after its 60 s, cut, or larger than the limit of a body
             if error.status == 504 or isinstance(error, BodyError):
@@ -5117,7 +5178,7 @@ class ListReader:
         for key in ("resourceVersion", "resourceVersionMatch", "continue"):
             self._params.pop(key, None)
 
-    def _read(self, path: str, replace: Replace) -> Tuple[Optional[str], bool]:
+    def _read(self, path: str, state: State) -> Tuple[Optional[str], bool]:
         params = dict(self._params)
         tokens = {params.get("continue")}
         items: List[Json] = []
@@ -5131,7 +5192,7 @@ class ListReader:
                 if error.status == 410 and len(tokens) > 1:
                     raise _Gone() from error  # its token for an inconsistent rest is not used
                 raise
-            take = functools.partial(self._take, response, items, version, replace)
+            take = functools.partial(self._take, response, items, version, state)
             count, version, token, changed = _collector.at_rest(take)
             if not token:
                 return version, changed
@@ -5143,7 +5204,7 @@ class ListReader:
 
     @staticmethod
     def _take(
-        response: Response, items: List[Json], version: Optional[str], replace: Replace,
+        response: Response, items: List[Json], version: Optional[str], state: State,
     ) -> Tuple[int, Optional[str], str, bool]:
         """(items in a page, version, continue token, what `replace` says behind the last page).
 
@@ -5151,40 +5212,42 @@ class ListReader:
 
         Aggregated APIs leave out what others have: the version, `items` for none, `kind`.
         """
-        page = response.object()
-        kind = dig(page, "kind")
-        metadata = dig(page, "metadata", kind=dict)
-        if kind == "Table":
-            more = [{**dig(row, "object", kind=dict), "cells": dig(row, "cells", kind=list)}
-                    for row in dig(page, "rows", kind=list)]
-        elif kind == "Status" or "items" not in page and not kind.endswith("List"):
-            raise response.error("the server sent no list but %.80r" % (kind or sorted(page)))
-        else:
-            more = items_of(response, page)
-        version = version or metadata.get("resourceVersion") or None
-        try:
-            check_version(version)
-            for item in more:
-                complete(item, kind[:-4] if kind.endswith("List") else kind, page)
-        except (ValueError, TypeError) as error:
-            text = "the server sent a list that can't be read: %s" % error
-            raise response.error(text) from None
-        items += more
+        count = len(items)
+        for page in response.pages():
+            kind = dig(page, "kind")
+            metadata = dig(page, "metadata", kind=dict)
+            if kind == "Table":
+                more = [{**dig(row, "object", kind=dict), "cells": dig(row, "cells", kind=list)}
+                        for row in dig(page, "rows", kind=list)]
+            elif kind == "Status" or "items" not in page and not kind.endswith("List"):
+                raise response.error("the server sent no list but %.80r" % (kind or sorted(page)))
+            else:
+                more = items_of(response, page)
+            version = version or metadata.get("resourceVersion") or None
+            try:
+                check_version(version)
+                complete(more, kind[:-4] if kind.endswith("List") else kind, page)
+                items += map(state.known, more)
+            except (ValueError, TypeError) as error:
+                text = "the server sent a list that can't be read: %s" % error
+                raise response.error(text) from None
+        count = len(items) - count
         token = dig(metadata, "continue")
         changed = False
         if not token:
-            changed = replace(items, version)
+            changed = state.replace(items, version)
             items.clear()
-        return len(more), version, token, changed
+        return count, version, token, changed
 
 
-def complete(item: Json, kind: str, page: Json) -> None:
-    """Give a listed object what objects of a watch have: kind and apiVersion."""
-    if not isinstance(item.setdefault("metadata", {}), dict):
-        raise TypeError("metadata that is no object")
-    item.setdefault("kind", kind)
-    item.setdefault("apiVersion", page.get("apiVersion", "v1"))
-    hash(object_key(item))
+def complete(items: List[Json], kind: str, page: Json) -> None:
+    """Give listed objects what objects of a watch have: kind and apiVersion."""
+    version = page.get("apiVersion", "v1")
+    for item in items:
+        if not isinstance(item.setdefault("metadata", {}), dict):
+            raise TypeError("metadata that is no object")
+        item.setdefault("kind", kind)
+        item.setdefault("apiVersion", version)
 
 
 class Watch(Task):
@@ -5212,7 +5275,7 @@ class Watch(Task):
         self._reader = ListReader(
             self._fetch, without(params, NOT_FOR_LISTS), self._settings.list_page)
         limit = int(params.get("limit") or 0)
-        self._state: Union[Collection, LastState] = Collection(limit if limit > 0 else None)
+        self._state: State = Collection(limit if limit > 0 else None)
 
         self._listed = False  # a list has succeeded
         self._version: Optional[str] = None  # to go on from
@@ -5270,7 +5333,7 @@ class Watch(Task):
         return self._get(self._cluster, path, params, auto_logout=not self._listed)
 
     def _list(self) -> None:
-        version, changed = self._fetch_all(self._state.replace)
+        version, changed = self._fetch_all()
         self._reader.forget_version()
         if not self._listed:
             changed = True
@@ -5282,8 +5345,8 @@ class Watch(Task):
         if changed:
             self._show()
 
-    def _fetch_all(self, replace: Replace) -> Tuple[Optional[str], bool]:
-        return self._reader.read(self._paths[0], replace)
+    def _fetch_all(self) -> Tuple[Optional[str], bool]:
+        return self._reader.read(self._paths[0], self._state)
 
     # -- watching
 
@@ -5476,12 +5539,12 @@ class ItemWatch(Watch):
         self._state = LastState(name)
         self._get_params = without(wanted, NOT_FOR_ITEMS)
 
-    def _fetch_all(self, replace: Replace) -> Tuple[Optional[str], bool]:
+    def _fetch_all(self) -> Tuple[Optional[str], bool]:
         # At first a GET, as documented: its 404 has the server's words, and `get` is all that some
         # users may do. Later a list: an object that did not change for long has a version too old
         # to watch from.
         if self._listed:
-            return super()._fetch_all(replace)
+            return super()._fetch_all()
         path = combine_path(self._paths[0], segment(self._name))
         response = self._fetch(path, self._get_params)
         item = response.object()
@@ -5492,7 +5555,7 @@ class ItemWatch(Watch):
             raise response.error("the server sent no object") from None
         if dig(item, "kind") in ("Status", "Table") or dig(item, "metadata", "name") != self._name:
             raise response.error("the server sent no object")
-        return version, replace([item], version)
+        return version, self._state.replace([item], version)
 
     def _patience(self) -> float:
         return 0.0  # every state, as documented
@@ -7487,7 +7550,10 @@ class Client(Settings):
             headers=options.get("headers"), body=body.encode() if isinstance(body, str) else body,
             scope=Scope(self._seconds(options)),
             auto_logout=options.get("autoLogoutOnAuthError", True))
-        return response.json() if options.get("isJSON", True) else response
+        if options.get("isJSON", True):
+            return response.take_json()
+        len(response.body)  # made one here, or two of the caller's threads might do it at once
+        return response
 
     def _seconds(self, options: Mapping[str, Any]) -> Optional[float]:
         """The time limit of a call, which its options give in milliseconds."""
