@@ -458,6 +458,11 @@ def dig(value: Json, *path: str, kind: Any = str) -> Any:
     return value if isinstance(value, kind) else kind()
 
 
+def dig_list(value: Json, *path: str) -> Any:
+    """As `dig`, for a list."""
+    return dig(value, *path, kind=list)
+
+
 def segment(name: str, what: str = "name") -> str:
     """`name` percent-encoded as one path segment; ValueError for what can't be one."""
     expect(name, str, what)
@@ -4796,7 +4801,7 @@ class Stream(Task):
     """
 
     def __init__(
-        self, transport: Transport, cluster: str, url: str, cb: StreamResultsCb, args: StreamArgs,
+        self, transport: Transport, cluster: str, url: str, cb: StreamResultsCb, args: JsonObject,
     ) -> None:
         super().__init__("stream", transport)
         self.error: Optional[ApiError] = None
@@ -4804,7 +4809,7 @@ class Stream(Task):
         self._url = url
         self._cb = cb
         self._args = args
-        self._fail_cb: Optional[Callable[..., None]] = args.get("failCb")
+        self._fail_cb = args.get("failCb")
         self._tells_error = self._fail_cb is not None and takes_argument(self._fail_cb)
         self._socket: Optional[WebSocket] = None
 
@@ -6303,7 +6308,7 @@ def must_go(pod: Json) -> bool:
     """Whether a drain evicts the pod, as kubectl decides it."""
     is_mirror = "kubernetes.io/config.mirror" in dig(pod, "metadata", "annotations", kind=dict)
     is_finished = dig(pod, "status", "phase") in ("Succeeded", "Failed")
-    owners = dig(pod, "metadata", "ownerReferences", kind=list)
+    owners = dig_list(pod, "metadata", "ownerReferences")
     controllers = [dig(owner, "kind") for owner in owners if dig(owner, "controller", kind=bool)]
     return not is_mirror and (is_finished or "DaemonSet" not in controllers)
 
@@ -6867,8 +6872,8 @@ def pod_target(api: Api, pod: Pod, port: str) -> Tuple[Pod, str]:
         return pod, port
 
     for section in ("containers", "initContainers"):  # a sidecar is one of the latter
-        for container in dig(live, "spec", section, kind=list):
-            for entry in dig(container, "ports", kind=list):
+        for container in dig_list(live, "spec", section):
+            for entry in dig_list(container, "ports"):
                 if dig(entry, "name") == port:
                     return pod, str(dig(entry, "containerPort", kind=int))
     raise ApiError(404, "the pod %s has no port named %s" % (pod, port))
@@ -6879,7 +6884,7 @@ def service_target(api: Api, namespace: str, service: str, port: str) -> Tuple[P
     names = segment(namespace, "namespace"), segment(service, "service")
     live = api.send("GET", "/api/v1/namespaces/%s/services/%s" % names).object()
     port_names = [
-        dig(entry, "name") for entry in dig(live, "spec", "ports", kind=list)
+        dig(entry, "name") for entry in dig_list(live, "spec", "ports")
         if dig(entry, "protocol") in ("", "TCP")
         and port in (dig(entry, "name"), str(dig(entry, "port", kind=int)))
     ]
@@ -6889,7 +6894,7 @@ def service_target(api: Api, namespace: str, service: str, port: str) -> Tuple[P
 
     for group in service_groups(api, *names):
         pods = ready_pods(group)
-        numbers = [dig(entry, "port", kind=int) for entry in dig(group, "ports", kind=list)
+        numbers = [dig(entry, "port", kind=int) for entry in dig_list(group, "ports")
                    if dig(entry, "name") == port_names[0]]
         if pods and numbers:
             return Pod(namespace, dig(pods[0], "name"), dig(pods[0], "uid")), str(numbers[0])
@@ -6907,12 +6912,12 @@ def service_groups(api: Api, namespace: str, service: str) -> List[Json]:
         if error.status not in (400, 403, 404):
             raise
     path = "/api/v1/namespaces/%s/endpoints/%s" % (namespace, service)
-    return cast(List[Json], dig(api.send("GET", path).object(), "subsets", kind=list))
+    return cast(List[Json], dig_list(api.send("GET", path).object(), "subsets"))
 
 
 def ready_pods(group: Json) -> List[Json]:
     """References to the pods of a slice or subset; an endpoint that says nothing is ready."""
-    endpoints = dig(group, "endpoints", kind=list) or dig(group, "addresses", kind=list)
+    endpoints = dig_list(group, "endpoints") or dig_list(group, "addresses")
     pods = [dig(endpoint, "targetRef", kind=dict) for endpoint in endpoints
             if dig(endpoint, "conditions", kind=dict).get("ready") is not False]
     return [pod for pod in pods if dig(pod, "kind") == "Pod" and dig(pod, "name")]
@@ -7157,7 +7162,7 @@ class Headlamp:
 
         body = {**request, "kubeconfigs": [kubeconfig]}
         answer = self._send("POST", "/parseKubeConfig", body=body).object()
-        names = [dig(cluster, "name") for cluster in dig(answer, "clusters", kind=list)]
+        names = [dig(cluster, "name") for cluster in dig_list(answer, "clusters")]
 
         if not any(names):
             raise ApiError(200, "the server found no cluster in the kubeconfig")
@@ -7210,7 +7215,7 @@ class Headlamp:
 
 def _entry(config: Json, name: str) -> Any:
     """What the server's configuration has of a cluster; None without one of that name."""
-    clusters = dig(config, "clusters", kind=list)
+    clusters = dig_list(config, "clusters")
     return next((cluster for cluster in clusters if dig(cluster, "name") == name), None)
 
 
@@ -7241,7 +7246,7 @@ def reduce_kubeconfig(text: bytes, name: str) -> str:
     """
     try:
         [config] = read_yaml(text)
-        contexts = dig(config, "contexts", kind=list)
+        contexts = dig_list(config, "contexts")
         context = min(
             (entry for entry in contexts if name in _context_names(entry)),
             key=lambda entry: _context_names(entry).index(name),
@@ -7259,7 +7264,7 @@ def reduce_kubeconfig(text: bytes, name: str) -> str:
 
     for section, reference in (("clusters", "cluster"), ("users", "user")):
         wanted = dig(context, "context", reference)
-        entries = dig(config, section, kind=list)
+        entries = dig_list(config, section)
         reduced[section] = [entry for entry in entries if dig(entry, "name") == wanted]
 
     return base64.b64encode(encode_json(reduced)).decode()
@@ -7270,7 +7275,7 @@ def _context_names(entry: Any) -> List[str]:
     name = dig(entry, "name")
     names = [name, name.replace("/", "--").replace(" ", "__")]
 
-    for extension in dig(entry, "context", "extensions", kind=list):
+    for extension in dig_list(entry, "context", "extensions"):
         if dig(extension, "name") == "headlamp_info":
             names.append(dig(extension, "extension", "customName"))
 
@@ -7803,7 +7808,7 @@ class Client(Settings):
         (400, 401, 403, 404) ends it unless "reconnectOnFailure" is True. Gives an object with
         cancel() and get_socket(). Documented as stream.
         """
-        options: Any = check_options(StreamArgs, args)
+        options = check_options(StreamArgs, args)
         check_path(url)
         expect_callable(cb, "cb")
         for name in ("connectCb", "failCb"):
