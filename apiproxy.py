@@ -2454,7 +2454,10 @@ class Response:
                 else:
                     size *= 2
             elif blocks:
-                body, at = body[at:] + blocks.pop(0)[:], 0
+                count = (len(body) - at) // size or 1  # more each time that it looked in vain
+                body = b"".join((body[at:], *(block[:] for block in blocks[:count])))
+                del blocks[:count]
+                at = 0
             else:
                 break
         self._body = [head, body[at:], *blocks]
