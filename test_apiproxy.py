@@ -10625,10 +10625,10 @@ def test_a_patch_is_a_list_or_a_mapping(serve, new_client):
     server = serve(lambda request, conn: conn.reply(200, {}))
     maps = new_client(server).api_factory_with_namespace("", "v1", "configmaps")
     for patch in ({}, [], ()):
-        maps.patch(patch, "n", "a")
+        maps.patch(patch, "n", "a", {"dryRun": "All"})
     assert [request.headers["content-type"] for request in server.requests] == [
         "application/%s-patch+json" % kind for kind in ("merge", "json", "json")]
-    assert {path.partition("?")[2] for path in server.paths()} == {"pretty=true"}
+    assert {path.partition("?")[2] for path in server.paths()} == {"dryRun=All&pretty=true"}
     for patch in (None, "x", b"{}", 5):
         with pytest.raises(TypeError):
             maps.patch(patch, "n", "a")
@@ -11878,6 +11878,13 @@ def test_base64_may_be_wrapped_as_programs_write_it(end, kind):
         client.set_cluster({
             "name": "b", "server": "https://h", "certificateAuthorityData": wrapped(MIDDLE)})
         assert set(client.endpoints) == {"here", "b"}
+        assert len(client.endpoints["b"].context().get_ca_certs()) == 1
+
+
+def test_a_cluster_whose_certificate_is_not_to_be_checked_is_added_without_headlamp():
+    with apiproxy.Client("") as client:
+        client.set_cluster({"name": "a", "server": "https://h", "insecureTLSVerify": True})
+        assert client.endpoints["a"].context().verify_mode == ssl.CERT_NONE
 
 
 def test_a_folder_that_is_gone_is_a_value_error_of_the_kubeconfig(monkeypatch):
@@ -12649,10 +12656,13 @@ def test_what_a_pod_refuses_is_listed_logged_and_ends_the_connection(serve, dire
     eventually(lambda: "1006" in listed(one, made)["error"])
     pods.serve = echoes
     assert forwarded(made, b"a") == b"A" and listed(one, made)["status"] == "Running"
+    endpoint = one.endpoints["here"]
     one.delete_cluster("here")
     assert not one.tasks
     with pytest.raises(OSError):
         connected(made)
+    one.add_endpoint("here", endpoint)
+    assert one.list_port_forward("here") == []
 
 
 def test_a_kubelet_that_is_asked_for_json_alone_refuses(serve, direct):
@@ -14492,6 +14502,12 @@ def test_metrics_auth_and_health(new_client, demo):
 
     health = client.test_cluster_health()
     assert (health.status, health.ok, health.text()) == (200, True, "ok")
+
+
+def test_the_health_asked_for_is_the_current_clusters(serve, new_client):
+    server = serve(lambda request, conn: conn.reply(200, "ok"))
+    new_client(server, cluster="dev").test_cluster_health()
+    assert server.paths() == ["/clusters/dev/healthz"]
 
 
 def test_a_log_is_followed_and_a_command_run_in_a_pod(new_client, demo):
