@@ -4157,7 +4157,7 @@ def token_cookies(cluster: str, token: str) -> str:
 
 def fresh_token(headers: Headers, cluster: str) -> str:
     """The token that Headlamp sends for the one it got, as cookies or X-Authorization; or ""."""
-    cookies: Dict[str, str] = {}
+    cookies = {}
     for line in headers.get_all("Set-Cookie"):
         name, _, value = line.partition(";")[0].strip().partition("=")
         is_gone = re.search(r"(?i);\s*max-age=0\s*(;|$)", line)
@@ -4413,7 +4413,7 @@ class Transport:
         may_cache = request.method == "GET" and not route.endpoint and route.cluster
         if may_cache and base in self._caching:
             request.lines["Connection"] = "keep-alive, Upgrade"
-        failure: Optional[ApiError] = None
+        failure = None
         try:
             response = exchange(self._opener, request)
             if not may_cache or "X-HEADLAMP-CACHE" not in response.headers:
@@ -5819,7 +5819,7 @@ class ObjectCalls:
 
     def __init__(self, endpoints: Endpoints) -> None:
         self._endpoints = endpoints
-        self.api_info: List[ApiInfo] = endpoints.info
+        self.api_info = endpoints.info
 
     def post(self, body: Json, query_params: Params = None, cluster: ClusterName = None) -> Json:
         """Create `body`, in the namespace that it names; the object as the server made it."""
@@ -6263,6 +6263,8 @@ LAST_LOOK = 10.0  # seconds, when a drain's time is up, to see which pods have s
 ACCEPT_WAIT = 0.5  # seconds: where shutdown() does not wake accept(), so late is a cancel seen
 BACKLOG = 128  # connections that may wait to be accepted
 REOPEN_WAIT = 1.0  # seconds for a tunnel that was idle: then it may be dead
+
+Key = Tuple[str, str]  # a cluster's name and that of a node, or the id of a port forward
 
 
 class Pod:
@@ -6937,8 +6939,8 @@ class Direct:
     def forked(self) -> None:
         """None of them is a child's."""
         self._lock = Lock()  # of two that want the same name one gets it
-        self._drains: Dict[Tuple[str, str], Drain] = {}  # by cluster and node
-        self._forwards: Dict[Tuple[str, str], PortForward] = {}  # by cluster and id
+        self._drains: Dict[Key, Drain] = {}  # by cluster and node
+        self._forwards: Dict[Key, PortForward] = {}  # by cluster and id
 
     def forget(self, cluster: str) -> None:
         """End all that goes on in a cluster; only how its drains ended is remembered."""
@@ -6961,7 +6963,7 @@ class Direct:
         self._check_free(key)
         listener = listen(address, int(wanted.get("port") or 0))
 
-        forward: Optional[PortForward] = None
+        forward = None
         try:
             if wanted["pod"]:
                 pod, target = pod_target(api, Pod(namespace, wanted["pod"]), target)
@@ -6992,7 +6994,7 @@ class Direct:
             raise
         return dict(record)
 
-    def _check_free(self, key: Tuple[str, str]) -> None:
+    def _check_free(self, key: Key) -> None:
         forward = self._forwards.get(key)
         if forward and not forward.scope.cancelled:
             raise ValueError("there is a port forward %s already" % key[1])
@@ -7052,7 +7054,7 @@ class Headlamp:
         self._old_forwards = False  # whether port forwards were last found at the old address
         # Of drains begun here or seen to end, by cluster and node: the result, "" before there is
         # one, and when the server was last asked (monotonic).
-        self._drains: Dict[Tuple[str, str], Tuple[str, float]] = {}
+        self._drains: Dict[Key, Tuple[str, float]] = {}
 
     def forget(self, cluster: str) -> None:
         """Nothing is remembered of a cluster that is gone."""
