@@ -4214,7 +4214,7 @@ class Credentials:
     def get_token(self, cluster: str, scope: Scope) -> Optional[str]:
         """The token as the next request would send it; None without one."""
         credential = self._credentials.get(cluster)
-        return credential.read(scope) or None if credential else None
+        return credential and credential.read(scope) or None
 
     def forget(self, cluster: str, credential: Credential) -> bool:
         """Forget a token that was refused, unless it is fixed; False if there is another now."""
@@ -4816,7 +4816,7 @@ class Stream(Task):
         self._tells_error = self._fail_cb is not None and takes_argument(self._fail_cb)
         self._socket: Optional[WebSocket] = None
 
-        runs_command = re.search("/(exec|attach)$", url.partition("?")[0])  # again, each time
+        runs_command = re.match(r"[^?]*/(exec|attach)(\?|$)", url)  # again, each time
         self._reconnects = args.get("reconnectOnFailure", not self._fail_cb and not runs_command)
 
     def get_socket(self) -> Optional[WebSocket]:
@@ -6872,7 +6872,7 @@ def pod_target(api: Api, pod: Pod, port: str) -> Tuple[Pod, str]:
     """The pod that has this name now, and the number of a container's port."""
     live = api.get_pod(pod)
     check_running(live)
-    pod = Pod(pod.namespace, pod.name, dig(live, "metadata", "uid"))
+    pod.uid = dig(live, "metadata", "uid")
     if port.isdigit():
         return pod, port
 
