@@ -143,6 +143,7 @@ Token = Union[str, Callable[[], Optional[str]], None]
 Bytes = Union[bytes, bytearray, memoryview]
 StrOrBytes = Union[str, bytes]
 Path = Union[str, PathLike]
+ClusterName = Optional[str]  # None: the current one
 Action = Callable[[], None]  # what cancels a stream, for one
 TlsSettings = Optional[ssl.SSLContext]  # None: those of somebody else, at last the system's
 HeaderLines = Mapping[str, Union[str, Sequence[str]]]  # several values are several lines
@@ -454,6 +455,11 @@ def dig(value: Json, *path: str, kind: Any = str) -> Any:
     for key in path:
         value = value.get(key) if isinstance(value, dict) else None
     return value if isinstance(value, kind) else kind()
+
+
+def dig_list(value: Json, *path: str) -> Any:
+    """As `dig`, for a list."""
+    return dig(value, *path, kind=list)
 
 
 def segment(name: str, what: str = "name") -> str:
@@ -4044,7 +4050,7 @@ class Claims:
             about = dig(claims, "kubernetes.io", kind=dict)
             self.account = dig(about, "namespace"), dig(about, "serviceaccount", "name")
             self.expiry = float(claims["exp"])
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError):
+        except (AttributeError, LookupError, TypeError, ValueError, RecursionError):
             pass
 
 
@@ -4145,7 +4151,7 @@ def token_cookies(cluster: str, token: str) -> str:
 
 def fresh_token(headers: Headers, cluster: str) -> str:
     """The token that Headlamp sends for the one it got, as cookies or X-Authorization; or ""."""
-    cookies: Dict[str, str] = {}
+    cookies = {}
     for line in headers.get_all("Set-Cookie"):
         name, _, value = line.partition(";")[0].strip().partition("=")
         is_gone = re.search(r"(?i);\s*max-age=0\s*(;|$)", line)
@@ -4202,7 +4208,7 @@ class Credentials:
     def get_token(self, cluster: str, scope: Scope) -> Optional[str]:
         """The token as the next request would send it; None without one."""
         credential = self._credentials.get(cluster)
-        return credential.read(scope) or None if credential else None
+        return credential and credential.read(scope) or None
 
     def forget(self, cluster: str, credential: Credential) -> bool:
         """Forget a token that was refused, unless it is fixed; False if there is another now."""
@@ -4289,7 +4295,7 @@ class Transport:
         if endpoint:
             self.handler.close(base_address(endpoint.server))
 
-    def cluster(self, name: Optional[str]) -> str:
+    def cluster(self, name: ClusterName) -> str:
         """`name`, or the current cluster; ValueError when there is no way to it."""
         name = name or self.settings.cluster
         self.route(name)
@@ -4353,8 +4359,7 @@ class Transport:
             route = self.route(cluster, on_behalf)
             held: Locks = []
             try:
-                self._renew(route, scope, held)
-                route.identify(scope)
+                self._authenticate(route, scope, held)
                 request = self._request(route, method, path, body, scope, cookie, idle)
                 if caller_headers:
                     ours = request.lines.items()
@@ -4363,7 +4368,7 @@ class Transport:
                 response = self._exchange(request, route)
                 response.cluster = route.cluster
                 is_fresh = self._notice(response, route, path, request.lines, auto_logout)
-            except (ApiError, TimeoutError, ConnectionAbortedError) as error:
+            except FAILURES as error:
                 raise unanswered(error, method, combine_path(route.base, path), route.cluster)
             finally:
                 if held:
@@ -4402,7 +4407,7 @@ class Transport:
         may_cache = request.method == "GET" and not route.endpoint and route.cluster
         if may_cache and base in self._caching:
             request.lines["Connection"] = "keep-alive, Upgrade"
-        failure: Optional[ApiError] = None
+        failure = None
         try:
             response = exchange(self._opener, request)
             if not may_cache or "X-HEADLAMP-CACHE" not in response.headers:
@@ -4465,8 +4470,11 @@ class Transport:
             raise ValueError("a user_id is made of letters, digits, - and _")
         return settings.user_id
 
-    def _renew(self, route: Route, scope: Scope, held: Locks) -> None:
-        """Renew a token that ends soon; the request at hand does it where a lock is in `held`."""
+    def _authenticate(self, route: Route, scope: Scope, held: Locks) -> None:
+        """Learn who we are, with a fresh token for one that ends soon.
+
+        Where a lock is in `held` the request at hand has it renewed.
+        """
         credential = route.credential
         turn: Locks = []
         try:
@@ -4478,22 +4486,16 @@ class Transport:
         finally:
             if turn and not held:
                 turn[0].release()
+        route.identify(scope)
 
     def _request_token(self, route: Route, credential: Credential, scope: Scope) -> None:
         """Ask for another token of a service account, along the route that the old one is for."""
-        namespace, name = credential.claims.account
         path = "/api/v1/namespaces/%s/serviceaccounts/%s/token"
-        review = {
-            "kind": "TokenRequest",
-            "apiVersion": "authentication.k8s.io/v1",
-            "metadata": {"creationTimestamp": None},
-            "spec": {"expirationSeconds": 86400},
-        }
+        review = b'{"spec": {"expirationSeconds": 86400}}'
         try:
             route.identify(scope)
-            path = path % (segment(namespace), segment(name))
-            response = exchange(self._opener, self._request(
-                route, "POST", path, encode_json(review), scope))
+            path = path % tuple(map(segment, credential.claims.account))
+            response = exchange(self._opener, self._request(route, "POST", path, review, scope))
             if not response.ok:
                 raise response.error()
             if not credential.replace(route.token, dig(response.json(), "status", "token")):
@@ -4519,7 +4521,7 @@ class Transport:
         return is_fresh
 
     def _take_fresh(self, headers: Headers, route: Route) -> bool:
-        if route.endpoint or not route.cluster or not route.credential:
+        if route.endpoint or not route.credential:
             return False
         return route.credential.replace(route.token, fresh_token(headers, route.cluster))
 
@@ -4560,8 +4562,7 @@ class Transport:
             try:
                 route = self.route(cluster)
                 url = "ws" + with_query(combine_path(route.base, check_path(path)), params)[4:]
-                self._renew(route, limited, held)
-                route.identify(limited)
+                self._authenticate(route, limited, held)
                 lines = self._identity(route)
                 offered = self._protocols(route, lines, protocols)
                 # a kubelet answers 406 to anything narrower
@@ -4574,7 +4575,7 @@ class Transport:
                     ping_timeout=settings.ping_timeout if ping_timeout is None else ping_timeout,
                     close_timeout=settings.close_timeout, scope=scope,
                     notice=lambda head: fresh.append(self._take_fresh(head.headers, route)))
-            except (ApiError, TimeoutError, ConnectionAbortedError) as error:
+            except FAILURES as error:
                 is_401 = getattr(error, "status", 0) == 401
                 if is_401 and route.credential:
                     route.credential.refused(route.token)  # a plugin runs again
@@ -4797,7 +4798,7 @@ class Stream(Task):
     """
 
     def __init__(
-        self, transport: Transport, cluster: str, url: str, cb: StreamResultsCb, args: StreamArgs,
+        self, transport: Transport, cluster: str, url: str, cb: StreamResultsCb, args: JsonObject,
     ) -> None:
         super().__init__("stream", transport)
         self.error: Optional[ApiError] = None
@@ -4805,11 +4806,11 @@ class Stream(Task):
         self._url = url
         self._cb = cb
         self._args = args
-        self._fail_cb: Optional[Callable[..., None]] = args.get("failCb")
+        self._fail_cb = args.get("failCb")
         self._tells_error = self._fail_cb is not None and takes_argument(self._fail_cb)
         self._socket: Optional[WebSocket] = None
 
-        runs_command = re.search("/(exec|attach)$", url.partition("?")[0])  # again, each time
+        runs_command = re.match(r"[^?]*/(exec|attach)(\?|$)", url)  # again, each time
         self._reconnects = args.get("reconnectOnFailure", not self._fail_cb and not runs_command)
 
     def get_socket(self) -> Optional[WebSocket]:
@@ -5733,15 +5734,15 @@ class Endpoints:
         item: str,
         body: Json,
         params: Params,
-        cluster: Optional[str],
-        headers: Optional[Dict[str, str]] = None,
+        cluster: ClusterName,
+        **options: Any,
     ) -> Json:
         """A request for `item`, a path below the collection ("" for itself); its parsed answer."""
         cluster = self._transport.cluster(cluster)
         for path, info in self._collections(cluster, namespace).items():
             try:
                 answer = self._transport.send(
-                    method, path + item, cluster, body=body, params=params, headers=headers)
+                    method, path + item, cluster, body=body, params=params, **options)
                 self._answered[cluster] = info
                 return answer.json()
             except ApiError as error:
@@ -5751,15 +5752,15 @@ class Endpoints:
         raise missing
 
     def patch(
-        self, namespace: str, item: str, body: Json, params: Params, cluster: Optional[str]
+        self, namespace: str, item: str, body: Json, params: Params, cluster: ClusterName
     ) -> Json:
         """A patch for `item`, with pretty=true, as documented."""
         params = {**(params or {}), "pretty": True}
         headers = {"Content-Type": patch_type(body)}
-        return self.send("PATCH", namespace, item, body, params, cluster, headers)
+        return self.send("PATCH", namespace, item, body, params, cluster, headers=headers)
 
     def watch(
-        self, kind: Callable[..., Watch], namespace: str, cluster: Optional[str], *rest: Any
+        self, kind: Callable[..., Watch], namespace: str, cluster: ClusterName, *rest: Any
     ) -> Action:
         """Start a Watch or ItemWatch (`kind`) in the collection; the function that cancels."""
         cluster = self._transport.cluster(cluster)
@@ -5812,14 +5813,14 @@ class ObjectCalls:
 
     def __init__(self, endpoints: Endpoints) -> None:
         self._endpoints = endpoints
-        self.api_info: List[ApiInfo] = endpoints.info
+        self.api_info = endpoints.info
 
-    def post(self, body: Json, query_params: Params = None, cluster: Optional[str] = None) -> Json:
+    def post(self, body: Json, query_params: Params = None, cluster: ClusterName = None) -> Json:
         """Create `body`, in the namespace that it names; the object as the server made it."""
         namespace, _ = names_in(body)
         return self._send("POST", namespace, "", body, query_params, cluster)
 
-    def put(self, body: Json, query_params: Params = None, cluster: Optional[str] = None) -> Json:
+    def put(self, body: Json, query_params: Params = None, cluster: ClusterName = None) -> Json:
         """Replace the object that `body` names; with a resourceVersion, only that version."""
         namespace, name = names_in(body)
         return self._send("PUT", namespace, item_path(name), body, query_params, cluster)
@@ -5836,7 +5837,7 @@ class ApiClient(ObjectCalls):
         cb: ItemsCb,
         err_cb: StreamErrCb,
         query_params: Params = None,
-        cluster: Optional[str] = None,
+        cluster: ClusterName = None,
     ) -> Action:
         """As Client.stream_results; gives the function that cancels."""
         return self._endpoints.watch(Watch, "", cluster, cb, err_cb, query_params)
@@ -5847,18 +5848,18 @@ class ApiClient(ObjectCalls):
         cb: ItemCb,
         err_cb: StreamErrCb,
         query_params: Params = None,
-        cluster: Optional[str] = None,
+        cluster: ClusterName = None,
     ) -> Action:
         """As Client.stream_result; gives the function that cancels."""
         return self._endpoints.watch(ItemWatch, "", cluster, name, cb, err_cb, query_params)
 
     def patch(
-        self, body: Json, name: str, query_params: Params = None, cluster: Optional[str] = None
+        self, body: Json, name: str, query_params: Params = None, cluster: ClusterName = None
     ) -> Json:
         """Change one object: a list is a JSON patch, a mapping a merge patch."""
         return self._endpoints.patch("", item_path(name), body, query_params, cluster)
 
-    def delete(self, name: str, query_params: Params = None, cluster: Optional[str] = None) -> Json:
+    def delete(self, name: str, query_params: Params = None, cluster: ClusterName = None) -> Json:
         """Delete one object; the server's Status, or the object while it is going."""
         return self._endpoints.send("DELETE", "", item_path(name), None, query_params, cluster)
 
@@ -5878,7 +5879,7 @@ class NamespacedApiClient(ObjectCalls):
         cb: ItemsCb,
         err_cb: StreamErrCb,
         query_params: Params = None,
-        cluster: Optional[str] = None,
+        cluster: ClusterName = None,
     ) -> Action:
         """As Client.stream_results; gives the function that cancels."""
         return self._endpoints.watch(Watch, namespace, cluster, cb, err_cb, query_params)
@@ -5890,7 +5891,7 @@ class NamespacedApiClient(ObjectCalls):
         cb: ItemCb,
         err_cb: StreamErrCb,
         query_params: Params = None,
-        cluster: Optional[str] = None,
+        cluster: ClusterName = None,
     ) -> Action:
         """As Client.stream_result; gives the function that cancels."""
         return self._endpoints.watch(
@@ -5902,7 +5903,7 @@ class NamespacedApiClient(ObjectCalls):
         namespace: str,
         name: str,
         query_params: Params = None,
-        cluster: Optional[str] = None,
+        cluster: ClusterName = None,
     ) -> Json:
         """Change one object: a list is a JSON patch, a mapping a merge patch."""
         return self._endpoints.patch(namespace, item_path(name), body, query_params, cluster)
@@ -5912,7 +5913,7 @@ class NamespacedApiClient(ObjectCalls):
         namespace: str,
         name: str,
         query_params: Params = None,
-        cluster: Optional[str] = None,
+        cluster: ClusterName = None,
     ) -> Json:
         """Delete one object; the server's Status, or the object while it is going."""
         return self._endpoints.send(
@@ -5935,19 +5936,19 @@ class ScaleApi:
     def __init__(self, endpoints: Endpoints) -> None:
         self._endpoints = endpoints
 
-    def get(self, namespace: str, name: str, cluster_name: Optional[str] = None) -> Json:
+    def get(self, namespace: str, name: str, cluster_name: ClusterName = None) -> Json:
         """The Scale of one object."""
         return self._endpoints.send(
             "GET", namespace, item_path(name, "/scale"), None, None, cluster_name)
 
-    def put(self, body: Json, cluster_name: Optional[str] = None) -> Json:
+    def put(self, body: Json, cluster_name: ClusterName = None) -> Json:
         """Set `spec.replicas` of the object that `body["metadata"]` names."""
         namespace, name = names_in(body)
         return self._endpoints.send(
             "PUT", namespace, item_path(name, "/scale"), body, None, cluster_name)
 
     def patch(
-        self, body: Json, namespace: str, name: str, cluster_name: Optional[str] = None
+        self, body: Json, namespace: str, name: str, cluster_name: ClusterName = None
     ) -> Json:
         """Change the Scale of one object: {"spec": {"replicas": 3}}."""
         return self._endpoints.patch(
@@ -6257,6 +6258,8 @@ ACCEPT_WAIT = 0.5  # seconds: where shutdown() does not wake accept(), so late i
 BACKLOG = 128  # connections that may wait to be accepted
 REOPEN_WAIT = 1.0  # seconds for a tunnel that was idle: then it may be dead
 
+Key = Tuple[str, str]  # a cluster's name and that of a node, or the id of a port forward
+
 
 class Pod:
     """One pod for good; `uid` "" where it is not known: another pod may come to have its name."""
@@ -6304,7 +6307,7 @@ def must_go(pod: Json) -> bool:
     """Whether a drain evicts the pod, as kubectl decides it."""
     is_mirror = "kubernetes.io/config.mirror" in dig(pod, "metadata", "annotations", kind=dict)
     is_finished = dig(pod, "status", "phase") in ("Succeeded", "Failed")
-    owners = dig(pod, "metadata", "ownerReferences", kind=list)
+    owners = dig_list(pod, "metadata", "ownerReferences")
     controllers = [dig(owner, "kind") for owner in owners if dig(owner, "controller", kind=bool)]
     return not is_mirror and (is_finished or "DaemonSet" not in controllers)
 
@@ -6343,24 +6346,16 @@ class Drain(Task):
             "PATCH", "/api/v1/nodes/" + segment(self._node),
             body={"spec": {"unschedulable": True}},
             headers={"Content-Type": "application/merge-patch+json"})
-        version = self._eviction_version()
         pods = self._pods()
 
-        refused = [pod for pod in pods if not self._evict(pod, version)]
+        refused = [pod for pod in pods if not self._evict(pod)]
         while refused and self._pause():
-            refused = [pod for pod in refused if not self._evict(pod, version)]
+            refused = [pod for pod in refused if not self._evict(pod)]
 
         stayed = [pod for pod in pods if not self._leaves(pod)]
         if stayed:
             reasons = ["%s: %s" % (pod, self._reasons[pod]) for pod in stayed]
             raise ApiError(408, "still there: " + "; ".join(reasons))
-
-    def _eviction_version(self) -> str:
-        """policy/v1; policy/v1beta1 up to Kubernetes 1.21."""
-        for resource in dig(self._ask("GET", "/api/v1").object(), "resources", kind=list):
-            if dig(resource, "name") == "pods/eviction":
-                return "%s/%s" % (dig(resource, "group"), dig(resource, "version"))
-        return "policy/v1"
 
     def _pods(self) -> List[Pod]:
         """Those to evict, listed once: what comes later is not ours to remove."""
@@ -6374,12 +6369,11 @@ class Drain(Task):
             pods.append(Pod(*names))
         return pods
 
-    def _evict(self, pod: Pod, version: str) -> bool:
+    def _evict(self, pod: Pod) -> bool:
         """Whether it is on its way; else the server's reason is kept."""
+        # Without an apiVersion it is the server's own: policy/v1beta1 up to Kubernetes 1.21.
         eviction = {
-            "apiVersion": version,
-            "kind": "Eviction",
-            "metadata": {"name": pod.name, "namespace": pod.namespace},
+            "metadata": {"name": pod.name},
             "deleteOptions": {"preconditions": {"uid": pod.uid}},
         }
 
@@ -6546,7 +6540,7 @@ class PortForward(Task):
 class Channels:
     """One forwarded connection over one WebSocket.
 
-    To tell the pod that the local side has no more to say is to end it.
+    The protocol can't tell the pod that the local side has no more to say.
     """
 
     protocol = "v4.channel.k8s.io"
@@ -6559,9 +6553,9 @@ class Channels:
         """To the pod."""
         self.remote.send(b"\0" + data)
 
-    def finish(self) -> None:
-        """The local side has no more to say."""
-        self.remote.close()
+    def finish(self) -> bool:
+        """Nobody can be told."""
+        return False
 
     def receive(self) -> Iterator[Bytes]:
         """What the pod says; at the end a WebSocketError for what went wrong there."""
@@ -6599,9 +6593,9 @@ class Tunnel:
 
     def __init__(self, remote: WebSocket, way: Any) -> None:
         self.remote = remote
-        # A PING of SPDY's (2.6.5): the API server notices that its kubelet has gone when something
-        # comes from us (1.37: closing waits for a read), and no ping of the WebSocket counts.
-        remote.ping_message = BINARY, _words(CONTROL | 6, 4, 1)
+        # A PING of SPDY's (2.6.5), its id no stream's: an API server that has lost its kubelet
+        # ends nothing before it has read something (1.37), and the WebSocket's pings don't count.
+        remote.ping_message = BINARY, _words(CONTROL | 6, 4, CONTROL - 1)
         self.way = way  # what it was opened with
         self.used = 0.0  # monotonic: when its last connection ended
         self.is_free = False  # that ended as it should
@@ -6628,7 +6622,7 @@ class Tunnel:
             frame = kind, stream, _, _ = self._frame(began + seconds - time.monotonic())
             if kind == SYN_REPLY:
                 awaited.discard(stream)
-            elif kind in (DATA, RST_STREAM) and stream in streams:
+            elif stream in streams:
                 self._kept.append(frame)
                 break
         self.pause = 4 * (time.monotonic() - began)
@@ -6637,9 +6631,10 @@ class Tunnel:
         """To the pod."""
         self.remote.send(_words(self._data, len(data)) + data)
 
-    def finish(self) -> None:
+    def finish(self) -> bool:
         """The local side has no more to say."""
         self.remote.send(_words(self._data, FIN))
+        return True
 
     def receive(self) -> Iterator[Bytes]:
         """What the pod says, b"" for its end; at the end of all as Channels'."""
@@ -6831,9 +6826,8 @@ class ForwardedConnection(Task):
         pause = carrier.pause if self._heard >= said else linger
         if self._is_silent(min(pause, linger)):
             with contextlib.suppress(ApiError):
-                carrier.finish()
-            if self._is_silent(linger):
-                self.scope.cancel()
+                if not carrier.finish() or self._is_silent(linger):
+                    self.scope.cancel()
 
     def _is_silent(self, seconds: float) -> bool:
         """Wait until the pod has said nothing for so long; False when it has ended."""
@@ -6872,13 +6866,13 @@ def pod_target(api: Api, pod: Pod, port: str) -> Tuple[Pod, str]:
     """The pod that has this name now, and the number of a container's port."""
     live = api.get_pod(pod)
     check_running(live)
-    pod = Pod(pod.namespace, pod.name, dig(live, "metadata", "uid"))
+    pod.uid = dig(live, "metadata", "uid")
     if port.isdigit():
         return pod, port
 
     for section in ("containers", "initContainers"):  # a sidecar is one of the latter
-        for container in dig(live, "spec", section, kind=list):
-            for entry in dig(container, "ports", kind=list):
+        for container in dig_list(live, "spec", section):
+            for entry in dig_list(container, "ports"):
                 if dig(entry, "name") == port:
                     return pod, str(dig(entry, "containerPort", kind=int))
     raise ApiError(404, "the pod %s has no port named %s" % (pod, port))
@@ -6889,7 +6883,7 @@ def service_target(api: Api, namespace: str, service: str, port: str) -> Tuple[P
     names = segment(namespace, "namespace"), segment(service, "service")
     live = api.send("GET", "/api/v1/namespaces/%s/services/%s" % names).object()
     port_names = [
-        dig(entry, "name") for entry in dig(live, "spec", "ports", kind=list)
+        dig(entry, "name") for entry in dig_list(live, "spec", "ports")
         if dig(entry, "protocol") in ("", "TCP")
         and port in (dig(entry, "name"), str(dig(entry, "port", kind=int)))
     ]
@@ -6899,7 +6893,7 @@ def service_target(api: Api, namespace: str, service: str, port: str) -> Tuple[P
 
     for group in service_groups(api, *names):
         pods = ready_pods(group)
-        numbers = [dig(entry, "port", kind=int) for entry in dig(group, "ports", kind=list)
+        numbers = [dig(entry, "port", kind=int) for entry in dig_list(group, "ports")
                    if dig(entry, "name") == port_names[0]]
         if pods and numbers:
             return Pod(namespace, dig(pods[0], "name"), dig(pods[0], "uid")), str(numbers[0])
@@ -6917,12 +6911,12 @@ def service_groups(api: Api, namespace: str, service: str) -> List[Json]:
         if error.status not in (400, 403, 404):
             raise
     path = "/api/v1/namespaces/%s/endpoints/%s" % (namespace, service)
-    return cast(List[Json], dig(api.send("GET", path).object(), "subsets", kind=list))
+    return cast(List[Json], dig_list(api.send("GET", path).object(), "subsets"))
 
 
 def ready_pods(group: Json) -> List[Json]:
     """References to the pods of a slice or subset; an endpoint that says nothing is ready."""
-    endpoints = dig(group, "endpoints", kind=list) or dig(group, "addresses", kind=list)
+    endpoints = dig_list(group, "endpoints") or dig_list(group, "addresses")
     pods = [dig(endpoint, "targetRef", kind=dict) for endpoint in endpoints
             if dig(endpoint, "conditions", kind=dict).get("ready") is not False]
     return [pod for pod in pods if dig(pod, "kind") == "Pod" and dig(pod, "name")]
@@ -6939,8 +6933,8 @@ class Direct:
     def forked(self) -> None:
         """None of them is a child's."""
         self._lock = Lock()  # of two that want the same name one gets it
-        self._drains: Dict[Tuple[str, str], Drain] = {}  # by cluster and node
-        self._forwards: Dict[Tuple[str, str], PortForward] = {}  # by cluster and id
+        self._drains: Dict[Key, Drain] = {}  # by cluster and node
+        self._forwards: Dict[Key, PortForward] = {}  # by cluster and id
 
     def forget(self, cluster: str) -> None:
         """End all that goes on in a cluster; only how its drains ended is remembered."""
@@ -6963,7 +6957,7 @@ class Direct:
         self._check_free(key)
         listener = listen(address, int(wanted.get("port") or 0))
 
-        forward: Optional[PortForward] = None
+        forward = None
         try:
             if wanted["pod"]:
                 pod, target = pod_target(api, Pod(namespace, wanted["pod"]), target)
@@ -6994,7 +6988,7 @@ class Direct:
             raise
         return dict(record)
 
-    def _check_free(self, key: Tuple[str, str]) -> None:
+    def _check_free(self, key: Key) -> None:
         forward = self._forwards.get(key)
         if forward and not forward.scope.cancelled:
             raise ValueError("there is a port forward %s already" % key[1])
@@ -7054,7 +7048,7 @@ class Headlamp:
         self._old_forwards = False  # whether port forwards were last found at the old address
         # Of drains begun here or seen to end, by cluster and node: the result, "" before there is
         # one, and when the server was last asked (monotonic).
-        self._drains: Dict[Tuple[str, str], Tuple[str, float]] = {}
+        self._drains: Dict[Key, Tuple[str, float]] = {}
 
     def forget(self, cluster: str) -> None:
         """Nothing is remembered of a cluster that is gone."""
@@ -7109,7 +7103,7 @@ class Headlamp:
 
                 failures.append(error)
 
-        raise next((error for error in failures if error.status != 200), failures[0])  # no page
+        raise min(failures, key=lambda error: error.status == 200)  # no page, if there is another
 
     def drain_node(self, cluster: str, node_name: str) -> Json:
         """What the server says at once; it goes on by itself."""
@@ -7167,7 +7161,7 @@ class Headlamp:
 
         body = {**request, "kubeconfigs": [kubeconfig]}
         answer = self._send("POST", "/parseKubeConfig", body=body).object()
-        names = [dig(cluster, "name") for cluster in dig(answer, "clusters", kind=list)]
+        names = [dig(cluster, "name") for cluster in dig_list(answer, "clusters")]
 
         if not any(names):
             raise ApiError(200, "the server found no cluster in the kubeconfig")
@@ -7220,7 +7214,7 @@ class Headlamp:
 
 def _entry(config: Json, name: str) -> Any:
     """What the server's configuration has of a cluster; None without one of that name."""
-    clusters = dig(config, "clusters", kind=list)
+    clusters = dig_list(config, "clusters")
     return next((cluster for cluster in clusters if dig(cluster, "name") == name), None)
 
 
@@ -7251,7 +7245,7 @@ def reduce_kubeconfig(text: bytes, name: str) -> str:
     """
     try:
         [config] = read_yaml(text)
-        contexts = dig(config, "contexts", kind=list)
+        contexts = dig_list(config, "contexts")
         context = min(
             (entry for entry in contexts if name in _context_names(entry)),
             key=lambda entry: _context_names(entry).index(name),
@@ -7269,7 +7263,7 @@ def reduce_kubeconfig(text: bytes, name: str) -> str:
 
     for section, reference in (("clusters", "cluster"), ("users", "user")):
         wanted = dig(context, "context", reference)
-        entries = dig(config, section, kind=list)
+        entries = dig_list(config, section)
         reduced[section] = [entry for entry in entries if dig(entry, "name") == wanted]
 
     return encode_base64(encode_json(reduced))
@@ -7280,7 +7274,7 @@ def _context_names(entry: Any) -> List[str]:
     name = dig(entry, "name")
     names = [name, name.replace("/", "--").replace(" ", "__")]
 
-    for extension in dig(entry, "context", "extensions", kind=list):
+    for extension in dig_list(entry, "context", "extensions"):
         if dig(extension, "name") == "headlamp_info":
             names.append(dig(extension, "extension", "customName"))
 
@@ -7459,7 +7453,7 @@ class Client(Settings):
 
     def wait_for(
         self, url: str, name: str, condition: Union[str, Callable[[Json], Any]],
-        timeout: Optional[float] = 60.0, *, cluster: Optional[str] = None,
+        timeout: Optional[float] = 60.0, *, cluster: ClusterName = None,
     ) -> Json:
         """Wait until an object of the collection at `url` is as wanted; gives the object.
 
@@ -7512,7 +7506,7 @@ class Client(Settings):
     def apply(
         self,
         body: Json,
-        cluster_name: Optional[str] = None,
+        cluster_name: ClusterName = None,
         *,
         field_manager: Optional[str] = None,
         force: bool = False,
@@ -7646,7 +7640,7 @@ class Client(Settings):
 
     def metrics(
         self, url: str, on_metrics: Callable[[Any], None],
-        on_error: Optional[Callable[[ApiError], None]] = None, cluster: Optional[str] = None,
+        on_error: Optional[Callable[[ApiError], None]] = None, cluster: ClusterName = None,
     ) -> Action:
         """GET `url` now and every `metrics_period` seconds; on_metrics(items, or the whole answer).
 
@@ -7667,34 +7661,36 @@ class Client(Settings):
 
         Documented as patch.
         """
-        return self._with_body("PATCH", url, json, auto_logout_on_auth_error, options,
-                               patch_type(json))
+        content_type = patch_type(json)
+        return self._change("PATCH", url, encode_json(json), auto_logout_on_auth_error, options,
+                            content_type)
 
     def post(
         self, url: str, json: Any, auto_logout_on_auth_error: bool = True,
         options: Optional[ClusterRequestParams] = None,
     ) -> Json:
         """POST `json` to `url`; the parsed answer. Documented as post."""
-        return self._with_body("POST", url, json, auto_logout_on_auth_error, options)
+        return self._change("POST", url, encode_json(json), auto_logout_on_auth_error, options)
 
     def put(
         self, url: str, json: Any, auto_logout_on_auth_error: bool = True,
         request_options: Optional[ClusterRequestParams] = None,
     ) -> Json:
         """PUT `json` to `url`; the parsed answer. Documented as put."""
-        return self._with_body("PUT", url, json, auto_logout_on_auth_error, request_options)
+        body = encode_json(json)
+        return self._change("PUT", url, body, auto_logout_on_auth_error, request_options)
 
-    def _with_body(
-        self, method: str, url: str, value: Any, auto_logout: bool,
-        options: Optional[ClusterRequestParams], content_type: str = "application/json",
+    def _change(
+        self, method: str, url: str, body: Optional[bytes], auto_logout: bool,
+        options: Optional[ClusterRequestParams], content_type: str = "",
     ) -> Json:
         caller_options = check_options(ClusterRequestParams, options)
         headers = dict(caller_options.get("headers") or {})
-        if not any(str(name).lower() == "content-type" for name in headers):
+        if content_type and not any(str(name).lower() == "content-type" for name in headers):
             headers["Content-Type"] = content_type
         return self.cluster_request(url, cast(ClusterRequestParams, {
             "method": method,
-            "body": encode_json(value),
+            "body": body,
             "autoLogoutOnAuthError": auto_logout,
             **caller_options,
             "headers": headers,
@@ -7703,9 +7699,7 @@ class Client(Settings):
 
     def remove(self, url: str, request_options: Optional[ClusterRequestParams] = None) -> Json:
         """DELETE `url`; the parsed answer. Documented as remove."""
-        options = check_options(ClusterRequestParams, request_options)
-        return self.cluster_request(url, cast(ClusterRequestParams, {
-            "method": "DELETE", **options, "cluster": options.get("cluster") or self.cluster}))
+        return self._change("DELETE", url, None, True, request_options)
 
     def request(
         self, path: str, params: Optional[RequestParams] = None,
@@ -7811,7 +7805,7 @@ class Client(Settings):
         (400, 401, 403, 404) ends it unless "reconnectOnFailure" is True. Gives an object with
         cancel() and get_socket(). Documented as stream.
         """
-        options: Any = check_options(StreamArgs, args)
+        options = check_options(StreamArgs, args)
         check_path(url)
         expect_callable(cb, "cb")
         for name in ("connectCb", "failCb"):
@@ -7822,7 +7816,7 @@ class Client(Settings):
 
     def stream_result(
         self, url: str, name: str, cb: ItemCb, err_cb: StreamErrCb, query_params: Params = None,
-        cluster: Optional[str] = None,
+        cluster: ClusterName = None,
     ) -> Action:
         """Keep `cb` supplied with one object: cb(object) at first and for every later state.
 
@@ -7879,7 +7873,7 @@ class Client(Settings):
         return self.post(path, {"spec": {"namespace": namespace}}, False,
                          {"timeout": 5000, "cluster": cluster or self.cluster})
 
-    def test_cluster_health(self, cluster: Optional[str] = None) -> Response:
+    def test_cluster_health(self, cluster: ClusterName = None) -> Response:
         """GET /healthz of the cluster; ApiError unless it is well.
 
         Documented as testClusterHealth.
