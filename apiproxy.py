@@ -144,6 +144,7 @@ Bytes = Union[bytes, bytearray, memoryview]
 StrOrBytes = Union[str, bytes]
 Path = Union[str, PathLike]
 ClusterName = Optional[str]  # None: the current one
+Seconds = Optional[float]  # None for no limit
 Action = Callable[[], None]  # what cancels a stream, for one
 TlsSettings = Optional[ssl.SSLContext]  # None: those of somebody else, at last the system's
 HeaderLines = Mapping[str, Union[str, Sequence[str]]]  # several values are several lines
@@ -301,12 +302,12 @@ class Settings:
     token_protocol: bool  # the older name for token_as="subprotocol"
     host: str  # the Host header for base_url, where a tunnel needs another than its own
     gzip: bool  # ask for compressed answers
-    request_timeout: Optional[float]  # of a call that says no other; None for no limit
+    request_timeout: Seconds  # of a call that says no other; None for no limit
     connect_timeout: float  # of a connection, from look-up to TLS; of a WebSocket, to its 101
     keep_alive: float  # an idle connection is not used after this: a NAT may have forgotten it
     max_body: int  # bytes of an answer, also after decoding
     max_message: int  # bytes of a WebSocket message
-    ping_interval: Optional[float]  # silence before a ping; None for no pings
+    ping_interval: Seconds  # silence before a ping; None for no pings
     ping_timeout: float  # silence after it until the connection is given up
     close_timeout: float  # for the closing handshake of a WebSocket
     list_idle: float  # silence within a list once its answer has begun
@@ -345,12 +346,12 @@ class Settings:
         token_protocol: bool = False,
         host: str = "",
         gzip: bool = True,
-        request_timeout: Optional[float] = 120.0,
+        request_timeout: Seconds = 120.0,
         connect_timeout: float = 10.0,
         keep_alive: float = 30.0,
         max_body: int = 256 * MiB,
         max_message: int = 64 * MiB,
-        ping_interval: Optional[float] = 10.0,
+        ping_interval: Seconds = 10.0,
         ping_timeout: float = 20.0,
         close_timeout: float = 1.0,
         list_idle: float = 30.0,
@@ -1616,14 +1617,14 @@ class Scope:
     """
 
     def __init__(
-        self, seconds: Optional[float] = None, idle: Optional[float] = None,
+        self, seconds: Seconds = None, idle: Seconds = None,
         cancel: Optional[Cancel] = None,
     ) -> None:
         self._end = math.inf if seconds is None else time.monotonic() + seconds
         self._idle = math.inf if idle is None else idle
         self._cancel = cancel or Cancel()
 
-    def within(self, seconds: Optional[float] = None, idle: Optional[float] = None) -> Scope:
+    def within(self, seconds: Seconds = None, idle: Seconds = None) -> Scope:
         """A part of this one: cancelled with it, over no later."""
         part = Scope(seconds, idle, self._cancel)
         part._end = min(part._end, self._end)
@@ -2616,7 +2617,7 @@ class HttpRequest:
     def __init__(
         self, method: str, full_url: str, target: str, lines: Dict[str, Any],
         data: Optional[bytes], scope: Scope, address: Address,
-        context: TlsSettings, proxy: Optional[str], idle: Optional[float],
+        context: TlsSettings, proxy: Optional[str], idle: Seconds,
     ) -> None:
         self.method = method
         self.full_url = full_url
@@ -2905,7 +2906,7 @@ class WebSocket:
 
     def __init__(
         self, wire: Wire, protocol: str, rest: bytes, max_message_size: int,
-        ping_interval: Optional[float], ping_timeout: float, close_timeout: float,
+        ping_interval: Seconds, ping_timeout: float, close_timeout: float,
     ) -> None:
         self.protocol = protocol  # the subprotocol that the server chose, or ""
         self.ping_message = PING, b""  # what is sent into a silence
@@ -2943,9 +2944,9 @@ class WebSocket:
     @classmethod
     def connect(
         cls, url: str, *, protocols: Sequence[str] = (),
-        headers: Optional[HeaderLines] = None, timeout: Optional[float] = 10.0,
+        headers: Optional[HeaderLines] = None, timeout: Seconds = 10.0,
         ssl_context: TlsSettings = None, max_message_size: int = 64 * MiB,
-        ping_interval: Optional[float] = 10.0, ping_timeout: float = 20.0,
+        ping_interval: Seconds = 10.0, ping_timeout: float = 20.0,
         close_timeout: float = 1.0, proxy: Optional[str] = None, host: str = "",
         scope: Optional[Scope] = None, notice: Optional[Callable[[Head], None]] = None,
     ) -> WebSocket:
@@ -3021,7 +3022,7 @@ class WebSocket:
                     return
                 raise
 
-    def recv(self, timeout: Optional[float] = None) -> StrOrBytes:
+    def recv(self, timeout: Seconds = None) -> StrOrBytes:
         """The next message: str for text, bytes for binary.
 
         TimeoutError after `timeout` seconds; the next call goes on, in mid-frame too.
@@ -4336,7 +4337,7 @@ class Transport:
         self, method: str, path: str, cluster: str = "", *, body: Any = None,
         params: Params = None, headers: Optional[HeaderLines] = None,
         scope: Optional[Scope] = None, auto_logout: bool = True, on_behalf: str = "",
-        cookie: bool = False, idle: Optional[float] = None,
+        cookie: bool = False, idle: Seconds = None,
     ) -> Response:
         """One request and its answer; ApiError unless that is 2xx: redirects are never followed.
 
@@ -4381,7 +4382,7 @@ class Transport:
 
     def _request(
         self, route: Route, method: str, path: str, body: Optional[bytes], scope: Scope,
-        cookie: bool = False, idle: Optional[float] = None,
+        cookie: bool = False, idle: Seconds = None,
     ) -> HttpRequest:
         """A request along a route, with headers of its own."""
         compress = self.settings.gzip and (not route.endpoint or route.endpoint.compress)
@@ -5616,7 +5617,7 @@ class Waiter(Watch):
         self._result: Optional[Tuple[Json, Optional[BaseException]]] = None  # one or the other
         self._reported: Optional[ApiError] = None  # the last that was reported
 
-    def result(self, timeout: Optional[float]) -> Json:
+    def result(self, timeout: Seconds) -> Json:
         """The object; TimeoutError that says what it last was, ApiError when the server refuses."""
         is_over = self._done.wait(FOREVER if timeout is None else timeout)
         if self._result:
@@ -6666,7 +6667,7 @@ class Tunnel:
         block = self._deflate.compress(block) + self._deflate.flush(zlib.Z_SYNC_FLUSH)
         return _words(CONTROL | SYN_STREAM, flags | 10 + len(block), stream, 0) + bytes(2) + block
 
-    def _frame(self, timeout: Optional[float]) -> Tuple[int, int, int, Bytes]:
+    def _frame(self, timeout: Seconds) -> Tuple[int, int, int, Bytes]:
         """The type, stream, flags and payload of the next frame (2.2)."""
         if self._kept:
             return self._kept.pop()
@@ -7453,7 +7454,7 @@ class Client(Settings):
 
     def wait_for(
         self, url: str, name: str, condition: Union[str, Callable[[Json], Any]],
-        timeout: Optional[float] = 60.0, *, cluster: ClusterName = None,
+        timeout: Seconds = 60.0, *, cluster: ClusterName = None,
     ) -> Json:
         """Wait until an object of the collection at `url` is as wanted; gives the object.
 
@@ -7557,7 +7558,7 @@ class Client(Settings):
         len(response.body)  # made one here, or two of the caller's threads might do it at once
         return response
 
-    def _seconds(self, options: Mapping[str, Any]) -> Optional[float]:
+    def _seconds(self, options: Mapping[str, Any]) -> Seconds:
         """The time limit of a call, which its options give in milliseconds."""
         if "timeout" not in options:
             return self.request_timeout
