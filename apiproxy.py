@@ -147,7 +147,9 @@ ClusterName = Optional[str]  # None: the current one
 Seconds = Optional[float]  # None for no limit
 Action = Callable[[], None]  # what cancels a stream, for one
 TlsSettings = Optional[ssl.SSLContext]  # None: those of somebody else, at last the system's
+Query = Dict[str, Any]  # Params of ours
 HeaderLines = Mapping[str, Union[str, Sequence[str]]]  # several values are several lines
+Lines = Dict[str, Any]  # HeaderLines of ours
 
 # Called, not derived from: of a class each type is text, which is compiled, on 3.14 by a module
 # that takes 1.4 ms to import. TypeVars are bound to classes that there are, for the same reason.
@@ -494,7 +496,7 @@ _LABEL_WORD = "[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"  # a label's nam
 _LABEL = "(?:[-a-z0-9.]{1,253}/)?%s=(?:%s)?" % (_LABEL_WORD, _LABEL_WORD)
 
 
-def check_query(params: Params) -> Dict[str, Any]:
+def check_query(params: Params) -> Query:
     """`params` as text: a str each, or a list of str where a key repeats. None is left out.
 
     A selector may be a mapping: {"app": "web"} is "app=web". TypeError for a known key misspelled
@@ -504,7 +506,7 @@ def check_query(params: Params) -> Dict[str, Any]:
         return {}
 
     expect(params, Mapping, "query parameters")
-    checked: Dict[str, Any] = {}
+    checked: Query = {}
     for key, value in params.items():
         _check_query_key(key)
         if key in ("labelSelector", "fieldSelector") and isinstance(value, Mapping):
@@ -660,7 +662,7 @@ def cluster_address(base: str, cluster: str) -> str:
     return combine_path(base, "/clusters/" + segment(cluster, "cluster"))
 
 
-def check_headers(headers: Optional[HeaderLines]) -> Dict[str, Any]:
+def check_headers(headers: Optional[HeaderLines]) -> Lines:
     """A copy; ValueError, which repeats no value, for what could end a header line."""
     if headers is None:
         return {}
@@ -1407,7 +1409,7 @@ def handshake_request(
     address: Address, key: str, headers: HeaderLines, protocols: Sequence[str],
 ) -> bytes:
     """The upgrade request (4.1). Lower-case "websocket": Headlamp compares it exactly."""
-    lines: Dict[str, Any] = {
+    lines: Lines = {
         "Host": address.authority,
         "Upgrade": "websocket",
         "Connection": "Upgrade",
@@ -2615,7 +2617,7 @@ class HttpRequest:
     type = "http"  # what the opener goes by: the handler looks at the address
 
     def __init__(
-        self, method: str, full_url: str, target: str, lines: Dict[str, Any],
+        self, method: str, full_url: str, target: str, lines: Lines,
         data: Optional[bytes], scope: Scope, address: Address,
         context: TlsSettings, proxy: Optional[str], idle: Seconds,
     ) -> None:
@@ -4432,9 +4434,9 @@ class Transport:
         self._caching.add(base)
         return response
 
-    def _identity(self, route: Route, cookie: bool = False) -> Dict[str, Any]:
+    def _identity(self, route: Route, cookie: bool = False) -> Lines:
         """The headers that say who we are."""
-        lines: Dict[str, Any] = {"User-Agent": "apiproxy/" + __version__}
+        lines: Lines = {"User-Agent": "apiproxy/" + __version__}
         if route.token:
             lines["Authorization"] = "Bearer " + route.token
         endpoint = route.endpoint
@@ -4590,7 +4592,7 @@ class Transport:
                     held[0].release()
 
     def _protocols(
-        self, route: Route, lines: Dict[str, Any], protocols: Sequence[str],
+        self, route: Route, lines: Lines, protocols: Sequence[str],
     ) -> List[str]:
         """The subprotocols to offer; a token goes as one, or as a header: both are refused."""
         offered = list(dict.fromkeys(["base64.binary.k8s.io", *protocols]))
@@ -5150,7 +5152,7 @@ class ListReader:
     """Lists a collection whole: in one answer, or in pages where the server can't send it so."""
 
     def __init__(
-        self, fetch: Callable[..., Response], params: Dict[str, Any], page: int,
+        self, fetch: Callable[..., Response], params: Query, page: int,
     ) -> None:
         self._fetch = fetch  # (path, params, pace=True), which waits first if `pace`
         self._params = params  # of the first page
@@ -5378,7 +5380,7 @@ class Watch(Task):
                 self._is_well()
         self._judge(closed, lasted, lasts)
 
-    def _connect(self, params: Dict[str, Any]) -> WebSocket:
+    def _connect(self, params: Query) -> WebSocket:
         try:
             return self._transport.connect(self._cluster, self._paths[0], params, self.scope)
         except HandshakeError as error:
@@ -5518,7 +5520,7 @@ class Watch(Task):
             self._show()
 
 
-def without(params: Mapping[str, Any], names: Iterable[str]) -> Dict[str, Any]:
+def without(params: Mapping[str, Any], names: Iterable[str]) -> Query:
     """`params` but for those names."""
     return {key: value for key, value in params.items() if key not in names}
 
