@@ -2527,6 +2527,11 @@ def test_what_is_held_when_or_after_a_scope_is_cancelled_is_closed():
     assert closed == ["when", "after"]
 
 
+def test_a_call_aside_may_be_silent_for_longer_than_an_answer():
+    scope = apiproxy.Scope(20, idle=0.001)
+    assert apiproxy.aside("x", lambda: time.sleep(0.02), scope) is None
+
+
 def test_a_connection_does_not_wait_to_send_and_notices_a_dead_host(listener):
     host, _, port = listener().partition(":")
     with apiproxy.connect(host, int(port), apiproxy.Scope()) as sock:
@@ -4764,7 +4769,9 @@ def test_a_certificate_that_rotates_is_used_at_once(serve, certificate, tmp_path
         assert server.count == 2
 
 
-def test_a_file_written_twice_within_a_tick_of_the_clock_is_read_again(tmp_path):
+@pytest.mark.parametrize("later", [0, 60])
+def test_a_file_written_twice_within_a_tick_of_the_clock_is_read_again(
+        tmp_path, monkeypatch, later):
     path = tmp_path / "ca.crt"
     files = apiproxy.TlsFiles(write(path, LEAF + "\n" * (len(MIDDLE) - len(LEAF))))
     before, info = files(), os.stat(str(path))
@@ -4772,6 +4779,17 @@ def test_a_file_written_twice_within_a_tick_of_the_clock_is_read_again(tmp_path)
     write(path, MIDDLE)
     os.utime(str(path), ns=(info.st_atime_ns, info.st_mtime_ns))
     assert os.stat(str(path)).st_size == info.st_size
+    now = time.time() + later
+    monkeypatch.setattr(apiproxy.time, "time", lambda: now)
+    assert files() is not before
+
+
+def test_a_file_that_an_older_one_replaces_is_read_again(tmp_path):
+    path, older = tmp_path / "ca.crt", tmp_path / "older.crt"
+    files = apiproxy.TlsFiles(write(path, LEAF))
+    before = files()
+    os.utime(write(older, MIDDLE), (1, 1))
+    os.replace(str(older), str(path))
     assert files() is not before
 
 
