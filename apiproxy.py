@@ -3316,7 +3316,8 @@ class Endpoint:
         compress: bool = True,
     ) -> None:
         with naming("server"):
-            if "?" in check_path(base_address(server).target):
+            base_address(server)
+            if "?" in check_path(server):
                 raise ValueError("an address can't have a query here")
         if proxy:
             with naming("proxy-url"):
@@ -7352,9 +7353,7 @@ class Client(Settings):
 
     def _begin(self) -> None:
         if self.base_url:
-            base_address(self.base_url)
-            if "?" in check_path(self.base_url):
-                raise ValueError("base_url can't have a query")
+            Endpoint(self.base_url)  # which can hold no other address either
             if self.cluster:
                 segment(self.cluster, "cluster")
         if self.token_as not in TOKEN_WAYS:
