@@ -52,7 +52,6 @@ import bisect
 import codecs
 import collections.abc
 import contextlib
-import errno
 import functools
 import gc
 import hashlib
@@ -214,7 +213,7 @@ class ApiError(Exception):
         self.message = message or phrase
         self.phrase = phrase
         self.reason = reason
-        self.details: JsonObject = details if isinstance(details, dict) else {}
+        self.details: JsonObject = details or {}
         self.body = body
         self.method = method
         self.url = url
@@ -487,7 +486,7 @@ def check_path(path: str) -> str:
 
 def combine_path(base: str, path: str) -> str:
     """Both with one slash between."""
-    return (base[:-1] if base.endswith("/") else base) + "/" + path[path.startswith("/"):]
+    return base.rstrip("/") + "/" + path[path.startswith("/"):]
 
 
 _LABEL_WORD = "[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"  # a label's name, or its value
@@ -533,7 +532,7 @@ def _check_query_key(key: str) -> None:
     )}
     meant = known.get(plain)
 
-    if meant is None and len(plain) > 6:  # shorter ones are too near to others' ("limits")
+    if not meant and len(plain) > 6:  # shorter ones are too near to others' ("limits")
         import difflib  # only here: it is slow to import
 
         nearest = difflib.get_close_matches(plain, known, cutoff=0.9)
@@ -644,8 +643,14 @@ def join_port(host: str, port: Any) -> str:
 
 @functools.lru_cache(maxsize=64)
 def base_address(url: str) -> Address:
-    """The Address of one of the few servers that clusters have, which every request needs."""
-    return Address(url, ("http", "https"))
+    """The Address of one of the few servers that clusters have, which every request needs.
+
+    ValueError for one with a query, too: paths are put behind it.
+    """
+    address = Address(url, ("http", "https"))
+    if "?" in check_path(address.target):
+        raise ValueError("a server's address can't have a query")
+    return address
 
 
 @functools.lru_cache(maxsize=64)
@@ -654,7 +659,7 @@ def cluster_address(base: str, cluster: str) -> str:
     return combine_path(base, "/clusters/" + segment(cluster, "cluster"))
 
 
-def check_headers(headers: Optional[HeaderLines]) -> Dict[str, Union[str, Sequence[str]]]:
+def check_headers(headers: Optional[HeaderLines]) -> Dict[str, Any]:
     """A copy; ValueError, which repeats no value, for what could end a header line."""
     if headers is None:
         return {}
@@ -668,6 +673,11 @@ def check_headers(headers: Optional[HeaderLines]) -> Dict[str, Union[str, Sequen
             if not re.fullmatch(_TOKEN, name) or re.search("[^\t -~\xa0-\xff]", line):
                 raise ValueError("header %r has a character that is not allowed" % name)
     return dict(headers)
+
+
+def encode_base64(data: bytes) -> str:
+    """`data` in base64."""
+    return base64.b64encode(data).decode()
 
 
 def check_protocols(protocols: Sequence[str]) -> None:
@@ -729,7 +739,7 @@ _YAML_ESCAPED = dict(
 )
 
 # Plain scalars as go-yaml 2 resolves them: YAML 1.1 without base 60; a date stays a string
-_YAML_WORDS: Dict[str, Any] = {
+_YAML_WORDS = {
     **dict.fromkeys("~ null Null NULL".split()),
     **dict.fromkeys("true True TRUE yes Yes YES on On ON y Y".split(), True),
     **dict.fromkeys("false False FALSE no No NO off Off OFF n N".split(), False),
@@ -799,7 +809,7 @@ class _YamlReader:
         self.at = 0
         self._end()
         self._take(_YAML_DIRECTIVE)
-        documents: List[Any] = []
+        documents = []
         marker = ""
         while True:
             first = self.text[self.at]
@@ -843,7 +853,7 @@ class _YamlReader:
 
         sign = self.text[self.at]
         if sign in "[{":
-            value: Any = self._collection("]" if sign == "[" else "}")
+            value = self._collection("]" if sign == "[" else "}")
         elif sign in "&*":
             value = self._anchored(parent, beside)
         elif sign in "|>" and not self._flow:
@@ -869,7 +879,7 @@ class _YamlReader:
 
     def _sequence(self) -> List[Any]:
         column = self.column
-        items: List[Any] = []
+        items = []
         while self.column == column and self._take(r"-(?: +(?![ \t])|(?=\n))"):
             items.append(self._value(column, False))
 
@@ -893,7 +903,7 @@ class _YamlReader:
             return None
 
         text = match[0][:-1].rstrip(" \t")
-        key: Any = self._unquote(text) if text[0] in "'\"" else self._resolve(text)
+        key = self._unquote(text) if text[0] in "'\"" else self._resolve(text)
         if isinstance(key, bool) or isinstance(key, int) and str(key) == text:
             key = str(key).lower()
         if not isinstance(key, str) or text == "<<":
@@ -1412,7 +1422,7 @@ def check_handshake(head: Head, key: str, protocols: Sequence[str]) -> str:
     """The subprotocol that a 101 chose, or ""; HandshakeError for what 4.1 refuses."""
     # FIPS mode refuses it otherwise; new() takes that on 3.8 too
     digest = hashlib.new("sha1", key.encode() + _GUID, usedforsecurity=False).digest()
-    accept = base64.b64encode(digest).decode()
+    accept = encode_base64(digest)
     headers = head.headers
     chosen = headers.get_all("Sec-WebSocket-Protocol")
     for header, is_right in (
@@ -1512,8 +1522,7 @@ def at_fork(thing: Any) -> None:
 
 
 def _alive() -> Iterator[Any]:
-    things = (reference() for reference in _renewed.valuerefs())
-    return (thing for thing in things if thing is not None)
+    return filter(None, (reference() for reference in _renewed.valuerefs()))
 
 
 def _before_fork() -> None:
@@ -1687,8 +1696,8 @@ def aside(name: str, function: Callable[[], R], scope: Scope) -> R:
         run()
     scope.hold(done.set)
     try:
-        if not done.wait(scope.left()):
-            raise TimeoutError("no time left")
+        while not done.wait(scope.left()):
+            pass  # `left` says when it is over
         scope.left()
     finally:
         scope.hold(None)
@@ -1743,7 +1752,7 @@ class Proxy:
         self.headers = {}
         if parts.username is not None:
             pair = "%s:%s" % (parts.username, parts.password or "")
-            secret = base64.b64encode(urllib.parse.unquote_to_bytes(pair)).decode()
+            secret = encode_base64(urllib.parse.unquote_to_bytes(pair))
             self.headers["Proxy-Authorization"] = "Basic " + secret
 
 
@@ -1753,7 +1762,7 @@ def blaming(proxy: Optional[Proxy]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if proxy is None or isinstance(error, (TimeoutError, ConnectionAbortedError)):
+        if not proxy or isinstance(error, (TimeoutError, ConnectionAbortedError)):
             raise
         place = join_port(proxy.host, proxy.port)
         raise ConnectionError("proxy %s: %s" % (place, error)) from error
@@ -1808,7 +1817,9 @@ def _is_meant(address: Address, host: str, ip: Any, entry: str) -> bool:
     if named or ip:  # a name is no end of an IP address
         return bool(named == ip)
 
-    name = to_ascii(name[1:] if name.startswith("*.") else name)
+    name = name[1:] if name.startswith("*.") else name
+    with contextlib.suppress(UnicodeError):  # what can't be in DNS is as it is
+        name = ".".join(label.encode("idna").decode() for label in name.split("."))
     return host.endswith(name if name[:1] == "." else "." + name) or host == name
 
 
@@ -1817,18 +1828,10 @@ def parse_ip(text: str) -> Any:
     import ipaddress  # only where there is a proxy
 
     try:
-        ip: Any = ipaddress.ip_address(text)
+        ip = ipaddress.ip_address(text)
     except ValueError:
         return None
     return getattr(ip, "ipv4_mapped", None) or ip
-
-
-def to_ascii(name: str) -> str:
-    """A host name as DNS has it; one that can't be in it as it is."""
-    try:
-        return ".".join(label.encode("idna").decode() for label in name.split("."))
-    except UnicodeError:
-        return name
 
 
 # -- sockets ----------------------------------------------------------------------
@@ -1872,10 +1875,10 @@ class Race:
 
     winners: Dict[Tuple[str, int], Any] = {}  # by host and port: the address to try first next time
 
-    def __init__(self, addresses: Sequence[Any]) -> None:
-        self._addresses = list(addresses)
+    def __init__(self, addresses: List[Any]) -> None:
+        self._addresses = addresses
         self._sockets: Dict[int, Tuple[Socket, Any]] = {}  # that are connecting, by descriptor
-        self._failure: OSError = OSError("no address for this host")
+        self._failure = OSError("no address for this host")
         self._closed = False
         at_fork(self)
 
@@ -1910,24 +1913,23 @@ class Race:
                 sock.close()
 
     def _begin(self, found: Any) -> None:
-        family, kind, protocol, _, address = found
+        family, _, protocol, _, address = found
         try:
-            sock = Socket(family, kind or socket.SOCK_STREAM, protocol)
+            sock = Socket(family, socket.SOCK_STREAM, protocol)
         except OSError as error:
             self._failure = error
             return
-        self._sockets[sock.fileno()] = sock, found  # first: somebody may fork meanwhile
+        fd = sock.fileno()
+        self._sockets[fd] = sock, found  # first: somebody may fork meanwhile
         sock.setblocking(False)
-        error_number = sock.connect_ex(address)
-        if error_number not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR):
-            del self._sockets[sock.fileno()]
-            self._fail(sock, error_number)
-
-    def _fail(self, sock: Socket, error_number: int) -> None:
-        sock.close()
-        names = getattr(socket, "errorTab", {})  # Windows, whose strerror() does not know them
-        text = names.get(error_number) or os.strerror(error_number)
-        self._failure = OSError(error_number, text)
+        try:
+            sock.connect(address)
+        except (BlockingIOError, InterruptedError):
+            pass  # it goes on
+        except OSError as error:
+            self._failure = error
+            del self._sockets[fd]
+            sock.close()
 
     def _wait(self, seconds: float) -> Optional[Tuple[Socket, Any]]:
         ready = poll([], list(self._sockets), seconds)
@@ -1937,10 +1939,12 @@ class Race:
             if fd not in self._sockets:
                 continue  # select reports a failed one twice
             sock, address = self._sockets.pop(fd)
-            error_number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if not error_number:
+            number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if not number:
                 return sock, address
-            self._fail(sock, error_number)
+            sock.close()
+            names = getattr(socket, "errorTab", {})  # Windows, whose strerror() does not know them
+            self._failure = OSError(number, names.get(number) or os.strerror(number))
         return None
 
 
@@ -2073,7 +2077,7 @@ class Wire:
                     self._seal(b"")
                 except OSError:
                     self._out.clear()  # nobody takes them any more; what came before can be read
-            if self._tls is not None:
+            if self._tls:
                 return self._read_tls(self._tls, space)
             try:
                 return self._sock.recv_into(space)
@@ -2109,13 +2113,13 @@ class Wire:
         self._seal(b"")  # TLS 1.3 answers key updates inside a read
         return count or None
 
-    def _read_record(self, tls: ssl.SSLObject, space: memoryview) -> int:
+    def _read_record(self, tls: Any, space: memoryview) -> int:
         if self._tls_end:
             raise self._tls_end
         if not (self._cut or self._incoming.pending or tls.pending()):
             raise ssl.SSLWantReadError  # as it would after some work
 
-        count = cast(int, tls.read(len(space), cast(bytearray, space)))
+        count: int = tls.read(len(space), space)
         if not count:  # 3.8 with OpenSSL 3 takes any end for a clean one
             raise ssl.SSLEOFError if self._cut else ssl.SSLZeroReturnError
         return count
@@ -2147,7 +2151,7 @@ class Wire:
                 self.taken = time.monotonic()
 
     def _seal(self, data: Bytes) -> None:
-        if self._tls is not None:
+        if self._tls:
             if data:
                 self._tls.write(data)
             data = self._outgoing.read() if self._outgoing.pending else b""
@@ -2198,7 +2202,7 @@ class Wire:
 
     def leave_openssl(self, held: Locks, seconds: float) -> None:
         """Keep threads out of OpenSSL until `held` is released."""
-        if self._tls is not None:
+        if self._tls:
             take(self._lock, held, seconds)
 
     def forked(self) -> None:
@@ -2971,7 +2975,7 @@ class WebSocket:
             scheme = "https" if address.secure else "http"
             lines["Origin"] = "%s://%s" % (scheme, address.authority)
 
-        key = base64.b64encode(os.urandom(16)).decode()
+        key = encode_base64(os.urandom(16))
         request = handshake_request(address, key, lines, protocols)
         scope = (scope or Scope()).within(timeout)
         wire = None
@@ -2989,7 +2993,7 @@ class WebSocket:
             protocol = check_handshake(head, key, protocols)
             rest = b"" if conn.is_empty else conn.some(scope)
         except BaseException as error:
-            if wire is not None:
+            if wire:
                 wire.close()
             if isinstance(error, BadAnswer):
                 text = place_of(url) + str(error)
@@ -3060,7 +3064,7 @@ class WebSocket:
             self._moving = True
             message = self._reader.next()
             self._moving = False
-            if message is None:
+            if not message:
                 if late:
                     raise TimeoutError("no message in time")
                 end = end or time.monotonic() + seconds
@@ -3191,7 +3195,7 @@ class WebSocket:
     def _error(self) -> ConnectionClosed:
         """How it ended: another object for each call that is told."""
         if self._ended:
-            return ConnectionClosed(self._ended.code, self._ended.reason)
+            return ConnectionClosed(*self._ended.args)
         if self._torn:
             return ConnectionClosed(ABNORMAL, str(self._torn))
         return ConnectionClosed(NORMAL, "closed here")
@@ -3199,7 +3203,7 @@ class WebSocket:
     def _end(self, code: int, reason: str) -> ConnectionClosed:
         """Settle how it ended, once; free the connection unless a close handshake needs it."""
         with self._end_lock:  # or a simultaneous close() and abort() would give two answers
-            if self._ended is None:
+            if not self._ended:
                 self._ended = ConnectionClosed(code, reason)
                 if code == ABNORMAL:
                     self._wire.close()
@@ -3242,7 +3246,7 @@ class WebSocket:
             if not reading and not take(self._recv_lock, held, scope.left()):
                 return
             space = memoryview(bytearray(CHUNK))
-            while self._ended is None and self._wire.receive(space, scope):
+            while not self._ended and self._wire.receive(space, scope):
                 pass
         finally:
             if held:
@@ -3317,8 +3321,6 @@ class Endpoint:
     ) -> None:
         with naming("server"):
             base_address(server)
-            if "?" in check_path(server):
-                raise ValueError("an address can't have a query here")
         if proxy:
             with naming("proxy-url"):
                 Proxy(proxy)
@@ -3362,11 +3364,11 @@ class _NamedContext(_CONTEXTS[-3]):  # type: ignore[misc]
     def __init__(self, _protocol: int) -> None:
         self.sessions: Dict[Any, Any] = {}  # to resume, see Wire
 
-    def wrap_bio(self, *args: Any, **options: Any) -> ssl.SSLObject:
+    def wrap_bio(self, *args: Any, **options: Any) -> Any:
         """As SSLContext.wrap_bio, with the name to expect."""
         if self.server_name:
             options["server_hostname"] = self.server_name
-        return cast(ssl.SSLObject, super().wrap_bio(*args, **options))
+        return super().wrap_bio(*args, **options)
 
     def load_cert_chain(self, *args: Any, **options: Any) -> None:
         """As SSLContext.load_cert_chain; a session from before would go on as who we were then."""
@@ -3447,15 +3449,6 @@ def in_file(pem: Pem) -> Iterator[str]:
             yield path
 
 
-def load_certificate(context: ssl.SSLContext, certificate: Pem, key: Pem) -> None:
-    """Show a client certificate."""
-    def refuse() -> NoReturn:  # or OpenSSL asks on the terminal
-        raise ValueError("the key has a passphrase")
-
-    with in_file(certificate) as path, in_file(key) as key_path, inside_openssl:
-        context.load_cert_chain(path, key_path, password=refuse)
-
-
 class TlsFiles:
     """TLS settings from files that rotate: called, it gives the settings of this moment.
 
@@ -3468,8 +3461,7 @@ class TlsFiles:
         self, authority: Pem = b"", certificate: Pem = b"", key: Pem = b"", server_name: str = "",
         insecure: bool = False,
     ) -> None:
-        self._server_name = server_name
-        self._insecure = insecure
+        self._options = server_name, insecure
         self._files: Dict[str, Tuple[Any, bytes]] = {}  # by path: what changes with it, content
         self._pems: Pems = authority, b"", b""
         self._state: Tuple[List[bytes], TlsSettings] = [], None  # contents, settings
@@ -3489,6 +3481,8 @@ class TlsFiles:
 
     def show(self, certificate: Pem, key: Pem) -> None:
         """Show this client certificate from now on; b"" for none."""
+        if bool(certificate) != bool(key):
+            raise ValueError("a client certificate and its key belong together")
         pems = self._pems[0], certificate, key
         self._pems, self._state = pems, self._load(pems)
 
@@ -3518,15 +3512,19 @@ class TlsFiles:
             raise ValueError("%s: %s" % (field, error)) from None
 
     def _build(self, authority: bytes, pems: Pems) -> TlsSettings:
-        if not (any(pems) or self._server_name or self._insecure):
+        def refuse() -> NoReturn:  # or OpenSSL asks on the terminal
+            raise ValueError("the key has a passphrase")
+
+        if not any((*pems, *self._options)):
             return None
 
+        source, certificate, key = pems
         with naming("certificate-authority"):
-            trusted = authority if pems[0] else None
-            context = tls_context(None, trusted, self._server_name, self._insecure)
-        if pems[1]:
-            with naming("client-certificate with its client-key"):
-                load_certificate(context, *pems[1:])
+            context = tls_context(None, authority if source else None, *self._options)
+        if certificate:
+            with naming("client-certificate with its client-key"), in_file(certificate) as path, \
+                    in_file(key) as key_path, inside_openssl:
+                context.load_cert_chain(path, key_path, password=refuse)
         return context
 
 
@@ -3720,8 +3718,6 @@ class ExecPlugin:
         key = status.get("clientKeyData")
         end = status.get("expirationTimestamp")
 
-        if bool(certificate) != bool(key):
-            raise status.error("clientCertificateData", "is there without its key, or a key alone")
         if not (token or certificate):
             raise status.error("token", "is missing, and so is a certificate")
 
@@ -3757,7 +3753,7 @@ class ExecPlugin:
         spec: JsonObject = {"interactive": interactive}
         if self._cluster:
             info = {name: self._cluster.values.get(name) for name in EXEC_CLUSTER}
-            info["certificate-authority-data"] = base64.b64encode(self._tls.authority).decode()
+            info["certificate-authority-data"] = encode_base64(self._tls.authority)
             for extension in self._cluster.get("extensions", list):
                 if dig(extension, "name") == EXEC_EXTENSION:
                     info["config"] = extension.get("extension")
@@ -3844,8 +3840,7 @@ class Kubeconfig:
         self.left_out: Dict[str, str] = {}
         self._sources: List[str] = []
         # By name: the entry, its place and its folder.
-        self._entries: Dict[str, Dict[str, Tuple[Json, str, str]]] = {
-            "cluster": {}, "user": {}, "context": {}}
+        self._entries: Dict[str, Dict[str, Any]] = {"cluster": {}, "user": {}, "context": {}}
 
     def add(self, text: bytes, source: str) -> None:
         """Read a file's text; `source` is its path. ValueError for what is not a kubeconfig."""
@@ -3896,8 +3891,6 @@ class Kubeconfig:
             insecure = cluster.get("insecure-skip-tls-verify", bool)
             certificate = user.pem("client-certificate")
             key = user.pem("client-key")
-            if bool(certificate) != bool(key):
-                raise user.error("client-certificate", "and client-key belong together")
 
             proxy = cluster.get("proxy-url")
             if proxy and "://" not in proxy:
@@ -4448,7 +4441,7 @@ class Transport:
             for name, value in endpoint.impersonate:
                 lines.setdefault(name, []).append(value)
             if endpoint.basic and not route.token:
-                pair = base64.b64encode(endpoint.basic.encode()).decode()
+                pair = encode_base64(endpoint.basic.encode())
                 lines["Authorization"] = "Basic " + pair
             return lines
 
@@ -6547,7 +6540,7 @@ class PortForward(Task):
 class Channels:
     """One forwarded connection over one WebSocket.
 
-    To tell the pod that the local side has no more to say is to end it.
+    The protocol can't tell the pod that the local side has no more to say.
     """
 
     protocol = "v4.channel.k8s.io"
@@ -6560,9 +6553,9 @@ class Channels:
         """To the pod."""
         self.remote.send(b"\0" + data)
 
-    def finish(self) -> None:
-        """The local side has no more to say."""
-        self.remote.close()
+    def finish(self) -> bool:
+        """Nobody can be told."""
+        return False
 
     def receive(self) -> Iterator[Bytes]:
         """What the pod says; at the end a WebSocketError for what went wrong there."""
@@ -6600,9 +6593,9 @@ class Tunnel:
 
     def __init__(self, remote: WebSocket, way: Any) -> None:
         self.remote = remote
-        # A PING of SPDY's (2.6.5): the API server notices that its kubelet has gone when something
-        # comes from us (1.37: closing waits for a read), and no ping of the WebSocket counts.
-        remote.ping_message = BINARY, _words(CONTROL | 6, 4, 1)
+        # A PING of SPDY's (2.6.5), its id no stream's: an API server that has lost its kubelet
+        # ends nothing before it has read something (1.37), and the WebSocket's pings don't count.
+        remote.ping_message = BINARY, _words(CONTROL | 6, 4, CONTROL - 1)
         self.way = way  # what it was opened with
         self.used = 0.0  # monotonic: when its last connection ended
         self.is_free = False  # that ended as it should
@@ -6629,7 +6622,7 @@ class Tunnel:
             frame = kind, stream, _, _ = self._frame(began + seconds - time.monotonic())
             if kind == SYN_REPLY:
                 awaited.discard(stream)
-            elif kind in (DATA, RST_STREAM) and stream in streams:
+            elif stream in streams:
                 self._kept.append(frame)
                 break
         self.pause = 4 * (time.monotonic() - began)
@@ -6638,9 +6631,10 @@ class Tunnel:
         """To the pod."""
         self.remote.send(_words(self._data, len(data)) + data)
 
-    def finish(self) -> None:
+    def finish(self) -> bool:
         """The local side has no more to say."""
         self.remote.send(_words(self._data, FIN))
+        return True
 
     def receive(self) -> Iterator[Bytes]:
         """What the pod says, b"" for its end; at the end of all as Channels'."""
@@ -6832,9 +6826,8 @@ class ForwardedConnection(Task):
         pause = carrier.pause if self._heard >= said else linger
         if self._is_silent(min(pause, linger)):
             with contextlib.suppress(ApiError):
-                carrier.finish()
-            if self._is_silent(linger):
-                self.scope.cancel()
+                if not carrier.finish() or self._is_silent(linger):
+                    self.scope.cancel()
 
     def _is_silent(self, seconds: float) -> bool:
         """Wait until the pod has said nothing for so long; False when it has ended."""
@@ -7259,7 +7252,7 @@ def reduce_kubeconfig(text: bytes, name: str) -> str:
         )
     except ValueError:
         log.warning("the whole kubeconfig goes with requests to %s: it can't be read here", name)
-        return base64.b64encode(text).decode()
+        return encode_base64(text)
 
     reduced: JsonObject = {
         "apiVersion": "v1",
@@ -7273,7 +7266,7 @@ def reduce_kubeconfig(text: bytes, name: str) -> str:
         entries = dig_list(config, section)
         reduced[section] = [entry for entry in entries if dig(entry, "name") == wanted]
 
-    return base64.b64encode(encode_json(reduced)).decode()
+    return encode_base64(encode_json(reduced))
 
 
 def _context_names(entry: Any) -> List[str]:
@@ -7353,7 +7346,7 @@ class Client(Settings):
 
     def _begin(self) -> None:
         if self.base_url:
-            Endpoint(self.base_url)  # which can hold no other address either
+            base_address(self.base_url)
             if self.cluster:
                 segment(self.cluster, "cluster")
         if self.token_as not in TOKEN_WAYS:

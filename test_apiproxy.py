@@ -1937,6 +1937,14 @@ def test_when_all_addresses_fail_the_last_says_why(names, no_winners, families, 
     eventually(lambda: sockets() <= before)
 
 
+def test_an_address_that_no_connection_can_be_made_to_is_passed_over(serve, names, no_winners):
+    server, before = serve(hello), sockets()
+    names["many.test"] = [at("255.255.255.255:1"), at("127.0.0.1:%d" % server.port)]
+    ws = connect("ws://many.test:81/")
+    assert sockets() <= before + 2  # this side's and the server's
+    ws.abort()
+
+
 def test_an_address_that_refuses_costs_no_wait(serve, names, no_winners):
     server = serve(hello)
     names["many.test"] = [at("127.0.0.1:1")] * 8 + [at("127.0.0.1:%d" % server.port)]
@@ -2323,6 +2331,7 @@ def test_no_proxy_goes_straight(serve, proxies):
     ("b\xfccher.example", "http://a.xn--bcher-kva.example", True),
     (".B\xdcCHER.example:80", "http://a.xn--bcher-kva.example", True),
     ("b\xfccher.example", "http://xn--bcher-kva.example.org", False),
+    ("\xfc" * 64 + ",a.example", "http://a.example", True),
 ])
 def test_no_proxy_is_read_as_go_reads_it(proxies, no_proxy, url, direct):
     proxies(HTTP_PROXY="proxy", HTTPS_PROXY="proxy", NO_PROXY=no_proxy)
@@ -13050,11 +13059,10 @@ def test_what_a_tunnel_tells_of_an_error_is_bounded():
 def test_a_silent_connection_pings_through_to_the_kubelet(serve, direct):
     """That it has gone is noticed by an API server when something comes from us."""
     def has_gone(conn):
-        while conn.frame()[0] != tunnels.PING:
-            pass
-        conn.send(tunnels.frame(tunnels.PING, 1))
-        while conn.frame()[0] != tunnels.PING:
-            pass
+        for _ in range(2):
+            kind, number, _, _ = conn.frame()
+            assert kind == tunnels.PING and number % 2  # an even one would be the kubelet's
+            conn.send(tunnels.frame(kind, number))
         raise EOFError
 
     one = direct(serve(Pods(has_gone, tunnel=True, p={})), ping_interval=0.02, ping_timeout=0.02)
