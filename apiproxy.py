@@ -648,7 +648,7 @@ def base_address(url: str) -> Address:
     ValueError for one with a query, too: paths are put behind it.
     """
     address = Address(url, ("http", "https"))
-    if "?" in check_path(address.target):
+    if "?" in check_path(url):
         raise ValueError("a server's address can't have a query")
     return address
 
