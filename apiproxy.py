@@ -7581,7 +7581,6 @@ class Client(Settings):
         stored = self._transport.credentials.kubeconfigs.get((self.base_url, cluster))
         answer = None
         if cluster not in self.endpoints and not stored:
-            self._transport.route("")  # there has to be a server
             answer = self._headlamp.delete_cluster(cluster, remove_kubeconfig)
         self._forget(cluster)
         if stored:

@@ -4484,8 +4484,8 @@ def mutual(serve, certificate):
 
 
 @pytest.mark.parametrize("server", [
-    "", "h", "h:1", "ftp://h", "https://", "https://u:SECRET@h", "https://h?a=1", "https://h?",
-    "https://h#a", "https://h/..", "https://h:99999", "https://h /", "https://ü", "https://h\n",
+    "", "h", "h:1", "ftp://h", "https://", "https://u:SECRET@h", "https://h?a=1", "https://h#a",
+    "https://h?", "https://h/..", "https://h:99999", "https://h /", "https://ü", "https://h\n",
 ])
 def test_an_endpoints_address_is_http_a_host_and_a_path(server):
     with pytest.raises(ValueError, match="^server: ") as caught:

@@ -99,8 +99,8 @@ WATCHING = {
         (SIM,)),
     "reject-lower": Mutant(
         "11: a list of a lower version is refused",
-        "        version, changed = self._fetch_all(self._state.replace)\n",
-        """        version, changed = self._fetch_all(self._state.replace)
+        "        version, changed = self._fetch_all()\n",
+        """        version, changed = self._fetch_all()
         if is_older(version, self._version):
             raise ApiError(200, "lower")
 """,
