@@ -20,15 +20,15 @@ Printed on two cores of an AMD EPYC under Linux, Python 3.11.7, OpenSSL 3.0.19, 
 rounds, beside kubernetes 37.0.2, lightkube 1.0.1, pykube-ng 23.6.0 and kr8s 0.20.15:
 
                                             floor apiproxy kubernetes  lightkube pykube-ng   kr8s
-    list of 5,000 ConfigMaps                40 ms     0.91       5.24       0.85      4.23  51.67
-    list of 3,000 Pods                     538 ms     0.30       5.14       1.08      2.62  16.83
-    300 small GETs                          21 ms     0.94       3.69       5.05      6.82  16.22
-    watch, 5,000 events                     33 ms     0.96       4.44       1.91      3.94  47.47
-    view of 5,000 ConfigMaps, each changed  33 ms     3.05       5.23
-    view of 5,000 Pods, each changed       176 ms     2.40       9.71
-    import                                  35 ms     1.24       4.64       2.95      2.79   4.68
-    import and first GET                    39 ms     1.22      12.13       3.39      2.54   7.49
-    memory for each idle watch             100 KB   106 KB     147 KB     123 KB    145 KB  98 KB
+    list of 5,000 ConfigMaps                37 ms     0.93       5.70       0.86      4.48  60.20
+    list of 3,000 Pods                     541 ms     0.28       5.28       1.10      2.64  17.34
+    300 small GETs                          30 ms     1.24       3.11       3.18      4.97  13.73
+    watch, 5,000 events                     34 ms     0.97       4.43       1.91      3.81  51.54
+    view of 5,000 ConfigMaps, each changed  35 ms     2.94       5.24
+    view of 5,000 Pods, each changed       175 ms     2.19       8.86
+    import                                  33 ms     1.18       4.71       2.86      2.74   4.71
+    import and first GET                    39 ms     1.17      11.98       3.35      2.58   9.87
+    memory for each idle watch              99 KB    95 KB     147 KB     123 KB    145 KB 100 KB
 """
 
 import argparse
