@@ -13240,7 +13240,7 @@ def test_a_shortage_of_threads_costs_one_connection(serve, direct, tunnel, caplo
     short_of.append("apiproxy-forward")
     with pytest.raises(RuntimeError):
         one.start_port_forward("here", "ns", "p", 80, "", "")
-    assert len(one.list_port_forward("here")) == 1
+    assert len(one.list_port_forward("here")) == len(one.tasks) == 1
 
 
 def test_a_shortage_of_descriptors_is_waited_out_without_a_busy_loop(serve, direct, monkeypatch):
@@ -14067,6 +14067,8 @@ def test_a_port_forward_list_is_of_one_cluster(serve, new_client):
         [{"cluster": "foo", "id": "1"}, {"cluster": "foobar", "id": "2"}]))
     assert new_client(server).list_port_forward("foo") == [{"cluster": "foo", "id": "1"}]
     assert server.paths() == ["/clusters/foo/portforward/list"]
+    none = serve(lambda request, conn: conn.reply(200, "null"))  # as Go writes an empty one
+    assert new_client(none).list_port_forward("foo") == []
 
 
 # ------------------------------------------------------------------------------
@@ -15266,6 +15268,8 @@ def test_configure_reaches_functions_imported_by_name_and_keeps_credentials_at_h
         assert first.requests[-1].headers["authorization"] == "Bearer SECRET-dev"
         assert first.requests[-1].headers["kubeconfig"] == "SECRET"
         assert apiproxy.default_client().user_id == "me"
+        apiproxy.configure(first.url, cluster="dev", user_id="you")
+        assert apiproxy.default_client().user_id == "you"
         apiproxy.configure(second.url, cluster="dev")
         assert request("/x") == {"from": 2} and "authorization" not in second.requests[-1].headers
         assert apiproxy.default_client().user_id == ""
