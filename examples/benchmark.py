@@ -5,6 +5,7 @@
     python3 examples/benchmark.py --peers DIR             all rows; DIR gets the peers, once
     python3 examples/benchmark.py --only view --rounds 9  one row; --list names them
     python3 examples/benchmark.py --growth                cost as the work grows
+    python3 examples/benchmark.py --forward               ports of Pods of a real cluster
 
 Each measurement is a process of its own, in turn: floor, apiproxy, the peers, then the next round.
 What counts is the CPU time, user and system, of that process, without import, construction and one
@@ -14,7 +15,8 @@ same bytes from a socket and `json.loads`. Read differences below 0.2 as none.
 
 The server is one more process with everything prepared; its objects are shaped like the demo
 cluster's. With APIPROXY_TEST_URL or APIPROXY_TEST_DIRECT set, the rows that make sense there run on
-that real API server.
+that real API server. There --forward needs kubectl, and nodes that forward to this machine's
+APIPROXY_TEST_FORWARD_PORT; its figures are of the processes that forward.
 
 Printed on two cores of an AMD EPYC under Linux, Python 3.11.7, OpenSSL 3.0.19, TLS, medians of 3
 rounds, beside kubernetes 37.0.2, lightkube 1.0.1, pykube-ng 23.6.0 and kr8s 0.20.15:
@@ -47,6 +49,7 @@ import re
 import shutil
 import signal
 import socket
+import socketserver
 import ssl
 import statistics
 import subprocess
@@ -1717,6 +1720,107 @@ class Bench:
         say("")
 
 
+# ------------------------------------------------------------------------------
+# Forwarded ports, beside kubectl: in a real cluster with nodes
+# ------------------------------------------------------------------------------
+
+BIG = 100 * 1000 * 1000
+
+
+class Target(socketserver.StreamRequestHandler):
+    """What a forwarded port leads to: it swallows a body, sends BIG bytes for /big, and closes."""
+
+    disable_nagle_algorithm = True
+
+    def handle(self):
+        line, size = self.rfile.readline(), 0
+        for header in iter(self.rfile.readline, b"\r\n"):
+            if header.lower().startswith(b"content-length:"):
+                size = int(header.split(b":")[1])
+        while size > 0:
+            size -= len(self.rfile.read1(min(size, 1 << 18))) or size
+        left = BIG if line.startswith(b"GET /big") else 2
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % left)
+        while left > 0:
+            left -= self.connection.send(bytes(min(left, 1 << 18)))
+
+
+def forwarder(at, pod):
+    """A process of its own: forward until its standard input ends."""
+    client = endpoint_client(at)
+    print(client.start_port_forward("real", at["namespace"], pod, 80, "", "")["port"], flush=True)
+    sys.stdin.read()
+    client.close()
+
+
+def fetch(port, path, body=b""):
+    """One request on a connection of its own."""
+    with socket.create_connection(("127.0.0.1", port), 60) as local:
+        local.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        local.sendall(b"GET %s HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % (path, len(body)) + body)
+        with local.makefile("rb") as answer:
+            lines = list(iter(answer.readline, b"\r\n"))
+            left = int(lines[-1].split(b":")[1])
+            while left > 0:
+                count = len(answer.read1(1 << 18))
+                assert count, "the answer was cut"
+                left -= count
+
+
+def cpu_of(process):
+    """Seconds of CPU that a process has used (Linux)."""
+    with open("/proc/%d/stat" % process.pid) as file:
+        user, system = file.read().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+FORWARDED = {
+    "60 GETs on new connections": lambda port: [fetch(port, b"/") for _ in range(60)],
+    "100 MB up": lambda port: fetch(port, b"/", bytes(BIG)),
+    "100 MB down": lambda port: fetch(port, b"/big"),
+}
+
+
+def forwards(at, rounds):
+    """Wall-clock and CPU time of the process that forwards, as ratios to kubectl's."""
+    client = endpoint_client(at)
+    pods = "/api/v1/namespaces/%s/pods" % at["namespace"]
+    container = {"name": "main", "image": "registry.example/thing:1"}
+    client.post(pods, {"metadata": {"name": "target"}, "spec": {"containers": [container]}})
+    client.wait_for(pods, "target", lambda pod: pod["status"].get("phase") == "Running")
+    me = [sys.executable, os.path.abspath(__file__), "--forwarder", json.dumps([at, "target"])]
+    kubectl = ["kubectl", "--kubeconfig", at["kubeconfig"], "-n", at["namespace"]]
+    commands = {"kubectl": [*kubectl, "port-forward", "pod/target", ":80"], "apiproxy": me}
+    times = {(who, what): [] for who in commands for what in FORWARDED}
+
+    socketserver.ThreadingTCPServer.allow_reuse_address = True
+    socketserver.ThreadingTCPServer.request_queue_size = 100
+    place = "127.0.0.1", int(os.environ["APIPROXY_TEST_FORWARD_PORT"])
+    with socketserver.ThreadingTCPServer(place, Target) as target:
+        target.daemon_threads = True
+        threading.Thread(target=target.serve_forever, daemon=True).start()
+        for _, (who, command) in itertools.product(range(rounds), commands.items()):
+            pipe = subprocess.PIPE
+            with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+                port = int(re.findall(r"\d{4,}", process.stdout.readline())[0])
+                fetch(port, b"/")
+                for what, run in FORWARDED.items():
+                    used, began = cpu_of(process), time.monotonic()
+                    run(port)
+                    times[who, what] += [(time.monotonic() - began, cpu_of(process) - used)]
+                process.kill()
+        target.shutdown()
+
+    head(["through a forwarded port", "kubectl", "apiproxy", "CPU, kubectl", "CPU, apiproxy"])
+    for what in FORWARDED:
+        cells = []
+        for index in (0, 1):
+            theirs, ours = ([pair[index] for pair in times[who, what]] for who in commands)
+            ratio = statistics.median(our / their for our, their in zip(ours, theirs))
+            cells += ["%.0f ms" % (1000 * statistics.median(theirs)), "%.2f" % ratio]
+        say("| %s | %s |" % (what, " | ".join(cells)))
+
+
 def say(text):
     print(("\r\033[K" if sys.stderr.isatty() and sys.stdout.isatty() else "") + text, flush=True)
 
@@ -1918,7 +2022,11 @@ def main():
     parser.add_argument(
         "--verbose", action="store_true", help="show what the measured processes say on stderr"
     )
+    parser.add_argument(
+        "--forward", action="store_true", help="forwarded ports beside kubectl, instead"
+    )
     parser.add_argument("--serve", help=argparse.SUPPRESS)
+    parser.add_argument("--forwarder", help=argparse.SUPPRESS)
     parser.add_argument("--rollout", help=argparse.SUPPRESS)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -1929,6 +2037,11 @@ def main():
         return serve(options.serve)
     if options.rollout:
         return rollout(*json.loads(options.rollout))
+    if options.forwarder:
+        return forwarder(*json.loads(options.forwarder))
+    if options.forward:
+        with real_server(options.plain, 0) as at:
+            return forwards(at, options.rounds)
     known = GROWTH if options.growth else ROWS
     if options.list:
         return print("\n".join("%-12s%s" % (name, known[name].title) for name in known))
