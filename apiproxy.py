@@ -2447,15 +2447,22 @@ class Response:
         named = body.find(b'"metadata":', start) + 11
         head = body[:start]
         mark = b"}," + body[start:named]  # between items: the names before are the same in all
-        is_list = start > 8 and b'"kind":' in body[:named]  # else that may follow: what they are
+
+        def page_of(items: bytes) -> Optional[JsonObject]:
+            try:
+                page: JsonObject = json.loads(head + items + b"]}")
+            except (ValueError, RecursionError, MemoryError):
+                return None
+            return page if next(reversed(page)) == "items" else None
+
+        # else `items` may be another object's, or what they are may follow
+        is_list = page_of(b"") and all(
+            key in head + mark for key in (b'"kind":', b'"apiVersion":'))
         while is_list:
             end = body.find(mark, at + size) + 1
             if end:
-                try:
-                    page = json.loads(head + body[at:end] + b"]}")
-                except (ValueError, RecursionError, MemoryError):
-                    page = {"": None}
-                if next(reversed(page)) == "items":
+                page = page_of(body[at:end])
+                if page:
                     yield page
                     at = end + 1
                 else:
