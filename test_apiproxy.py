@@ -16014,7 +16014,7 @@ def test_every_view_was_the_servers_and_they_only_go_forward_and_the_last_is_the
 
 
 @pytest.mark.parametrize("kind, count", [
-    ("frames", 3000), ("handshakes", 1000), ("answers", 500), ("events", 500)])
+    ("frames", 3000), ("handshakes", 1000), ("answers", 500), ("events", 500), ("lists", 300)])
 def test_nothing_that_a_server_sends_surprises(kind, count):
     outcomes, failure = fuzz.run(kind, 2026, range(count))
     assert not failure, failure

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fuzzing: a million wrong frames, handshakes, answers and watches, and no surprise.
+"""Fuzzing: a million wrong frames, handshakes, answers, watches and lists, and no surprise.
 
     python .ci/fuzz 1000000 --jobs 2
     python .ci/fuzz 100000 --seed 7 --only frames
@@ -17,6 +17,7 @@ legal, which is then spoilt: in its structure, in its bytes, or not at all. What
     events      a watch calls err_cb with ApiErrors and never ends by itself; no object is in a view
                 twice, views of legal lists and events are right, and after what can't be read it
                 lists again
+    lists       parsed by parts, the items that json.loads finds in the whole, or an ApiError
 
 Nothing else may be raised, nothing may take long or much memory. Below the module there is no
 socket: a Line takes the place of a connection, and knows what comes next. What failed is printed
@@ -25,7 +26,7 @@ with the command that runs it again.
     chance.py      accidents and cuts             frames.py      a kind each: its legal and spoilt
     heads.py       a simple reading of heads      handshakes.py  forms, a simple judge, and case()
     inside.py      what it uses of the module     answers.py
-    campaign.py    all cases, in processes        events.py
+    campaign.py    all cases, in processes        events.py, lists.py
 """
 
 import collections
@@ -40,7 +41,7 @@ import traceback
 CI = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path[:0] = [os.path.dirname(CI), CI]
 
-from . import answers, events, frames, handshakes  # noqa: E402
+from . import answers, events, frames, handshakes, lists  # noqa: E402
 from .inside import Patched  # noqa: E402
 from .outcome import Hang  # noqa: E402
 
@@ -49,7 +50,7 @@ MEMORY = 80 << 20  # bytes by which the process may grow in a batch
 
 KINDS = {
     "frames": frames.case, "handshakes": handshakes.case, "answers": answers.case,
-    "events": events.case,
+    "events": events.case, "lists": lists.case,
 }
 Outcomes = collections.Counter
 

@@ -9,7 +9,7 @@ import time
 
 from . import SECONDS, Outcomes, run
 
-SHARES = {"frames": 0.45, "handshakes": 0.2, "answers": 0.15, "events": 0.2}
+SHARES = {"frames": 0.4, "handshakes": 0.2, "answers": 0.15, "events": 0.2, "lists": 0.05}
 BATCH = 1000  # cases between two looks at a process's memory
 DEAD = 10 * SECONDS  # a process that is silent for so long was not ended by its own alarm
 
