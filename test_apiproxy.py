@@ -12919,7 +12919,8 @@ def until_given_back(one):
     eventually(lambda: len(one.tasks) == 1)
 
 
-def test_connections_go_one_after_another_over_one_websocket(serve, direct):
+def test_connections_go_one_after_another_over_one_websocket(serve, direct, monkeypatch):
+    monkeypatch.setattr(apiproxy, "REOPEN_WAIT", 20.0)
     pods = Pods(tunnel=True, p={})
     one = direct(serve(pods))
     made = one.start_port_forward("here", "ns", "p", 80, "", "")
