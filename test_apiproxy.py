@@ -12378,14 +12378,9 @@ class TunnelEnd:
 
     def frame(self):
         while True:
-            word, size = (int.from_bytes(self.buffer[at:at + 4], "big") for at in (0, 4))
-            end = 8 + (size & 0xFFFFFF)
-            if len(self.buffer) >= end:
-                payload, self.buffer = self.buffer[8:end], self.buffer[end:]
-                if word >> 31:
-                    stream = int.from_bytes(payload[:4], "big")
-                    return word & 0xFFFF, stream, size >> 24, payload[4:]
-                return tunnels.DATA, word, size >> 24, payload
+            found, self.buffer = tunnels.take_frame(self.buffer)
+            if found:
+                return found
             if self.is_kubelet:
                 self.conn.more()
                 self.buffer, self.conn.buffer = self.buffer + self.conn.buffer, b""

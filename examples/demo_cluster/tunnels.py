@@ -6,13 +6,14 @@ A connection is a pair of streams with the same request id, one of them for what
 
 import struct
 import zlib
-from typing import Callable, Dict, Iterator, List, Tuple
+from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
 from .websockets import ServerSocket
 
 TUNNEL = "SPDY/3.1+portforward.k8s.io"
 DATA, SYN_STREAM, SYN_REPLY, RST_STREAM, PING = 0, 1, 2, 3, 6
 FIN = 1
+Frame = Tuple[int, int, int, bytes]
 
 # The dictionary of section 2.6.10.1: names with their lengths, then what is frequent in values.
 NAMES = """
@@ -44,6 +45,20 @@ def frame(kind: int, stream: int, flags: int = 0, payload: bytes = b"") -> bytes
         return struct.pack(">II", stream, flags << 24 | len(payload)) + payload
     head = struct.pack(">III", 0x80030000 | kind, flags << 24 | 4 + len(payload), stream)
     return head + payload
+
+
+def take_frame(buffer: bytes) -> Tuple[Optional[Frame], bytes]:
+    """(kind, stream, flags, payload) of the first frame, if it is whole; what is behind it."""
+    if len(buffer) < 8:
+        return None, buffer
+    word, size = struct.unpack_from(">II", buffer)
+    flags, end = size >> 24, 8 + (size & 0xFFFFFF)
+    if len(buffer) < end:
+        return None, buffer
+    payload, rest = buffer[8:end], buffer[end:]
+    if word >> 31:
+        return (word & 0xFFFF, int.from_bytes(payload[:4], "big"), flags, payload[4:]), rest
+    return (DATA, word, flags, payload), rest
 
 
 def parse_headers(block: bytes) -> Dict[str, str]:
@@ -84,17 +99,12 @@ class Tunnel:
                 elif kind == PING:
                     self._socket.send_bytes(frame(PING, stream))
 
-    def _frames(self) -> Iterator[Tuple[int, int, int, bytes]]:
-        while len(self._buffer) >= 8:
-            word, size = struct.unpack_from(">II", self._buffer)
-            flags, end = size >> 24, 8 + (size & 0xFFFFFF)
-            if len(self._buffer) < end:
+    def _frames(self) -> Iterator[Frame]:
+        while True:
+            found, self._buffer = take_frame(self._buffer)
+            if not found:
                 return
-            payload, self._buffer = self._buffer[8:end], self._buffer[end:]
-            if word >> 31:
-                yield word & 0xFFFF, int.from_bytes(payload[:4], "big"), flags, payload[4:]
-            else:
-                yield DATA, word, flags, payload
+            yield found
 
     def _open(self, stream: int, block: bytes) -> None:
         headers = parse_headers(block)
