@@ -519,12 +519,14 @@ def check_query(params: Params) -> Query:
     return checked
 
 
-def _check_query_key(key: str) -> None:
-    expect(key, str, "query parameter's name")
-    plain = re.sub("[-_ ]", "", key).lower()
-    # What the API server reads. A name that it does not know it ignores: because of one letter all
-    # of a list comes, and a dry run is none.
-    known = {name.lower(): name for name in (
+@functools.lru_cache(maxsize=None)  # when first asked for: 3.14 imports a module for it
+def _query_keys() -> Dict[str, str]:
+    """What the API server reads of a query, by its small letters.
+
+    A name that it does not know it ignores: because of one letter all of a list comes, and a dry
+    run is none.
+    """
+    return {name.lower(): name for name in (
         *QueryParameters.__annotations__,
         "timeoutSeconds",
         "fieldManager",
@@ -533,6 +535,12 @@ def _check_query_key(key: str) -> None:
         "gracePeriodSeconds",
         "propagationPolicy",
     )}
+
+
+def _check_query_key(key: str) -> None:
+    expect(key, str, "query parameter's name")
+    plain = re.sub("[-_ ]", "", key).lower()
+    known = _query_keys()
     meant = known.get(plain)
 
     if not meant and len(plain) > 6:  # shorter ones are too near to others' ("limits")
@@ -5229,8 +5237,8 @@ class ListReader:
             kind = dig(page, "kind")
             metadata = dig(page, "metadata", kind=dict)
             if kind == "Table":
-                more = [{**dig(row, "object", kind=dict), "cells": dig(row, "cells", kind=list)}
-                        for row in dig(page, "rows", kind=list)]
+                more = [{**dig(row, "object", kind=dict), "cells": dig_list(row, "cells")}
+                        for row in dig_list(page, "rows")]
             elif kind == "Status" or "items" not in page and not kind.endswith("List"):
                 raise response.error("the server sent no list but %.80r" % (kind or sorted(page)))
             else:
@@ -5684,7 +5692,7 @@ class Waiter(Watch):
             return item is None
         if callable(self._condition):
             return item is not None and bool(self._condition(item))
-        conditions = dig(item, "status", "conditions", kind=list)
+        conditions = dig_list(item, "status", "conditions")
         wanted = (self._condition.lower(), "true")  # in any case, as for `kubectl wait`
         return any((dig(condition, "type").lower(), dig(condition, "status").lower()) == wanted
                    and is_up_to_date(item, condition) for condition in conditions)
